@@ -1,0 +1,167 @@
+//! The boot configuration: what a farmer bakes into the image or gives on the kernel command line.
+//!
+//! `zos.network=main zos.farm=<identity id> zos.registry=http://10.0.0.1:8000 zos.token=<hex seed>`
+//! `zos.ip=dhcp` or `zos.ip=10.0.0.2/24,10.0.0.1` (address/prefix, gateway) `zos.dns=10.0.0.1`
+//! `zos.ntp=10.0.0.1` `zos.takeover=<disk serial>,<disk serial>`
+//!
+//! A list is separated by commas; a repeated key adds to its list. An unknown `zos.` key or a bad
+//! value is not fatal: the node must boot to tell what is wrong, so it is kept in
+//! [`BootConfig::problems`] and shown on the console.
+
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+
+/// Everything that the kernel command line says to the node.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct BootConfig {
+    /// The grid that this node belongs to; `main` unless given.
+    pub network: String,
+    /// Identity id of the farm, 64 hexadecimal digits.
+    pub farm: Option<String>,
+    /// Base URLs of the registry, tried in order.
+    pub registries: Vec<String>,
+    /// Secret seed of an enrolment key, 64 hexadecimal digits.
+    pub token: Option<String>,
+    /// How the management address is found.
+    pub address: AddressConfig,
+    /// DNS servers, instead of those that DHCP offers.
+    pub dns: Vec<IpAddr>,
+    /// Time servers, instead of those that DHCP offers.
+    pub ntp: Vec<String>,
+    /// Serial numbers of disks that the farmer orders to be wiped and taken over.
+    pub takeover: Vec<String>,
+    /// What was given and not understood, as sentences for the console.
+    pub problems: Vec<String>,
+}
+
+/// How the management address is found.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AddressConfig {
+    /// DHCPv4 and IPv6 router advertisements on every physical link.
+    #[default]
+    Automatic,
+    /// A fixed address on the first link with carrier.
+    Static {
+        /// The node's address.
+        address: IpAddr,
+        /// Length of the subnet prefix, in bits.
+        prefix: u8,
+        /// Default gateway.
+        gateway: Option<IpAddr>,
+    },
+}
+
+impl BootConfig {
+    /// Understands the text of `/proc/cmdline`.
+    pub fn parse(cmdline: &str) -> Self {
+        let mut config = Self { network: "main".to_owned(), ..Self::default() };
+        for word in cmdline.split_ascii_whitespace() {
+            let Some(option) = word.strip_prefix("zos.") else { continue };
+            let (key, value) = option.split_once('=').unwrap_or((option, ""));
+            if let Err(problem) = config.set(key, value) {
+                config.problems.push(format!("boot option {word}: {problem}"));
+            }
+        }
+        config
+    }
+
+    fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
+        match key {
+            "network" => self.network = name(value)?,
+            "farm" => self.farm = Some(hex32(value)?),
+            "token" => self.token = Some(hex32(value)?),
+            "registry" => self.registries.extend(list(value, url)?),
+            "ip" => self.address = address(value)?,
+            "dns" => self.dns.extend(list(value, ip)?),
+            "ntp" => self.ntp.extend(list(value, |server| Ok(server.to_owned()))?),
+            "takeover" => self.takeover.extend(list(value, |serial| Ok(serial.to_owned()))?),
+            _ => return Err("is not known; see docs/boot-options.md".to_owned()),
+        }
+        Ok(())
+    }
+}
+
+fn list<T>(value: &str, item: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {
+    value.split(',').filter(|part| !part.is_empty()).map(item).collect()
+}
+
+fn name(value: &str) -> Result<String, String> {
+    let good = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
+    if (1..=32).contains(&value.len()) && value.bytes().all(good) {
+        Ok(value.to_owned())
+    } else {
+        Err("a network is named by 1 to 32 of a-z, 0-9 and -".to_owned())
+    }
+}
+
+fn hex32(value: &str) -> Result<String, String> {
+    match hex::decode(value) {
+        Ok(bytes) if bytes.len() == 32 => Ok(value.to_ascii_lowercase()),
+        _ => Err("needs 64 hexadecimal digits".to_owned()),
+    }
+}
+
+fn url(value: &str) -> Result<String, String> {
+    if value.starts_with("http://") || value.starts_with("https://") {
+        Ok(value.trim_end_matches('/').to_owned())
+    } else {
+        Err("needs a URL that starts with http:// or https://".to_owned())
+    }
+}
+
+fn ip(value: &str) -> Result<IpAddr, String> {
+    value.parse().map_err(|_| format!("{value} is not an IP address"))
+}
+
+fn address(value: &str) -> Result<AddressConfig, String> {
+    if value == "dhcp" {
+        return Ok(AddressConfig::Automatic);
+    }
+    let (own, gateway) = match value.split_once(',') {
+        Some((own, gateway)) => (own, Some(ip(gateway)?)),
+        None => (value, None),
+    };
+    let (own, prefix) = own.split_once('/').ok_or("needs dhcp or ADDRESS/PREFIX[,GATEWAY]")?;
+    let own = ip(own)?;
+    let longest = if own.is_ipv4() { 32 } else { 128 };
+    match prefix.parse() {
+        Ok(prefix) if prefix <= longest => {
+            Ok(AddressConfig::Static { address: own, prefix, gateway })
+        }
+        _ => Err(format!("the prefix length is 0 to {longest}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_command_line_is_understood() {
+        let farm = "ab".repeat(32);
+        let config = BootConfig::parse(&format!(
+            "quiet console=ttyS0 zos.network=test zos.farm={farm} zos.registry=http://10.0.0.1:80/,https://b \
+             zos.ip=10.0.0.2/24,10.0.0.1 zos.dns=10.0.0.3 zos.ntp=t1,t2 zos.takeover=S1,S2"
+        ));
+        assert_eq!(config.network, "test");
+        assert_eq!(config.farm.as_deref(), Some(farm.as_str()));
+        assert_eq!(config.registries, ["http://10.0.0.1:80", "https://b"]);
+        assert_eq!(config.dns, ["10.0.0.3".parse::<IpAddr>().unwrap()]);
+        assert_eq!(config.ntp, ["t1", "t2"]);
+        assert_eq!(config.takeover, ["S1", "S2"]);
+        let AddressConfig::Static { prefix, gateway, .. } = config.address else { panic!() };
+        assert_eq!((prefix, gateway), (24, Some("10.0.0.1".parse().unwrap())));
+        assert!(config.problems.is_empty());
+    }
+
+    #[test]
+    fn bad_options_are_reported_and_the_rest_is_kept() {
+        let config = BootConfig::parse(
+            "zos.farm=xyz zos.typo=1 zos.ip=10.0.0.2 zos.dns=none zos.network=UPPER zos.ntp=t1",
+        );
+        assert_eq!(config.problems.len(), 5);
+        assert_eq!(config.ntp, ["t1"]);
+        assert_eq!(config.network, "main");
+    }
+}

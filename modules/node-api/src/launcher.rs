@@ -1,0 +1,95 @@
+//! The launcher: starts the process of a container, as a child of init, and forgets it.
+
+use crate::method;
+use serde::{Deserialize, Serialize};
+
+/// Starts a container. Everything was decided and verified by the caller; the launcher measures
+/// the metadata image again, mounts the root with `verity=require`, and executes by descriptor.
+///
+/// The process is handed to init ([`crate::init::Adopt`]) before it runs its first instruction.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Start {
+    /// Id of the workload, `[a-z0-9-]{1,64}`; also the name of its cgroup.
+    pub id: String,
+    /// The verified root.
+    pub root: Root,
+    /// Program and arguments; the program is a path inside the root.
+    pub command: Vec<String>,
+    /// `NAME=value`.
+    pub env: Vec<String>,
+    /// Working directory inside the root.
+    pub cwd: String,
+    /// User id inside the container.
+    pub uid: u32,
+    /// Group id inside the container.
+    pub gid: u32,
+    /// Host name inside the container.
+    pub hostname: String,
+    /// First host id of the 65,536 ids that the user namespace maps; disjoint for each container.
+    pub id_base: u32,
+    /// Writable mounts, all noexec, nosuid, nodev.
+    pub mounts: Vec<Mount>,
+    /// File of the network namespace to join; `None` gives an empty one.
+    pub netns: Option<String>,
+    /// Name servers for `/etc/resolv.conf`.
+    pub dns: Vec<std::net::IpAddr>,
+    /// Resource limits.
+    pub limits: Limits,
+}
+method!(Start, "io.zeroos.launcher.Start", StartReply);
+
+/// The verified root file system of a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Root {
+    /// Metadata image, a file with fs-verity.
+    pub image: String,
+    /// The digest that the kernel must measure on `image`, hexadecimal.
+    pub image_digest: String,
+    /// Directory of the content objects.
+    pub objects: String,
+}
+
+/// A writable mount.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// Absolute path inside the root; it must exist in the flist.
+    pub path: String,
+    /// What is mounted there.
+    pub source: MountSource,
+}
+
+/// What is mounted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MountSource {
+    /// Memory, gone when the container ends.
+    Tmpfs {
+        /// Limit in bytes.
+        size_bytes: u64,
+    },
+    /// A directory of a volume.
+    Directory {
+        /// Path on the node.
+        path: String,
+    },
+}
+
+/// Resource limits, as cgroup v2 takes them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Thousandths of a CPU.
+    pub cpu_milli: u32,
+    /// `memory.max` in bytes.
+    pub memory_bytes: u64,
+    /// `pids.max`.
+    pub pids_max: u32,
+}
+
+/// Answer to [`Start`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StartReply {
+    /// Process id in the root PID namespace.
+    pub pid: i32,
+    /// Digest that the kernel measured on the entry point, hexadecimal.
+    pub entrypoint_digest: String,
+}
