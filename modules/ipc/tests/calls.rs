@@ -1,5 +1,7 @@
 //! Calls over real sockets: answers, refusals, descriptors, stuck and broken peers.
 
+#![expect(clippy::tests_outside_test_module, reason = "the whole file is tests")]
+
 use ipc::{Call, CallError, Client, Failure, Method, Outcome};
 use serde::{Deserialize, Serialize};
 use std::{
