@@ -77,9 +77,9 @@ pub struct Signer {
 
 impl Signer {
     /// `None` when the statement is not signed by a threshold of its own keys.
-    pub fn from_statement(signed: Signed<Identity>) -> Option<Self> {
+    pub fn from_statement(signed: &Signed<Identity>) -> Option<Self> {
         let signer = Self { id: IdentityId(signed.id.0), identity: signed.body.clone() };
-        signer.signed(&signed).then_some(signer)
+        signer.signed(signed).then_some(signer)
     }
 
     /// Whether a threshold of this identity's keys signed the statement.
@@ -113,7 +113,7 @@ mod tests {
         let body = identity(&[&keys[0], &keys[1], &keys[2]], 2);
         let open = |signers: &[&SigningKey]| {
             let envelope = Envelope::seal(&body, signers).unwrap();
-            Signer::from_statement(Signed::open(&envelope).unwrap())
+            Signer::from_statement(&Signed::open(&envelope).unwrap())
         };
         assert!(open(&[&keys[0], &keys[2]]).is_some());
         assert!(open(&[&keys[0]]).is_none());

@@ -8,12 +8,7 @@ use crate::{
     identity::Signer,
     time::Timestamp,
 };
-use alloc::{
-    collections::BTreeMap,
-    format,
-    string::{String, ToString as _},
-    vec::Vec,
-};
+use alloc::{collections::BTreeMap, format, string::String, vec::Vec};
 
 /// What is decided on.
 #[derive(Debug, Clone, Copy)]
@@ -155,7 +150,7 @@ impl Tally {
             Self::Agreed => None,
             Self::Open(missing) => Some(format!("missing: {}", missing.join(", "))),
             Self::Rejected(by) => {
-                let names: Vec<_> = by.iter().map(|id| id.short().to_string()).collect();
+                let names: Vec<_> = by.iter().map(IdentityId::short).collect();
                 Some(format!("rejected by {}", names.join(", ")))
             }
         }

@@ -296,7 +296,7 @@ impl Case {
             approvals: readable(&bundle.approvals),
             cancels: readable(&bundle.cancels),
             signers: readable(&bundle.identities)
-                .into_iter()
+                .iter()
                 .filter_map(Signer::from_statement)
                 .collect(),
         })
@@ -351,22 +351,11 @@ impl Case {
             _ => alloc::vec![&self.headers[index - 1], subject],
         };
         let count = |judge: &&Signed<Header>| {
-            let question = self.question(judge, subject);
+            let question = question(judge, subject);
             let made = decisions(&question, &self.approvals, &self.signers);
             tally(rule(&judge.body, question.action), &judge.body.stakeholders, &made)
         };
         judged_by.iter().map(count).collect()
-    }
-
-    /// The question whether version `subject` is agreed on, put to the stakeholders of `judge`.
-    fn question<'a>(&self, judge: &'a Signed<Header>, subject: &Signed<Header>) -> Question<'a> {
-        Question {
-            header: &judge.body,
-            version: subject.body.version,
-            subject: subject.id,
-            action: if subject.body.version == 1 { Action::Create } else { Action::Update },
-            until: subject.body.approve_by,
-        }
     }
 
     /// Decisions that count on a version, by the stakeholders of that version.
@@ -375,7 +364,7 @@ impl Case {
         index: usize,
     ) -> alloc::collections::BTreeMap<IdentityId, crate::decision::Decision> {
         let subject = &self.headers[index];
-        decisions(&self.question(subject, subject), &self.approvals, &self.signers)
+        decisions(&question(subject, subject), &self.approvals, &self.signers)
     }
 
     /// A cancel of the version in force that its owner signed and that has quorum. Of several,
@@ -416,12 +405,21 @@ impl Case {
     /// Why version 1 is not agreed on.
     fn why_open(&self) -> (Code, String) {
         let tallies = self.tallies(0);
-        let code = match tallies.iter().any(|tally| matches!(tally, Tally::Rejected(_))) {
-            true => Code::Rejected,
-            false => Code::QuorumMissing,
-        };
+        let rejected = tallies.iter().any(|tally| matches!(tally, Tally::Rejected(_)));
+        let code = if rejected { Code::Rejected } else { Code::QuorumMissing };
         let reasons: Vec<_> = tallies.iter().filter_map(Tally::reason).collect();
         (code, reasons.join("; "))
+    }
+}
+
+/// The question whether version `subject` is agreed on, put to the stakeholders of `judge`.
+fn question<'a>(judge: &'a Signed<Header>, subject: &Signed<Header>) -> Question<'a> {
+    Question {
+        header: &judge.body,
+        version: subject.body.version,
+        subject: subject.id,
+        action: if subject.body.version == 1 { Action::Create } else { Action::Update },
+        until: subject.body.approve_by,
     }
 }
 

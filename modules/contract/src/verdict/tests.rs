@@ -129,7 +129,7 @@ impl World {
                 root: StatementId(merkle::root(&[merkle::leaf(&document)])),
             },
             execution: Execution { on_partition: OnPartition::Keep },
-            extensions: Default::default(),
+            extensions: strict::Extensions::default(),
         }
     }
 
