@@ -1,0 +1,255 @@
+//! The node's store of verified content, on a file system with fs-verity.
+//!
+//! ```text
+//! objects/aa/bb…           0444, fs-verity: one copy of each content, shared by all images
+//! images/<identity>.erofs  the metadata image, fs-verity
+//! images/<identity>.flist  the body; written last, so its presence means: complete
+//! staging/<identity>/      what is being fetched; survives a crash, so that nothing comes twice
+//! ```
+//!
+//! An object gets its name only after the kernel has measured the digest that the flist demands. A
+//! crash at any point leaves a usable store. Nothing is removed but by [`Store::sweep`], which the
+//! caller orders, and bad objects, which are fetched again by the next [`Store::ingest`].
+//!
+//! One process uses a store, and it never forks: a child that inherits a descriptor open for
+//! writing would make the kernel refuse to seal the file.
+
+mod ingest;
+mod seal;
+mod sweep;
+
+use crate::{
+    check::{Refusal, shown},
+    codec::Flist,
+    erofs,
+    fetch::{FetchError, Reason, out_of_space},
+    store_path,
+};
+use contract::FlistId;
+use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+pub use sweep::Swept;
+
+/// A store. Share it by reference between threads; calls for different flists run at once.
+#[derive(Debug)]
+pub struct Store {
+    root: PathBuf,
+    working: Mutex<Working>,
+}
+
+/// Who works, so that nobody's files are swept away.
+#[derive(Debug, Default)]
+struct Working {
+    ingesting: BTreeSet<FlistId>,
+    sweeping: bool,
+}
+
+/// What the launcher needs to mount the root of a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Root {
+    /// The metadata image.
+    pub image: PathBuf,
+    /// The digest that the kernel must measure on it. It follows from the body, not from the disk.
+    pub image_digest: [u8; 32],
+    /// The data-only lower directory.
+    pub objects: PathBuf,
+}
+
+/// How thoroughly [`Store::verify`] looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// Asks the kernel for the digest of each file: microseconds for each.
+    Measure,
+    /// Reads every byte too, so that the kernel compares every page with the disk.
+    Read,
+}
+
+/// A file of an image that is not as it has to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// Path inside the image; empty for the metadata image.
+    pub file: String,
+    /// What is wrong with it.
+    pub kind: FaultKind,
+}
+
+/// What is wrong with a file of the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FaultKind {
+    /// It is not there.
+    Missing,
+    /// The kernel measures another digest, or none.
+    WrongDigest,
+    /// The kernel refuses to read it.
+    Unreadable,
+}
+
+/// What went wrong in a store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The disk or the file system.
+    #[error("{doing} {}", path.display())]
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The image does not fit.
+    #[error("the image needs {needed_bytes} more bytes and the store has {free_bytes}")]
+    Full {
+        /// Bytes of content that are missing, with what the kernel adds.
+        needed_bytes: u64,
+        /// Bytes that may be used.
+        free_bytes: u64,
+    },
+    /// Fetching failed.
+    #[error("fetching flist {identity}")]
+    Fetch {
+        /// Which flist.
+        identity: FlistId,
+        /// What exactly.
+        #[source]
+        source: FetchError,
+    },
+    /// The recorded body is not what it was.
+    #[error("reading the recorded body of flist {identity}")]
+    Record {
+        /// Which flist.
+        identity: FlistId,
+        /// What is wrong with it.
+        #[source]
+        source: Refusal,
+    },
+    /// Every chunk arrived intact, and still the kernel measures another digest: the flist lies.
+    #[error("the kernel measures another digest on {file} than the flist demands")]
+    Mismatch {
+        /// Path inside the image; empty for the metadata image.
+        file: String,
+    },
+    /// The store is on a file system without fs-verity.
+    #[error("{} is on a file system without fs-verity", path.display())]
+    NoVerity {
+        /// A file that could not be sealed.
+        path: PathBuf,
+    },
+    /// The same flist is being ingested, or the store is being swept.
+    #[error("the store is busy with flist {0}")]
+    Busy(FlistId),
+    /// Flists are being ingested, so nothing can be swept.
+    #[error("the store is busy fetching, so it cannot be swept")]
+    BusyFetching,
+    /// The flist is not, or not completely, in the store.
+    #[error("flist {0} is not in the store")]
+    Absent(FlistId),
+}
+
+impl StoreError {
+    /// Stable code, for results and tests.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Io { source, .. } => out_of_space(source, Reason::StagingFailed).code(),
+            Self::Full { .. } => Reason::StoreFull.code(),
+            Self::Fetch { source, .. } => source.reason.code(),
+            Self::Record { .. } => "record_damaged",
+            Self::Mismatch { .. } => Reason::ContentMismatch.code(),
+            Self::NoVerity { .. } => "no_verity",
+            Self::Busy(_) | Self::BusyFetching => "busy",
+            Self::Absent(_) => "absent",
+        }
+    }
+
+    fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { doing, path: path.to_owned(), source }
+    }
+}
+
+impl Store {
+    /// Opens the store in `root`, and makes its directories. What a crash left is kept.
+    pub fn open(root: &Path) -> Result<Self, StoreError> {
+        let directories =
+            [store_path::objects(root), store_path::images(root), store_path::staging(root)];
+        for directory in &directories {
+            fs::create_dir_all(directory).map_err(StoreError::io("making directory", directory))?;
+        }
+        Ok(Self { root: root.to_owned(), working: Mutex::default() })
+    }
+
+    /// The flists that are complete, by the names of their records.
+    pub fn list(&self) -> Result<BTreeSet<FlistId>, StoreError> {
+        let images = store_path::images(&self.root);
+        let mut flists = BTreeSet::new();
+        for item in fs::read_dir(&images).map_err(StoreError::io("listing", &images))? {
+            let name = item.map_err(StoreError::io("listing", &images))?.file_name();
+            let identity = name.to_str().and_then(|name| name.strip_suffix(".flist"));
+            flists.extend(identity.and_then(|identity| identity.parse::<FlistId>().ok()));
+        }
+        Ok(flists)
+    }
+
+    /// The body of a complete flist. Its hash is compared with the identity each time.
+    pub fn flist(&self, identity: FlistId) -> Result<Flist, StoreError> {
+        let path = store_path::record(&self.root, identity);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(StoreError::Absent(identity));
+            }
+            Err(source) => return Err(StoreError::io("opening", &path)(source)),
+        };
+        let mut bytes = Vec::new();
+        file.take(crate::body::BODY_MAX as u64 + 1)
+            .read_to_end(&mut bytes)
+            .map_err(StoreError::io("reading", &path))?;
+        Flist::decode_as(identity, &bytes)
+            .map_err(|source| StoreError::Record { identity, source })
+    }
+
+    /// What to mount. Cheap, and trusts nothing on the disk: the digest is computed from the body.
+    ///
+    /// Whether every object is there is a question for [`Store::verify`].
+    pub fn root(&self, identity: FlistId) -> Result<Root, StoreError> {
+        let flist = self.flist(identity)?;
+        Ok(self.root_of(&flist))
+    }
+
+    fn root_of(&self, flist: &Flist) -> Root {
+        Root {
+            image: store_path::image(&self.root, flist.identity()),
+            image_digest: erofs::digest(flist.body()),
+            objects: store_path::objects(&self.root),
+        }
+    }
+
+    /// Looks at the image and every object of a complete flist, and says which are not right.
+    ///
+    /// Changes nothing; [`Store::ingest`] repairs.
+    pub fn verify(&self, identity: FlistId, depth: Depth) -> Result<Vec<Fault>, StoreError> {
+        let flist = self.flist(identity)?;
+        let root = self.root_of(&flist);
+        let mut faults = Vec::new();
+        let mut note = |file: String, fault: Option<FaultKind>| {
+            faults.extend(fault.map(|kind| Fault { file, kind }));
+        };
+        note(String::new(), seal::fault(&root.image, &root.image_digest, depth)?);
+        let body = flist.body();
+        for (content, path) in body.contents.iter().zip(body.paths_of_contents()) {
+            let object = root.objects.join(store_path::object(&content.digest));
+            note(shown(path), seal::fault(&object, &content.digest, depth)?);
+        }
+        Ok(faults)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Working> {
+        self.working.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

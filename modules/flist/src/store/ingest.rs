@@ -1,0 +1,253 @@
+//! Brings an flist into the store, completely or not at all, and repairs one that is there.
+
+use super::{
+    Depth, FaultKind, Root, Store, StoreError,
+    seal::{self, Sealed},
+};
+use crate::{
+    check::shown,
+    codec::Flist,
+    erofs,
+    fetch::{self, FetchError},
+    progress::{Cancel, Progress, Stage},
+    source::Source,
+    store_path,
+};
+use contract::FlistId;
+use std::{
+    fs::{self, File},
+    io::{self, BufWriter, Write as _},
+    path::{Path, PathBuf},
+};
+
+/// Space that stays free: a file system without any cannot even delete.
+const FREE_MIN: u64 = 64 << 20;
+/// Fetched content that the kernel does not confirm is fetched this often.
+const PASSES_MAX: u32 = 2;
+
+impl Store {
+    /// Makes flist `identity` complete, and returns what to mount.
+    ///
+    /// Measures every object that is already there; what is missing, has another digest or cannot
+    /// be measured is removed and fetched. Fetches nothing that is there or staged. A second call
+    /// for a complete flist needs no network. Blocks; call it from a thread that may.
+    pub fn ingest(
+        &self,
+        identity: FlistId,
+        source: &Source,
+        progress: &dyn Progress,
+        cancel: &Cancel,
+    ) -> Result<Root, StoreError> {
+        self.ingest_to(identity, source, Depth::Measure, progress, cancel)
+    }
+
+    /// The same, and reads every object before it is taken for good.
+    ///
+    /// For a workload that saw an I/O error.
+    pub fn repair(
+        &self,
+        identity: FlistId,
+        source: &Source,
+        progress: &dyn Progress,
+        cancel: &Cancel,
+    ) -> Result<Root, StoreError> {
+        self.ingest_to(identity, source, Depth::Read, progress, cancel)
+    }
+
+    /// Bytes that an ingest would have to fetch now.
+    pub fn missing_bytes(&self, flist: &Flist) -> Result<u64, StoreError> {
+        let body = flist.body();
+        let mut bytes = 0_u64;
+        for content in &body.contents {
+            let object = self.object(&content.digest);
+            if seal::fault(&object, &content.digest, Depth::Measure)?.is_some() {
+                bytes = bytes.saturating_add(content.size);
+            }
+        }
+        Ok(bytes)
+    }
+
+    fn ingest_to(
+        &self,
+        identity: FlistId,
+        source: &Source,
+        depth: Depth,
+        progress: &dyn Progress,
+        cancel: &Cancel,
+    ) -> Result<Root, StoreError> {
+        let _claim = self.claim(identity)?;
+        let fetch_failed = |source: FetchError| StoreError::Fetch { identity, source };
+        let (flist, recorded) = match self.flist(identity) {
+            Ok(flist) => (flist, true),
+            Err(StoreError::Absent(_) | StoreError::Record { .. }) => {
+                (fetch::body(source, identity, cancel).map_err(fetch_failed)?, false)
+            }
+            Err(error) => return Err(error),
+        };
+        let root = self.root_of(&flist);
+        let mut missing = self.missing(&flist, depth)?;
+        let image_fault = seal::fault(&root.image, &root.image_digest, depth)?;
+        if missing.is_empty() && image_fault.is_none() && recorded {
+            return Ok(root);
+        }
+
+        self.admit(&flist, &missing)?;
+        let staging = store_path::staging(&self.root).join(identity.to_string());
+        fs::create_dir_all(&staging).map_err(StoreError::io("making directory", &staging))?;
+        for pass in 1.. {
+            if missing.is_empty() {
+                break;
+            }
+            let stopped = if pass > PASSES_MAX { Some(missing[0]) } else { None };
+            if let Some(content) = stopped {
+                let path = flist.body().paths_of_contents()[content as usize];
+                return Err(StoreError::Mismatch { file: shown(path) });
+            }
+            fetch::contents(&flist, &missing, source, &staging, progress, cancel)
+                .map_err(fetch_failed)?;
+            missing = self.admit_objects(&flist, &missing, &staging, progress)?;
+        }
+        if image_fault.is_some() {
+            self.make_image(&flist, &root, &staging)?;
+        }
+        // Everything that the record promises is on the disk before the record is.
+        self.sync()?;
+        self.write_record(&flist, &staging)?;
+        fs::remove_dir_all(&staging).map_err(StoreError::io("removing", &staging))?;
+        Ok(root)
+    }
+
+    /// Contents without a good object. Removes the bad ones: nobody else would.
+    fn missing(&self, flist: &Flist, depth: Depth) -> Result<Vec<u32>, StoreError> {
+        let mut missing = Vec::new();
+        for (number, content) in (0..).zip(&flist.body().contents) {
+            let object = self.object(&content.digest);
+            match seal::fault(&object, &content.digest, depth)? {
+                None => continue,
+                Some(FaultKind::Missing) => {}
+                Some(FaultKind::WrongDigest | FaultKind::Unreadable) => {
+                    fs::remove_file(&object).map_err(StoreError::io("removing", &object))?;
+                }
+            }
+            missing.push(number);
+        }
+        Ok(missing)
+    }
+
+    /// Refuses early what cannot fit. Others may still fill the disk meanwhile.
+    fn admit(&self, flist: &Flist, missing: &[u32]) -> Result<(), StoreError> {
+        let contents = missing.iter().map(|number| &flist.body().contents[*number as usize]);
+        let plain = contents.fold(0_u64, |sum, content| sum.saturating_add(content.size));
+        let needed_bytes = plain.saturating_add(plain / 100);
+        let space = rustix::fs::statvfs(&self.root)
+            .map_err(|errno| StoreError::io("asking for the free space of", &self.root)(errno.into()))?;
+        let free_bytes = space.f_bavail.saturating_mul(space.f_frsize).saturating_sub(FREE_MIN);
+        if needed_bytes > free_bytes {
+            return Err(StoreError::Full { needed_bytes, free_bytes });
+        }
+        Ok(())
+    }
+
+    /// Seals staged contents and gives them their names. Returns those the kernel did not confirm.
+    fn admit_objects(
+        &self,
+        flist: &Flist,
+        staged: &[u32],
+        staging: &Path,
+        progress: &dyn Progress,
+    ) -> Result<Vec<u32>, StoreError> {
+        // The data first: a sealed object must never be found with its blocks unwritten.
+        self.sync()?;
+        let contents = &flist.body().contents;
+        progress.begin(Stage::Sealing, staged.iter().map(|n| contents[*n as usize].size).sum());
+        let mut refused = Vec::new();
+        for &number in staged {
+            let content = &contents[number as usize];
+            let from = staging.join(hex::encode(content.digest));
+            match seal::seal(&from, &content.digest)? {
+                Sealed::Yes => self.name(&from, &self.object(&content.digest))?,
+                Sealed::OtherDigest => {
+                    fs::remove_file(&from).map_err(StoreError::io("removing", &from))?;
+                    refused.push(number);
+                }
+            }
+            progress.advance(content.size);
+        }
+        Ok(refused)
+    }
+
+    fn make_image(&self, flist: &Flist, root: &Root, staging: &Path) -> Result<(), StoreError> {
+        let from = staging.join("image");
+        let failed = || StoreError::io("writing", &from);
+        // An earlier run may have sealed a file of this name.
+        remove_if_there(&from)?;
+        let mut out = BufWriter::new(File::create(&from).map_err(failed())?);
+        erofs::write(flist.body(), &mut out).map_err(failed())?;
+        let file = out.into_inner().map_err(|error| failed()(error.into_error()))?;
+        file.sync_all().map_err(failed())?;
+        drop(file);
+        match seal::seal(&from, &root.image_digest)? {
+            Sealed::Yes => self.name(&from, &root.image),
+            Sealed::OtherDigest => Err(StoreError::Mismatch { file: String::new() }),
+        }
+    }
+
+    fn write_record(&self, flist: &Flist, staging: &Path) -> Result<(), StoreError> {
+        let from = staging.join("record");
+        let failed = || StoreError::io("writing", &from);
+        let mut file = File::create(&from).map_err(failed())?;
+        file.write_all(&flist.encode()).map_err(failed())?;
+        file.sync_all().map_err(failed())?;
+        drop(file);
+        self.name(&from, &store_path::record(&self.root, flist.identity()))?;
+        let images = store_path::images(&self.root);
+        File::open(&images)
+            .and_then(|images| images.sync_all())
+            .map_err(StoreError::io("syncing", &images))
+    }
+
+    /// Moves a staged file to its place. Whatever was there is replaced in one step.
+    fn name(&self, from: &Path, to: &Path) -> Result<(), StoreError> {
+        let directory = to.parent().unwrap_or(&self.root);
+        fs::create_dir_all(directory).map_err(StoreError::io("making directory", directory))?;
+        fs::rename(from, to).map_err(StoreError::io("naming", to))
+    }
+
+    fn object(&self, digest: &[u8; 32]) -> PathBuf {
+        store_path::objects(&self.root).join(store_path::object(digest))
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        let failed = || StoreError::io("syncing", &self.root);
+        let root = File::open(&self.root).map_err(failed())?;
+        rustix::fs::syncfs(&root).map_err(|errno| failed()(errno.into()))
+    }
+
+    fn claim(&self, identity: FlistId) -> Result<Claim<'_>, StoreError> {
+        let mut working = self.lock();
+        if working.sweeping || !working.ingesting.insert(identity) {
+            return Err(StoreError::Busy(identity));
+        }
+        Ok(Claim { store: self, identity })
+    }
+}
+
+/// While it lives, no other call ingests this flist, and nothing is swept.
+struct Claim<'a> {
+    store: &'a Store,
+    identity: FlistId,
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.store.lock().ingesting.remove(&self.identity);
+    }
+}
+
+fn remove_if_there(path: &Path) -> Result<(), StoreError> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(StoreError::io("removing", path)(source)),
+    }
+}
