@@ -149,6 +149,12 @@ pub struct NodeView {
     pub contracts: Vec<Standing>,
     /// Results under a number that had another result before. Above 0, somebody should look.
     pub conflicts: u64,
+    /// The node statement in force. It proves the key with which the node signs its results.
+    #[cfg_attr(feature = "schema", schema(value_type = Object))]
+    pub statement: Envelope,
+    /// The farm's consent in force, when there is one.
+    #[cfg_attr(feature = "schema", schema(value_type = Option<Object>))]
+    pub adoption: Option<Envelope>,
 }
 
 /// Contracts, sorted by id.
