@@ -221,12 +221,7 @@ fn check_parent(earlier: &[Entry], path: &[u8]) -> Result<(), Refusal> {
     }
 }
 
-fn check_node(
-    body: &Body,
-    index: usize,
-    entry: &Entry,
-    used: &mut [bool],
-) -> Result<(), Refusal> {
+fn check_node(body: &Body, index: usize, entry: &Entry, used: &mut [bool]) -> Result<(), Refusal> {
     let path = &entry.path;
     match &entry.node {
         Node::Directory(meta) => check_meta(path, meta),
@@ -239,7 +234,10 @@ fn check_node(
         }
         Node::File(meta, Data::Content(content)) => {
             let Some(used) = used.get_mut(*content as usize) else {
-                return refuse(RefusalCode::BadReference, format!("{} has no content", shown(path)));
+                return refuse(
+                    RefusalCode::BadReference,
+                    format!("{} has no content", shown(path)),
+                );
             };
             *used = true;
             check_meta(path, meta)

@@ -124,6 +124,26 @@ pub fn body(source: &Source, identity: FlistId, cancel: &Cancel) -> Result<Flist
     })
 }
 
+/// Fetches a whole pack and compares its hash.
+#[cfg(feature = "create")]
+pub(crate) fn pack(
+    source: &Source,
+    pack: &crate::body::Pack,
+    file: &str,
+    cancel: &Cancel,
+) -> Result<Vec<u8>, FetchError> {
+    let name = store_path::published_pack(&pack.id);
+    from_any_place(source, &name, file, Wanted::AtMost(pack.size), cancel, |bytes| {
+        if (bytes.len() as u64) < pack.size {
+            Err((Reason::ContentTruncated, None))
+        } else if *blake3::hash(&bytes).as_bytes() != pack.id {
+            Err((Reason::ContentMismatch, None))
+        } else {
+            Ok(bytes)
+        }
+    })
+}
+
 /// Fetches `contents` (indices of the body) into files of `staging` named by their digest.
 pub fn contents(
     flist: &Flist,
@@ -374,4 +394,3 @@ fn get(source: &Source, place: &Place, name: &str, wanted: Wanted) -> Result<Vec
         GetError::Unreachable(source) => (Reason::SourceUnreachable, Some(source)),
     })
 }
-

@@ -210,8 +210,7 @@ impl Store {
         file.take(crate::body::BODY_MAX as u64 + 1)
             .read_to_end(&mut bytes)
             .map_err(StoreError::io("reading", &path))?;
-        Flist::decode_as(identity, &bytes)
-            .map_err(|source| StoreError::Record { identity, source })
+        Flist::decode_as(identity, &bytes).map_err(|source| StoreError::Record { identity, source })
     }
 
     /// What to mount. Cheap, and trusts nothing on the disk: the digest is computed from the body.

@@ -4,8 +4,7 @@ use crate::source::{GetError, SourceError, Wanted, take};
 use reqwest::{
     StatusCode,
     blocking::{Client, Response},
-    header,
-    redirect,
+    header, redirect,
 };
 use std::{io, time::Duration};
 

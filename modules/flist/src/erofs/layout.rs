@@ -154,8 +154,9 @@ fn links(body: &Body, children: &[Vec<u32>]) -> Vec<u32> {
         match entry.node {
             Node::Link(target) => links[target as usize] += 1,
             Node::Directory(_) => {
-                let is_directory =
-                    |child: &&u32| matches!(body.entries[**child as usize].node, Node::Directory(_));
+                let is_directory = |child: &&u32| {
+                    matches!(body.entries[**child as usize].node, Node::Directory(_))
+                };
                 links[index] = 2 + short(children[index].iter().filter(is_directory).count());
             }
             Node::File(..) | Node::Symlink(..) => {}

@@ -142,9 +142,9 @@ fn blocks<'n, 'a>(names: &'n [(&'a [u8], Option<usize>)]) -> Vec<&'n [(&'a [u8],
 pub(super) fn directory_size(body: &Body, children: &[u32]) -> u64 {
     let names = names(body, children);
     let blocks = blocks(&names);
-    let last = blocks.last().map_or(0, |block| {
-        block.iter().map(|(name, _)| (DIRENT_BYTES + name.len()) as u64).sum()
-    });
+    let last = blocks
+        .last()
+        .map_or(0, |block| block.iter().map(|(name, _)| (DIRENT_BYTES + name.len()) as u64).sum());
     (blocks.len() as u64 - 1) * BLOCK + last
 }
 

@@ -139,8 +139,9 @@ impl Store {
         let contents = missing.iter().map(|number| &flist.body().contents[*number as usize]);
         let plain = contents.fold(0_u64, |sum, content| sum.saturating_add(content.size));
         let needed_bytes = plain.saturating_add(plain / 100);
-        let space = rustix::fs::statvfs(&self.root)
-            .map_err(|errno| StoreError::io("asking for the free space of", &self.root)(errno.into()))?;
+        let space = rustix::fs::statvfs(&self.root).map_err(|errno| {
+            StoreError::io("asking for the free space of", &self.root)(errno.into())
+        })?;
         let free_bytes = space.f_bavail.saturating_mul(space.f_frsize).saturating_sub(FREE_MIN);
         if needed_bytes > free_bytes {
             return Err(StoreError::Full { needed_bytes, free_bytes });

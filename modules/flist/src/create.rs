@@ -1,0 +1,171 @@
+//! Makes, publishes, checks and unpacks flists on a host. The API of `3bot flist`.
+//!
+//! Same input, same options, same version of this crate: same bytes. What cannot be said in an
+//! flist (device nodes, fifos, sockets, foreign attributes) or is ambiguous is refused with its
+//! path, unless the options say to leave it out.
+//!
+//! ```no_run
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use flist::create::{Options, build_directory, publish};
+//! let built = build_directory("rootfs".as_ref(), &Options::default(), &())?;
+//! publish(&built, "public".as_ref())?;
+//! println!("{}", built.flist.identity());
+//! # Ok(())
+//! # }
+//! ```
+
+mod directory;
+mod oci;
+mod pack;
+mod pax;
+mod published;
+mod run;
+mod spool;
+mod tarball;
+mod tree;
+
+use crate::{Flist, Progress, Refusal, body::MTIME_MAX};
+use std::{
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+};
+
+pub use published::{Summary, inspect, publish, published_files, unpack, verify_published};
+pub use run::Overrides;
+
+/// How an flist is made.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// What to change in the run configuration that the input brings.
+    pub run: Overrides,
+    /// Everything belongs to this user and group, instead of what the input says.
+    pub owner: Option<(u32, u32)>,
+    /// Later times become this one, in seconds since 1970.
+    pub mtime_max: u64,
+    /// What happens to device nodes, fifos and sockets.
+    pub special: Special,
+    /// Directories, and empty files, that a container needs to mount on; made where they are
+    /// missing. A name that ends in `/` is a directory.
+    pub mount_points: Vec<String>,
+    /// Which image of an OCI layout: its reference name or its digest. Needed if there are several.
+    pub reference: Option<String>,
+    /// Where temporary files go; needs room for the unpacked input.
+    pub scratch: PathBuf,
+}
+
+impl Default for Options {
+    /// Owners and times as in the input, special files refused, the mount points of a container.
+    fn default() -> Self {
+        let points = ["dev/", "etc/hostname", "etc/hosts", "etc/resolv.conf", "proc/", "run/"];
+        Self {
+            run: Overrides::default(),
+            owner: None,
+            mtime_max: MTIME_MAX,
+            special: Special::Refuse,
+            mount_points: points.into_iter().chain(["sys/", "tmp/"]).map(str::to_owned).collect(),
+            reference: None,
+            scratch: std::env::temp_dir(),
+        }
+    }
+}
+
+/// What happens to device nodes, fifos and sockets of the input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Special {
+    /// The input is refused.
+    Refuse,
+    /// They are left out.
+    Omit,
+}
+
+/// A new flist with its packs, in a directory that goes away with it.
+#[derive(Debug)]
+pub struct Built {
+    /// The flist.
+    pub flist: Flist,
+    packs: tempfile::TempDir,
+}
+
+/// Why an flist was not made, published, checked or unpacked.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// The disk or the file system.
+    #[error("{doing} {}", path.display())]
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The input cannot become an flist.
+    #[error("{subject} {problem}")]
+    Input {
+        /// Which part of it.
+        subject: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The result, or what was published, breaks a rule of flists.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// A published file is missing, short or wrong.
+    #[error("checking {file}")]
+    Published {
+        /// Path inside the image, or name of the flist.
+        file: String,
+        /// What is wrong with it.
+        #[source]
+        source: crate::FetchError,
+    },
+}
+
+impl CreateError {
+    fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { doing, path: path.to_owned(), source }
+    }
+
+    fn input(subject: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Input { subject: subject.into(), problem: problem.into() }
+    }
+}
+
+/// Makes an flist of the files in a directory.
+pub fn build_directory(
+    path: &Path,
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<Built, CreateError> {
+    let tree = directory::read(path, options)?;
+    pack::pack(tree, options, progress)
+}
+
+/// Makes an flist of a tar file: plain, or compressed with gzip or zstd.
+pub fn build_tar(
+    path: &Path,
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<Built, CreateError> {
+    let file = File::open(path).map_err(CreateError::io("opening", path))?;
+    let mut spool = spool::Spool::new(&options.scratch)?;
+    let mut plain = spool::decompressed(Box::new(file), path)?;
+    let mut tree = tree::Tree::default();
+    let names = tarball::Names::Literal;
+    let layer = tarball::read(&mut plain, &mut spool, names, options.special)?;
+    tree.apply(layer)?;
+    pack::pack(tree, options, progress)
+}
+
+/// Makes an flist of an OCI image layout: a directory, or a tar file of one as `docker save` and
+/// `skopeo copy … oci-archive:` write it.
+pub fn build_oci(
+    path: &Path,
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<Built, CreateError> {
+    let tree = oci::read(path, options)?;
+    pack::pack(tree, options, progress)
+}
