@@ -1,0 +1,162 @@
+//! Block device size, and the btrfs calls for subvolumes and quotas.
+//!
+//! Owns the ioctl numbers and argument layouts of `linux/btrfs.h`. Refuses policy: which subvolume
+//! is made, limited or deleted is decided by the caller.
+#![expect(unsafe_code, reason = "ioctls have no safe wrapper in nix or rustix")]
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+
+/// `struct btrfs_ioctl_vol_args`: 4096 bytes.
+#[repr(C)]
+struct VolumeName {
+    fd: i64,
+    name: [u8; NAME_FIELD],
+}
+
+/// Size of the name field, with its final NUL.
+const NAME_FIELD: usize = 4088;
+
+/// `struct btrfs_ioctl_quota_ctl_args`.
+#[repr(C)]
+struct QuotaControl {
+    command: u64,
+    status: u64,
+}
+
+/// `struct btrfs_ioctl_qgroup_limit_args` with its `struct btrfs_qgroup_limit`.
+#[repr(C)]
+struct GroupLimit {
+    group: u64,
+    flags: u64,
+    max_referenced: u64,
+    max_exclusive: u64,
+    reserved_referenced: u64,
+    reserved_exclusive: u64,
+}
+
+/// Accounts each extent to the subvolume that wrote it, without back-reference walks.
+const QUOTA_ENABLE_SIMPLE: u64 = 4;
+/// `max_referenced` is meant.
+const LIMIT_MAX_REFERENCED: u64 = 1;
+
+const _: () = assert!(size_of::<VolumeName>() == 4096);
+const _: () = assert!(size_of::<QuotaControl>() == 16);
+const _: () = assert!(size_of::<GroupLimit>() == 48);
+
+mod raw {
+    use super::{GroupLimit, QuotaControl, VolumeName};
+
+    nix::ioctl_read!(block_size, 0x12, 114, u64);
+    nix::ioctl_none!(sync, 0x94, 8);
+    nix::ioctl_write_ptr!(subvolume_create, 0x94, 14, VolumeName);
+    nix::ioctl_write_ptr!(subvolume_destroy, 0x94, 15, VolumeName);
+    nix::ioctl_readwrite!(quota_control, 0x94, 40, QuotaControl);
+    // The header declares this one as a read, although the kernel only takes the argument.
+    nix::ioctl_read!(group_limit, 0x94, 43, GroupLimit);
+}
+
+/// Size of a block device in bytes, as the kernel sees it now.
+///
+/// Fails with `ENOTTY` when `device` is not a block device.
+pub fn block_size_bytes(device: impl AsFd) -> io::Result<u64> {
+    let mut size_bytes = 0_u64;
+    // SAFETY: BLKGETSIZE64 stores exactly one u64, and `size_bytes` outlives the call; another
+    // kind of file answers ENOTTY and stores nothing.
+    unsafe { raw::block_size(device.as_fd().as_raw_fd(), &raw mut size_bytes) }?;
+    Ok(size_bytes)
+}
+
+/// Makes an empty subvolume `name` in the directory `parent`.
+///
+/// Fails with `EEXIST` when the name is taken, `ENOTTY` outside btrfs.
+pub fn subvolume_create(parent: impl AsFd, name: &str) -> io::Result<()> {
+    let argument = volume_name(name)?;
+    // SAFETY: the kernel reads one `btrfs_ioctl_vol_args`, whose layout `VolumeName` has (its size
+    // is asserted above); the name ends with NUL because `volume_name` leaves one zero.
+    unsafe { raw::subvolume_create(parent.as_fd().as_raw_fd(), &raw const argument) }?;
+    Ok(())
+}
+
+/// Deletes the subvolume `name` in the directory `parent`, with its files.
+///
+/// The name is gone on return; the kernel frees the space later. A second call gives `ENOENT`.
+pub fn subvolume_delete(parent: impl AsFd, name: &str) -> io::Result<()> {
+    let argument = volume_name(name)?;
+    // SAFETY: as in `subvolume_create`.
+    unsafe { raw::subvolume_destroy(parent.as_fd().as_raw_fd(), &raw const argument) }?;
+    Ok(())
+}
+
+/// Switches simple quotas on for the whole file system. A second call changes nothing.
+pub fn quota_enable(file_system: impl AsFd) -> io::Result<()> {
+    let mut argument = QuotaControl { command: QUOTA_ENABLE_SIMPLE, status: 0 };
+    // SAFETY: the kernel reads and writes one `btrfs_ioctl_quota_ctl_args`, whose layout
+    // `QuotaControl` has; it lives until the call returns.
+    unsafe { raw::quota_control(file_system.as_fd().as_raw_fd(), &raw mut argument) }?;
+    Ok(())
+}
+
+/// Limits the bytes that the subvolume which holds `file` may use; writes beyond give `EDQUOT`.
+///
+/// `None` lifts the limit. A limit below what is used already is allowed and stops further growth.
+pub fn quota_limit(file: impl AsFd, bytes: Option<u64>) -> io::Result<()> {
+    let mut argument = GroupLimit {
+        // Zero stands for the subvolume of the file descriptor.
+        group: 0,
+        flags: LIMIT_MAX_REFERENCED,
+        // All ones clears the limit.
+        max_referenced: bytes.unwrap_or(u64::MAX),
+        max_exclusive: 0,
+        reserved_referenced: 0,
+        reserved_exclusive: 0,
+    };
+    // SAFETY: the kernel copies one `btrfs_ioctl_qgroup_limit_args` from this address, whose
+    // layout `GroupLimit` has; it lives until the call returns.
+    unsafe { raw::group_limit(file.as_fd().as_raw_fd(), &raw mut argument) }?;
+    Ok(())
+}
+
+/// Commits everything written so far to the disk.
+pub fn sync(file_system: impl AsFd) -> io::Result<()> {
+    // SAFETY: BTRFS_IOC_SYNC takes no argument; elsewhere it answers ENOTTY.
+    unsafe { raw::sync(file_system.as_fd().as_raw_fd()) }?;
+    Ok(())
+}
+
+fn volume_name(name: &str) -> io::Result<VolumeName> {
+    let plain = !name.is_empty() && !name.contains(['/', '\0']) && name != "." && name != "..";
+    if !plain || name.len() > NAME_MAX {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    let mut argument = VolumeName { fd: 0, name: [0; NAME_FIELD] };
+    argument.name[..name.len()].copy_from_slice(name.as_bytes());
+    Ok(argument)
+}
+
+/// Longest file name of the kernel.
+const NAME_MAX: usize = 255;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+
+    #[test]
+    fn names_that_leave_the_directory_are_refused_before_the_kernel_sees_them() {
+        for bad in ["", ".", "..", "a/b", "a\0b", &"x".repeat(256)] {
+            assert!(volume_name(bad).is_err(), "{bad:?}");
+        }
+        let good = volume_name("@state").unwrap();
+        assert_eq!(&good.name[..7], b"@state\0");
+    }
+
+    #[test]
+    fn a_plain_file_is_neither_a_disk_nor_btrfs() {
+        let file = File::open("/proc/self/maps").unwrap();
+        let code = |error: io::Error| error.raw_os_error();
+        assert_eq!(block_size_bytes(&file).map_err(code), Err(Some(libc::ENOTTY)));
+        assert_eq!(subvolume_create(&file, "a").map_err(code), Err(Some(libc::ENOTTY)));
+        assert_eq!(quota_enable(&file).map_err(code), Err(Some(libc::ENOTTY)));
+    }
+}

@@ -1,0 +1,195 @@
+//! What becomes of a disk: a pure function of what sysfs and the disk say and of the orders given.
+//!
+//! ```text
+//!                    foreign signature      nothing known            our file system
+//! no claim           Foreign *              blank: Make, else        Foreign *
+//!                                           Foreign *
+//! claim, making      Foreign **             Make again               Make again
+//! claim, made        Foreign **             Failed *                 Mount
+//!
+//! *  Make, when an order names the serial number and none was carried out on this disk before.
+//! ** Make, when the order that is being carried out was interrupted and is still given.
+//! ```
+//!
+//! A disk whose pool was complete once is never made again by itself, whatever it looks like.
+
+use crate::claim::{Claim, Phase};
+use crate::disk::Disk;
+use crate::uuid::Uuid;
+use std::collections::BTreeSet;
+
+/// The smallest disk that is of use to a customer.
+const SIZE_MIN: u64 = 1 << 30;
+
+/// What the disk itself says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// Reading failed: what was read, and the cause.
+    Unreadable(String),
+    /// It holds the boot loader that started this node.
+    BootMedium,
+    /// It was read.
+    Read(Traces),
+}
+
+/// What was found on a disk that could be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Traces {
+    /// The ownership record with the highest generation.
+    pub(crate) claim: Option<Claim>,
+    /// A complete btrfs superblock, ours or not.
+    pub(crate) btrfs: Option<Uuid>,
+    /// Signatures of anything but btrfs.
+    pub(crate) foreign: Vec<&'static str>,
+    /// Whether everything that was looked at is zero, a torn record of ours apart.
+    pub(crate) blank: bool,
+}
+
+/// Farmer's orders.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Orders {
+    /// Serial numbers of disks to be wiped and taken over.
+    pub(crate) takeover: BTreeSet<String>,
+    /// Serial numbers that name more than one disk.
+    pub(crate) ambiguous: BTreeSet<String>,
+}
+
+/// What becomes of a disk. Every variant but `Make` leaves it as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Decision {
+    /// Not ours to use.
+    Ignore(String),
+    /// Below the smallest useful size.
+    TooSmall(String),
+    /// Belongs to somebody else.
+    Foreign(String),
+    /// Ours, or may be ours, and of no use now.
+    Failed(String),
+    /// Write the claim, make the file system.
+    Make(Make),
+    /// Mount the pool.
+    Mount(Claim),
+}
+
+/// How a pool is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Make {
+    /// Why the disk may be written.
+    pub(crate) permission: Permission,
+    /// Generation of the record to write.
+    pub(crate) generation: u64,
+}
+
+/// Why a disk may be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Permission {
+    /// Nothing is on it.
+    Blank,
+    /// It was blank when it was claimed, and mkfs did not finish.
+    Interrupted,
+    /// An order names it. Whatever is on it goes.
+    Takeover,
+}
+
+/// Decides.
+pub(crate) fn decide(disk: &Disk, content: &Content, orders: &Orders) -> Decision {
+    if let Some(obstacle) = &disk.obstacle {
+        return Decision::Ignore(format!("not used: {obstacle}"));
+    }
+    if disk.size_bytes < SIZE_MIN {
+        let mib = disk.size_bytes >> 20;
+        return Decision::TooSmall(format!("{mib} MiB; a pool needs {} MiB", SIZE_MIN >> 20));
+    }
+    match content {
+        Content::Unreadable(why) => Decision::Failed(format!("{why}; check cable and disk")),
+        Content::BootMedium => Decision::Ignore("not used: the node was booted from it".to_owned()),
+        Content::Read(traces) => decide_read(disk, traces, orders),
+    }
+}
+
+fn decide_read(disk: &Disk, traces: &Traces, orders: &Orders) -> Decision {
+    let order = order(disk, orders);
+    let Some(claim) = &traces.claim else { return decide_unclaimed(traces, &order) };
+    let on_its_disk = claim.is_of(&disk.serial, disk.size_bytes);
+    let again = |permission| Decision::Make(Make { permission, generation: claim.generation + 1 });
+    let other_btrfs = traces.btrfs.filter(|found| *found != claim.pool());
+    let mut foreign = traces.foreign.clone();
+    foreign.extend(other_btrfs.map(|_| BTRFS));
+    match (claim.phase, foreign.as_slice(), traces.btrfs) {
+        (Phase::Making, _, _) if !on_its_disk => Decision::Foreign(
+            "holds the record of a pool in the making of another disk: it looks like a copy; wipe \
+             it elsewhere to use it"
+                .to_owned(),
+        ),
+        (Phase::Making, [], _) if claim.takeover => again(Permission::Takeover),
+        (Phase::Making, [], _) => again(Permission::Interrupted),
+        (Phase::Making, names, _) => match order {
+            Order::Given => again(Permission::Takeover),
+            Order::Absent(how) if claim.takeover => Decision::Foreign(format!(
+                "its takeover was interrupted, {} is still on it; {how}",
+                names.join(", ")
+            )),
+            Order::Absent(how) => foreign_names(names, &how),
+        },
+        (Phase::Made, [], Some(_)) => Decision::Mount(claim.clone()),
+        (Phase::Made, [], None) => match order {
+            Order::Given if !claim.takeover => again(Permission::Takeover),
+            Order::Given | Order::Absent(_) => Decision::Failed(
+                "held a pool of this grid whose superblock is damaged or gone; it is left as it \
+                 is, so that its data can be rescued"
+                    .to_owned(),
+            ),
+        },
+        (Phase::Made, names, _) => match order {
+            Order::Given if !claim.takeover => again(Permission::Takeover),
+            Order::Given => Decision::Foreign(format!(
+                "holds {}; the order to take it over was carried out before and counts once; \
+                 wipe it elsewhere to use it",
+                names.join(", ")
+            )),
+            Order::Absent(how) => foreign_names(names, &how),
+        },
+    }
+}
+
+const BTRFS: &str = "a btrfs file system that is not ours";
+
+fn decide_unclaimed(traces: &Traces, order: &Order) -> Decision {
+    let make = |permission| Decision::Make(Make { permission, generation: 1 });
+    let mut foreign = traces.foreign.clone();
+    foreign.extend(traces.btrfs.map(|_| BTRFS));
+    match (foreign.as_slice(), traces.blank, order) {
+        ([], true, _) => make(Permission::Blank),
+        (_, _, Order::Given) => make(Permission::Takeover),
+        ([], false, Order::Absent(how)) => foreign_names(&["data of an unknown kind"], how),
+        (names, _, Order::Absent(how)) => foreign_names(names, how),
+    }
+}
+
+fn foreign_names(names: &[&str], how: &str) -> Decision {
+    Decision::Foreign(format!("holds {} and is left alone; {how}", names.join(", ")))
+}
+
+enum Order {
+    Given,
+    /// How it could be given, as the end of a sentence.
+    Absent(String),
+}
+
+fn order(disk: &Disk, orders: &Orders) -> Order {
+    let serial = &disk.serial;
+    if serial.is_empty() {
+        return Order::Absent("it has no serial number to order a takeover by".to_owned());
+    }
+    if orders.ambiguous.contains(serial) {
+        return Order::Absent(format!("serial {serial} names several disks: no order can name one"));
+    }
+    if orders.takeover.contains(serial) {
+        return Order::Given;
+    }
+    Order::Absent(format!("to wipe it and use it, boot with zos.takeover={serial}"))
+}
+
+#[cfg(test)]
+#[path = "decide_tests.rs"]
+mod tests;

@@ -1,0 +1,293 @@
+//! One btrfs file system on one disk: making it, mounting it, what it holds.
+//!
+//! The order of writes that a power cut may interrupt anywhere:
+//! record "making" → (takeover: clear what others left) → mkfs → check → record "made" → mount →
+//! subvolumes → identity. Until "made" nothing is stored; from "made" on the disk is never made
+//! again by itself.
+
+use crate::claim::{self, Claim, Phase, SLOT_BYTES};
+use crate::decide::{Content, Make, Permission};
+use crate::disk::Disk;
+use crate::identity::{self, Copy};
+use crate::mounts::{self, pool_point};
+use crate::uuid::Uuid;
+use crate::{file, probe, volume};
+use node_api::storaged::DiskClass;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+
+/// Durable state of contractd.
+pub(crate) const STATE: &str = "@state";
+/// Objects and images of flists.
+pub(crate) const STORE: &str = "@store";
+/// Volumes of customers.
+pub(crate) const VOLUMES: &str = "@volumes";
+/// The identity, and whether this pool was chosen as primary.
+pub(crate) const IDENTITY: &str = "@identity";
+const SUBVOLUMES: [&str; 4] = [STATE, STORE, VOLUMES, IDENTITY];
+/// Holds how many pools had been chosen as primary when this one was.
+const PRIMARY: &str = "primary";
+
+/// The one foreign program that storaged starts.
+const MKFS: [&str; 2] = ["/usr/sbin/mkfs.btrfs", "/sbin/mkfs.btrfs"];
+/// Bytes at either end of a disk that a takeover clears, the places of all known signatures.
+const CLEAR_BYTES: u64 = 8 << 20;
+
+/// Two disks with the same pool, one a copy, must not be mounted at the same moment.
+static MOUNTING: Mutex<()> = Mutex::new(());
+
+/// A mounted pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Pool {
+    /// File system id; also the name of the mount point.
+    pub(crate) uuid: Uuid,
+    /// As recorded when it was made.
+    pub(crate) class: DiskClass,
+    /// Its copy of the identity.
+    pub(crate) copy: Copy,
+    /// Whether anything of a customer or of the node is on it.
+    pub(crate) used: bool,
+    /// The pool with the highest number was chosen as primary last; 0 never was.
+    pub(crate) primary: u64,
+    /// Quotas of its volumes, by id. Kept while the disk is gone.
+    pub(crate) volumes: volume::Quotas,
+}
+
+/// A step that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{doing}")]
+pub(crate) struct Error {
+    doing: String,
+    #[source]
+    source: io::Error,
+}
+
+/// Adds what was being done to an error of the kernel.
+pub(crate) trait Doing<T> {
+    /// The sentence is made only when there is an error.
+    fn doing(self, doing: impl FnOnce() -> String) -> Result<T, Error>;
+}
+
+impl<T> Doing<T> for io::Result<T> {
+    fn doing(self, doing: impl FnOnce() -> String) -> Result<T, Error> {
+        self.map_err(|source| Error { doing: doing(), source })
+    }
+}
+
+/// Makes a pool on a disk, as [`crate::decide`] permitted. Returns the record that is on it then.
+pub(crate) fn make(disk: &Disk, make: Make) -> Result<Claim, Error> {
+    let path = disk.path();
+    let device = lock(&path)?;
+    let takeover = make.permission == Permission::Takeover;
+    let uuid = random_uuid().doing(|| "making a file system id".to_owned())?;
+    let claim = Claim::making(
+        make.generation,
+        takeover,
+        disk.class,
+        uuid,
+        disk.size_bytes,
+        &disk.serial,
+    );
+    let [end, start] = claim::slots(disk.size_bytes);
+    write(&device, end, &claim.encode()).doing(|| format!("claiming {}", path.display()))?;
+    if takeover {
+        clear(&device, disk.size_bytes).doing(|| format!("clearing {}", path.display()))?;
+    }
+    mkfs(&device, &path, uuid, claim::file_system_bytes(disk.size_bytes))?;
+    check(&device, disk, &claim, uuid).doing(|| format!("checking the new {}", path.display()))?;
+    let made = claim.made();
+    for slot in [end, start] {
+        write(&device, slot, &made.encode()).doing(|| format!("claiming {}", path.display()))?;
+    }
+    Ok(made)
+}
+
+/// Opens a disk for writing. The lock travels to mkfs and lasts until it ends, even when we are
+/// killed, so that a restarted storaged does not write at the same time.
+fn lock(path: &Path) -> Result<File, Error> {
+    let device = OpenOptions::new().read(true).write(true).open(path);
+    let device = device.doing(|| format!("opening {} for writing", path.display()))?;
+    let locked = device.try_lock().map_err(|error| match error {
+        TryLockError::Error(error) => error,
+        TryLockError::WouldBlock => io::Error::other("another process is writing it"),
+    });
+    locked.doing(|| format!("locking {}", path.display()))?;
+    // O_EXCL fails when the disk is mounted, or part of something that the kernel assembled.
+    let exclusive = OpenOptions::new().read(true).custom_flags(EXCLUSIVE).open(path);
+    exclusive.doing(|| format!("checking that nobody uses {}", path.display()))?;
+    Ok(device)
+}
+
+/// `O_EXCL`: for a block device, the claim of an exclusive holder.
+const EXCLUSIVE: i32 = rustix::fs::OFlags::EXCL.bits().cast_signed();
+
+fn write(device: &File, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    device.write_all_at(bytes, offset)?;
+    device.sync_all()
+}
+
+/// Removes all signatures of former owners, sparing our own record.
+fn clear(device: &File, size_bytes: u64) -> io::Result<()> {
+    let [slot, _] = claim::slots(size_bytes);
+    let behind_slot = slot + SLOT_BYTES as u64;
+    let tail = size_bytes.saturating_sub(CLEAR_BYTES).max(behind_slot);
+    for (from, to) in [(0, CLEAR_BYTES), (tail, size_bytes)] {
+        let zeros = vec![0; usize::try_from(to - from).map_err(io::Error::other)?];
+        device.write_all_at(&zeros, from)?;
+    }
+    device.sync_all()
+}
+
+fn mkfs(device: &File, path: &Path, uuid: Uuid, size_bytes: u64) -> Result<(), Error> {
+    let doing = || format!("making a btrfs file system on {}", path.display());
+    let program = MKFS.iter().find(|program| Path::new(program).exists()).unwrap_or(&MKFS[0]);
+    let keeps_lock = device.try_clone().doing(doing)?;
+    let output = Command::new(program)
+        .args(["--quiet", "--force", "--nodiscard", "--data", "single", "--metadata", "dup"])
+        .args(["--label", "zos", "--uuid", &uuid.to_string()])
+        .args(["--byte-count", &size_bytes.to_string()])
+        .arg(path)
+        .env_clear()
+        .stdin(Stdio::from(keeps_lock))
+        .output()
+        .doing(|| format!("starting {program}"))?;
+    if output.status.success() {
+        return device.sync_all().doing(doing);
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("no message");
+    Err(io::Error::other(format!("{}: {last}", output.status))).doing(doing)
+}
+
+/// Reads back what the next boot will see.
+fn check(device: &File, disk: &Disk, claim: &Claim, uuid: Uuid) -> io::Result<()> {
+    match probe::read(device, disk.size_bytes, None)? {
+        Content::Read(traces)
+            if traces.claim.as_ref() == Some(claim)
+                && traces.btrfs == Some(uuid)
+                && traces.foreign.is_empty() =>
+        {
+            Ok(())
+        }
+        seen => Err(io::Error::other(format!("the disk does not keep what is written: {seen:?}"))),
+    }
+}
+
+/// Mounts the pool and completes what a former run left unfinished. A pool that is mounted already
+/// stays mounted.
+pub(crate) fn mount(disk: &Disk, claim: &Claim) -> Result<Pool, Error> {
+    let uuid = claim.pool();
+    assert_eq!(claim.phase, Phase::Made, "a pool in the making is made again, not mounted");
+    let point = pool_point(uuid);
+    {
+        let _one_at_a_time = MOUNTING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        mount_once(disk, uuid, &point)?;
+    }
+    complete(&point).doing(|| format!("completing pool {uuid}"))?;
+    load(uuid, claim.class, &point).doing(|| format!("reading pool {uuid}"))
+}
+
+fn mount_once(disk: &Disk, uuid: Uuid, point: &Path) -> Result<(), Error> {
+    let doing = || format!("mounting pool {uuid} from {}", disk.path().display());
+    let table = mounts::load().doing(doing)?;
+    match mounts::at(&table, point) {
+        Some(mount) if mount.source == disk.path() => return Ok(()),
+        Some(mount) if mount.source.exists() => {
+            let from = mount.source.display();
+            let text = format!("it is mounted from {from}; one of the two disks is a copy");
+            return Err(io::Error::other(text)).doing(doing);
+        }
+        // The disk was pulled and came back under another name. The dead mount has to go first; it
+        // cannot while somebody holds files on it.
+        Some(_) => nix::mount::umount(point).map_err(|_| {
+            let text = "the disk came back, but its former mount is in use; boot again to use it";
+            Error { doing: doing(), source: io::Error::other(text) }
+        })?,
+        None => {}
+    }
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(point).doing(doing)?;
+    let options = Some("subvolid=5");
+    nix::mount::mount(Some(&disk.path()), point, Some("btrfs"), mounts::FLAGS, options)
+        .map_err(io::Error::from)
+        .doing(doing)
+}
+
+/// Quotas first, because only what is written afterwards is counted.
+fn complete(point: &Path) -> io::Result<()> {
+    let root = File::open(point)?;
+    sys::btrfs::quota_enable(&root)?;
+    for name in SUBVOLUMES {
+        match sys::btrfs::subvolume_create(&root, name) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => made?,
+        }
+        fs::set_permissions(point.join(name), fs::Permissions::from_mode(0o700))?;
+    }
+    volume::finish_interrupted(&point.join(VOLUMES))?;
+    sys::btrfs::sync(&root)
+}
+
+fn load(uuid: Uuid, class: DiskClass, point: &Path) -> io::Result<Pool> {
+    let copy = identity::load(&point.join(IDENTITY));
+    let mut used = matches!(copy, Copy::Broken(_));
+    for name in [STATE, STORE, VOLUMES] {
+        used |= fs::read_dir(point.join(name))?.next().is_some();
+    }
+    let primary = match fs::read_to_string(point.join(IDENTITY).join(PRIMARY)) {
+        // A damaged number is as good as none: the choice is then made anew.
+        Ok(text) => text.trim().parse().unwrap_or(0),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+        Err(error) => return Err(error),
+    };
+    let volumes = volume::load(&point.join(VOLUMES))?;
+    Ok(Pool { uuid, class, copy, used, primary, volumes })
+}
+
+impl Pool {
+    /// Where it is mounted.
+    pub(crate) fn point(&self) -> PathBuf {
+        pool_point(self.uuid)
+    }
+
+    /// Keeps on the pool that it is the primary one, and which share of it the store may fill.
+    pub(crate) fn choose_as_primary(&mut self, number: u64) -> Result<(), Error> {
+        /// The store may not fill more than one part in this many: state and volumes need room.
+        const STORE_PART: u64 = 5;
+        let doing = || format!("choosing pool {} as primary", self.uuid);
+        let text = format!("{number}\n");
+        file::replace(&self.point().join(IDENTITY), PRIMARY, text.as_bytes()).doing(doing)?;
+        let limit = self.space().doing(doing)?.size_bytes / STORE_PART;
+        let store = File::open(self.point().join(STORE)).doing(doing)?;
+        sys::btrfs::quota_limit(&store, Some(limit)).doing(doing)?;
+        self.primary = number;
+        Ok(())
+    }
+
+    /// How big and how full it is.
+    pub(crate) fn space(&self) -> io::Result<Space> {
+        let numbers = rustix::fs::statvfs(self.point())?;
+        Ok(Space {
+            size_bytes: numbers.f_blocks * numbers.f_frsize,
+            free_bytes: numbers.f_bavail * numbers.f_frsize,
+        })
+    }
+}
+
+/// How big and how full a pool is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Space {
+    /// All of it.
+    pub(crate) size_bytes: u64,
+    /// Not yet used.
+    pub(crate) free_bytes: u64,
+}
+
+fn random_uuid() -> io::Result<Uuid> {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).map_err(io::Error::other)?;
+    Ok(Uuid::from_random(random))
+}

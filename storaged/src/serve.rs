@@ -1,0 +1,214 @@
+//! Answers the calls of [`node_api::storaged`].
+
+use crate::disk::Disk;
+use crate::mounts::Place;
+use crate::node::{Entry, Event, Health, Node, State};
+use crate::pool::{self, Pool};
+use crate::uuid::Uuid;
+use crate::volume::{self, Refusal, Room};
+use daemon::{info, warn};
+use ipc::{Call, Failure, Outcome};
+use node_api::Method;
+use node_api::init::Done;
+use node_api::storaged as api;
+use std::sync::mpsc::{SyncSender, sync_channel};
+
+/// Answers one call. Runs on the thread of its connection; the work is done by the owner.
+pub(crate) fn answer(call: Call, owner: &SyncSender<Event>) -> Outcome {
+    match call.method() {
+        api::Disks::NAME => call.answer(|_: api::Disks| ask(owner, |node| Ok(disks(node)))),
+        api::Identity::NAME => {
+            call.answer(|_: api::Identity| ask(owner, |node| Ok(identity(node))))
+        }
+        api::Volumes::NAME => call.answer(|_: api::Volumes| ask(owner, |node| Ok(volumes(node)))),
+        api::VolumeEnsure::NAME => {
+            call.answer(|wish: api::VolumeEnsure| ask(owner, move |node| ensure(node, &wish)))
+        }
+        api::VolumeDelete::NAME => {
+            call.answer(|order: api::VolumeDelete| ask(owner, move |node| delete(node, &order)))
+        }
+        _ => call.unknown(),
+    }
+}
+
+fn ask<T: Send + 'static>(
+    owner: &SyncSender<Event>,
+    question: impl FnOnce(&mut Node) -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    let (sender, receiver) = sync_channel(1);
+    let event = Event::Ask(Box::new(move |node: &mut Node| {
+        // Nobody waits for the answer when the connection is gone.
+        drop(sender.send(question(node)));
+    }));
+    let ending = || Failure::new("Failed", "storaged is ending");
+    owner.send(event).map_err(|_| ending())?;
+    receiver.recv().map_err(|_| ending())?
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        let name = match &refusal {
+            Refusal::Invalid(_) => "InvalidParameter",
+            Refusal::NoPool(_) => "NoPool",
+            Refusal::NoSpace { .. } => "NoSpace",
+            Refusal::PoolFailed { .. } => "PoolFailed",
+        };
+        Self::new(name, refusal.to_string())
+    }
+}
+
+fn disks(node: &Node) -> api::DisksReply {
+    let entries = node.disks.values().chain(node.lost.values());
+    let mut disks: Vec<api::Disk> = entries.map(|entry| wire_disk(node, entry)).collect();
+    disks.sort_by(|a, b| a.name.cmp(&b.name));
+    let primary_pool = match node.place {
+        Some(Place::Pool(uuid)) => Some(uuid.to_string()),
+        Some(Place::Memory) | None => None,
+    };
+    api::DisksReply { disks, primary_pool }
+}
+
+fn wire_disk(node: &Node, entry: &Entry) -> api::Disk {
+    let Disk { name, serial, model, size_bytes, class, .. } = &entry.disk;
+    let (state, reason, pool) = match &entry.state {
+        State::Working => {
+            (api::DiskState::Failed, "has not answered yet; check cable and disk".to_owned(), None)
+        }
+        State::None(state, reason) => (*state, reason.clone(), None),
+        State::Pool(pool, Health::Good(how)) => {
+            let role = role(node, pool);
+            (api::DiskState::Pool, format!("pool {how}; {role}"), Some(pool))
+        }
+        State::Pool(pool, Health::Bad(why)) => {
+            (api::DiskState::Failed, format!("pool {} {why}", pool.uuid), None)
+        }
+    };
+    // The class that was recorded counts.
+    let class = pool.map_or(*class, |pool| pool.class);
+    api::Disk {
+        name: name.clone(),
+        serial: serial.clone(),
+        model: model.clone(),
+        size_bytes: *size_bytes,
+        class,
+        state,
+        reason,
+        pool: pool.map(wire_pool),
+    }
+}
+
+fn role(node: &Node, pool: &Pool) -> &'static str {
+    if node.place == Some(Place::Pool(pool.uuid)) {
+        "it holds the node's state"
+    } else if !node.is_member(pool) {
+        "it does not carry this node's identity and gets no volumes"
+    } else if node.place == Some(Place::Memory) {
+        "it will hold the node's state from the next boot on"
+    } else {
+        "it holds volumes"
+    }
+}
+
+fn wire_pool(pool: &Pool) -> api::Pool {
+    // A pool that does not answer has nothing to give.
+    let space = pool.space().unwrap_or(pool::Space { size_bytes: 0, free_bytes: 0 });
+    api::Pool {
+        uuid: pool.uuid.to_string(),
+        size_bytes: space.size_bytes,
+        free_bytes: space.free_bytes,
+    }
+}
+
+fn identity(node: &Node) -> api::IdentityReply {
+    api::IdentityReply {
+        seed: node.seed.map(crate::identity::Seed::to_hex),
+        durable: node.durable,
+        problem: node.problem.clone(),
+    }
+}
+
+fn volumes(node: &Node) -> api::VolumesReply {
+    let of_pool = |pool: &Pool| {
+        let uuid = pool.uuid.to_string();
+        let volume = move |(id, size): (&String, &u64)| api::Volume {
+            id: id.clone(),
+            pool: uuid.clone(),
+            size_bytes: *size,
+        };
+        pool.volumes.iter().map(volume).collect::<Vec<_>>()
+    };
+    let mut volumes: Vec<api::Volume> = node.members().flat_map(of_pool).collect();
+    volumes.sort_by(|a, b| a.id.cmp(&b.id));
+    api::VolumesReply { volumes }
+}
+
+/// Where a volume is: on a pool of this node that can be used, or on one that failed.
+fn find(node: &Node, id: &str) -> Result<Option<Uuid>, Refusal> {
+    let holds = |pool: &&Pool| pool.volumes.contains_key(id);
+    if let Some(pool) = node.members().find(holds) {
+        return Ok(Some(pool.uuid));
+    }
+    let failed = node.disks.values().chain(node.lost.values()).find_map(|entry| match &entry.state {
+        State::Pool(pool, Health::Bad(_)) => Some(pool).filter(holds),
+        State::Pool(_, Health::Good(_)) | State::Working | State::None(..) => None,
+    });
+    match failed {
+        Some(pool) => Err(Refusal::PoolFailed { id: id.to_owned(), pool: pool.uuid }),
+        None => Ok(None),
+    }
+}
+
+fn room(node: &Node, pool: &Pool) -> Room {
+    let primary = node.place == Some(Place::Pool(pool.uuid));
+    let size_bytes = pool.space().map_or(0, |space| space.size_bytes);
+    Room {
+        pool: pool.uuid,
+        class: pool.class,
+        budget_bytes: volume::budget(size_bytes, primary),
+        promised_bytes: pool.volumes.values().fold(0, |sum, size| sum.saturating_add(*size)),
+    }
+}
+
+fn ensure(node: &mut Node, wish: &api::VolumeEnsure) -> Result<api::VolumeReply, Failure> {
+    volume::check_id(&wish.id)?;
+    if wish.size_bytes == 0 {
+        return Err(Refusal::Invalid("a volume has a size".to_owned()).into());
+    }
+    let rooms: Vec<Room> = node.members().map(|pool| room(node, pool)).collect();
+    let path = match find(node, &wish.id)? {
+        Some(uuid) => {
+            let pool = node.pool_mut(uuid).expect("find names usable pools");
+            let directory = pool.point().join(pool::VOLUMES);
+            let had_bytes = pool.volumes[&wish.id];
+            if had_bytes != wish.size_bytes {
+                let room = rooms.iter().find(|room| room.pool == uuid).expect("it is a member");
+                volume::resize(room, had_bytes, wish.size_bytes)?;
+                volume::change(&directory, &wish.id, wish.size_bytes)?;
+                pool.volumes.insert(wish.id.clone(), wish.size_bytes);
+                info!("volume {} has {} bytes, had {had_bytes}", wish.id, wish.size_bytes);
+            }
+            directory.join(&wish.id)
+        }
+        None => {
+            let uuid = volume::place(&rooms, wish.class, wish.size_bytes)?;
+            let pool = node.pool_mut(uuid).expect("place chooses among the rooms");
+            let directory = pool.point().join(pool::VOLUMES);
+            let path = volume::make(&directory, &wish.id, wish.size_bytes)?;
+            pool.volumes.insert(wish.id.clone(), wish.size_bytes);
+            info!("volume {} of {} bytes made on pool {uuid}", wish.id, wish.size_bytes);
+            path
+        }
+    };
+    Ok(api::VolumeReply { path: path.to_string_lossy().into_owned() })
+}
+
+fn delete(node: &mut Node, order: &api::VolumeDelete) -> Result<Done, Failure> {
+    volume::check_id(&order.id)?;
+    volume::check_order(&order.order)?;
+    let Some(uuid) = find(node, &order.id)? else { return Ok(Done {}) };
+    let pool = node.pool_mut(uuid).expect("find names usable pools");
+    warn!("deleting volume {} on pool {uuid} by order {}", order.id, order.order);
+    volume::delete(&pool.point().join(pool::VOLUMES), &order.id)?;
+    pool.volumes.remove(&order.id);
+    Ok(Done {})
+}
