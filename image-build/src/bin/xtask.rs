@@ -1,0 +1,104 @@
+//! `cargo xtask`: the project's own tasks, as commands over the `image-build` library.
+
+#![forbid(unsafe_code)]
+
+use clap::{Args, Parser, Subcommand};
+use image_build::{image, progress};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Builds, checks and tries Zero-OS.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Builds the boot image and its media.
+    ///
+    /// Writes zero-os.efi (UEFI), zero-os.img (USB stick, BIOS and UEFI), boot.ipxe with vmlinuz and
+    /// initramfs.img (network boot), sbom.spdx.json and sizes.json.
+    Image(ImageArgs),
+}
+
+#[derive(Debug, Args)]
+struct ImageArgs {
+    /// Directory for the outputs [default: build/image]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Identity id of the farm that the node belongs to
+    #[arg(long, value_name = "HEX")]
+    farm: Option<String>,
+    /// Base URLs of the registry, separated by commas
+    #[arg(long, value_name = "URL")]
+    registry: Option<String>,
+    /// Seed of an enrolment key of the farm
+    #[arg(long, value_name = "HEX")]
+    token: Option<String>,
+    /// Name of the grid
+    #[arg(long, value_name = "NAME")]
+    network: Option<String>,
+    /// More words for the kernel command line
+    #[arg(long, value_name = "WORDS")]
+    cmdline: Option<String>,
+    /// Compress quickly instead of well
+    #[arg(long)]
+    fast: bool,
+    /// Also write the uncompressed initramfs.cpio, which virtual machines boot fastest
+    #[arg(long)]
+    test_media: bool,
+    /// Compile the programs quickly instead of small: for a try, not for a node
+    #[arg(long)]
+    dev: bool,
+    /// Only these of the project's programs, separated by commas: for a try, not for a node
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    only: Vec<String>,
+    /// Print what was written as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            progress::say(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> anyhow::Result<()> {
+    match task {
+        Task::Image(args) => {
+            let json = args.json;
+            let outputs = image::build(&args.into())?;
+            if json {
+                progress::print(&serde_json::to_string_pretty(&outputs)?)?;
+            }
+            Ok(())
+        }
+    }
+}
+
+impl From<ImageArgs> for image::Options {
+    fn from(args: ImageArgs) -> Self {
+        Self {
+            out: args.out,
+            bake: image::Bake {
+                farm: args.farm,
+                registry: args.registry,
+                token: args.token,
+                network: args.network,
+                cmdline: args.cmdline,
+            },
+            fast: args.fast,
+            test_media: args.test_media,
+            dev: args.dev,
+            only: args.only,
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Builds the project's own programs for the node: static, and the same bytes from the same source.
+//!
+//! PID 1 is built in a cargo call of its own: cargo unites the features of all packages in one
+//! call, and PID 1 shall contain nothing that only another daemon needs.
+
+use crate::process;
+use crate::progress;
+use crate::recipe::Binary;
+use anyhow::{Context, Result};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// How the programs are compiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// What ships: small and slow to build.
+    Release,
+    /// For a quick try: large and fast to build.
+    Dev,
+}
+
+/// Builds all programs and returns the file of each, in the same order.
+pub(crate) fn build(root: &Path, binaries: &[Binary], profile: Profile) -> Result<Vec<PathBuf>> {
+    let (alone, together): (Vec<&Binary>, Vec<&Binary>) =
+        binaries.iter().partition(|binary| binary.alone);
+    let calls = alone.into_iter().map(|binary| vec![binary]).chain([together]);
+    for call in calls.filter(|call| !call.is_empty()) {
+        let names: Vec<&str> = call.iter().map(|binary| binary.name.as_str()).collect();
+        let step = progress::step(format!("Building {}", names.join(", ")));
+        cargo(root, &call, profile)?;
+        step.done("");
+    }
+    let (target, folder) = match profile {
+        Profile::Release => ("target/node", "release"),
+        Profile::Dev => ("target/vm", "debug"),
+    };
+    let directory = root.join(target).join(TARGET).join(folder);
+    Ok(binaries.iter().map(|binary| directory.join(&binary.name)).collect())
+}
+
+fn cargo(root: &Path, binaries: &[&Binary], profile: Profile) -> Result<()> {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root).args(["build", "--locked", "--quiet", "--target", TARGET]);
+    match profile {
+        Profile::Release => command.args(["--release", "--target-dir", "target/node"]),
+        Profile::Dev => command.args(["--target-dir", "target/vm"]),
+    };
+    for binary in binaries {
+        command.args(["-p", &binary.package, "--bin", &binary.name]);
+    }
+    let mut flags = vec!["-Ctarget-feature=+crt-static".to_owned()];
+    if profile == Profile::Release {
+        // Neither the checkout's place nor cargo's may show in the bytes.
+        let home = cargo_home()?;
+        flags.push(format!("--remap-path-prefix={}=/zos", root.display()));
+        flags.push(format!("--remap-path-prefix={}=/cargo", home.display()));
+        let c_flags = format!(
+            "-ffile-prefix-map={}=/zos -ffile-prefix-map={}=/cargo",
+            root.display(),
+            home.display()
+        );
+        command.env("CFLAGS_x86_64_unknown_linux_gnu", c_flags);
+    }
+    command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}")).env_remove("RUSTFLAGS");
+    process::run(&mut command).context("building the node's programs")
+}
+
+fn cargo_home() -> Result<PathBuf> {
+    if let Some(home) = std::env::var_os("CARGO_HOME") {
+        return Ok(PathBuf::from(home));
+    }
+    let home = std::env::var_os("HOME").context("neither CARGO_HOME nor HOME is set")?;
+    Ok(Path::new(&home).join(".cargo"))
+}

@@ -1,0 +1,447 @@
+//! `cargo xtask image`: from the description to boot media.
+//!
+//! ```text
+//! image.toml ─► packages ─► unpacked ─┐
+//! cargo build ─► programs ────────────┼─► tree ─► cpio ─► initramfs ─┐
+//! kernel package ─► vmlinuz ──────────┴──────────────────────────────┼─► UKI, disk, iPXE, SBOM
+//! command line (baked farm) ─────────────────────────────────────────┘
+//! ```
+//!
+//! Slow results are cached by content, so that baking another farm only writes the media.
+
+use crate::apt::{self, Package};
+use crate::binaries::{self, Profile};
+use crate::initramfs::{self, Assembled, Parts};
+use crate::packages::{self, Task};
+use crate::process;
+use crate::progress::{self, megabytes};
+use crate::recipe::{self, PackageFile, Recipe};
+use crate::{cache, lock, media, pe, sbom, vmlinux};
+use anyhow::{Context, Result, bail, ensure};
+use node_api::boot::BootConfig;
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// zstd levels: what ships, and what a test waits for.
+const LEVEL_SHIP: i32 = 19;
+const LEVEL_FAST: i32 = 3;
+/// `COMMAND_LINE_SIZE` of the kernel on x86, less the terminating zero.
+const CMDLINE_MAX: usize = 2047;
+
+/// What to build.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Where the outputs go; `build/image` in the checkout unless given.
+    pub out: Option<PathBuf>,
+    /// What the node is told on its kernel command line.
+    pub bake: Bake,
+    /// Compress quickly instead of well.
+    pub fast: bool,
+    /// Also write the uncompressed initramfs.
+    pub test_media: bool,
+    /// Build the programs quickly instead of small.
+    pub dev: bool,
+    /// Only these programs of the project, for a try; all when empty.
+    pub only: Vec<String>,
+}
+
+/// What the node is told on its kernel command line.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Bake {
+    /// Identity id of the farm.
+    pub farm: Option<String>,
+    /// Base URLs of the registry.
+    pub registry: Option<String>,
+    /// Seed of an enrolment key.
+    pub token: Option<String>,
+    /// Name of the grid.
+    pub network: Option<String>,
+    /// More words for the kernel's command line.
+    pub cmdline: Option<String>,
+}
+
+/// Where everything is.
+#[derive(Debug, Clone, Serialize)]
+pub struct Outputs {
+    /// The directory of the outputs.
+    pub directory: PathBuf,
+    /// The kernel's release.
+    pub kernel: String,
+    /// The whole kernel command line.
+    pub cmdline: String,
+    /// Size and SHA-256 of each output, by file name.
+    pub files: BTreeMap<String, Output>,
+}
+
+/// One output file.
+#[derive(Debug, Clone, Serialize)]
+pub struct Output {
+    /// Its size.
+    pub size_bytes: u64,
+    /// Its SHA-256.
+    pub sha256: String,
+}
+
+/// The checkout that this program was built from.
+pub fn checkout() -> PathBuf {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    own.parent().unwrap_or(own).to_owned()
+}
+
+/// Builds everything.
+pub fn build(options: &Options) -> Result<Outputs> {
+    let root = checkout();
+    let prepared = prepare(&root, options)?;
+    let out = options.out.clone().unwrap_or_else(|| root.join("build/image"));
+    write_media(&prepared, options, &out)
+}
+
+/// Everything that does not depend on the farm.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    root: PathBuf,
+    cache: PathBuf,
+    recipe: Recipe,
+    packages: Vec<Package>,
+    directories: Vec<PathBuf>,
+    kernel_package: String,
+    release: String,
+    vmlinuz: Vec<u8>,
+    version: String,
+    time_s: u32,
+    assembled: Assembled,
+}
+
+pub(crate) fn prepare(root: &Path, options: &Options) -> Result<Prepared> {
+    packages::ensure(Task::Image)?;
+    let cache = root.join("build/cache");
+    std::fs::create_dir_all(&cache).with_context(|| format!("making {}", cache.display()))?;
+    let mut recipe = recipe::load(&root.join("image-build/image.toml"))?;
+    if let Some(name) = options.only.iter().find(|name| recipe.binary.iter().all(|binary| binary.name != **name)) {
+        bail!("the image has no program {name}");
+    }
+    recipe.binary.retain(|binary| options.only.is_empty() || options.only.contains(&binary.name));
+    let packages = resolve(root, &cache, &recipe)?;
+    let directories = apt::unpacked(&packages, &cache)?;
+
+    let kernel = packages
+        .iter()
+        .position(|package| package.name.starts_with(&recipe.kernel.package_prefix))
+        .context("the kernel package was not fetched")?;
+    let kernel_package = packages[kernel].name.clone();
+    let release = kernel_package.trim_start_matches("linux-image-").to_owned();
+    let vmlinuz = directories[kernel].join(format!("boot/vmlinuz-{release}"));
+    let vmlinuz = std::fs::read(&vmlinuz).with_context(|| format!("reading {}", vmlinuz.display()))?;
+    let inside = vmlinux::release(&vmlinuz)?;
+    ensure!(inside == release, "package {kernel_package} holds a kernel that calls itself {inside}");
+
+    index_modules(&directories[kernel], &release)?;
+    let profile = if options.dev { Profile::Dev } else { Profile::Release };
+    let programs = binaries::build(root, &recipe.binary, profile)?;
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    let time_s = source_time(root)?;
+    let assembled = initramfs::assemble(&Parts {
+        recipe: &recipe,
+        modules: &directories[kernel].join("lib/modules").join(&release),
+        release: &release,
+        binaries: &programs,
+        packages: &packages,
+        directories: &directories,
+        version: &version,
+        build_time_s: time_s,
+    })?;
+    Ok(Prepared {
+        root: root.to_owned(),
+        cache,
+        recipe,
+        packages,
+        directories,
+        kernel_package,
+        release,
+        vmlinuz,
+        version,
+        time_s,
+        assembled,
+    })
+}
+
+/// Debian's package leaves the module index to the machine that installs it; so it is made here, once.
+fn index_modules(directory: &Path, release: &str) -> Result<()> {
+    // The last file that depmod writes.
+    let last = directory.join("lib/modules").join(release).join("modules.devname");
+    if last.is_file() {
+        return Ok(());
+    }
+    let step = progress::step("Indexing kernel modules");
+    let depmod = if process::exists_with("depmod", &["--version"]) { "depmod" } else { "/sbin/depmod" };
+    process::run(Command::new(depmod).arg("-b").arg(directory).arg(release))?;
+    step.done("");
+    Ok(())
+}
+
+/// The packages of today, or those that were found at the same state of apt's lists.
+fn resolve(root: &Path, cache: &Path, recipe: &Recipe) -> Result<Vec<Package>> {
+    let lock_path = root.join("image-build/image.lock");
+    let locked = lock::load(&lock_path)?;
+    apt::renew_lists(cache)?;
+    let single: BTreeSet<&str> = [
+        recipe.boot.stub.package.as_str(),
+        recipe.boot.syslinux.package.as_str(),
+        recipe.boot.syslinux_mbr.package.as_str(),
+        recipe.certificates.package.as_str(),
+    ]
+    .into();
+    let programs: Vec<String> =
+        recipe.program.iter().map(|program| program.package.clone()).collect();
+    let question = format!("{single:?} {programs:?} {:?} {}", recipe.kernel, apt::lists_state());
+    let find = || {
+        let step = progress::step("Asking apt for the newest packages");
+        let Kernel { prefix, suffix } = Kernel::of(recipe);
+        let mut names = apt::with_dependencies(&programs)?;
+        names.extend(single.iter().map(|name| (*name).to_owned()));
+        names.insert(apt::newest(prefix, suffix)?);
+        let packages = apt::candidates(&names)?;
+        step.done("");
+        Ok(packages)
+    };
+    let packages = match apt::remembered(cache, &question, find) {
+        Ok(packages) => packages,
+        // Offline, or on a machine whose apt knows nothing: what the lock names may be in the cache.
+        Err(error) if !locked.is_empty() && locked.iter().all(|package| apt::is_unpacked(package, cache)) => {
+            progress::say(&format!("apt cannot answer; building with the locked packages from the cache: {error:#}"));
+            locked.clone()
+        }
+        Err(error) => return Err(error),
+    };
+    let differences = lock::differences(&locked, &packages);
+    if !differences.is_empty() {
+        progress::say("The packages differ from image-build/image.lock, which is rewritten now; commit it:");
+        for sentence in &differences {
+            progress::say(&format!("  {sentence}"));
+        }
+        lock::store(&lock_path, &packages)?;
+    }
+    Ok(packages)
+}
+
+struct Kernel<'a> {
+    prefix: &'a str,
+    suffix: &'a str,
+}
+
+impl<'a> Kernel<'a> {
+    fn of(recipe: &'a Recipe) -> Self {
+        Self { prefix: &recipe.kernel.package_prefix, suffix: &recipe.kernel.package_suffix }
+    }
+}
+
+/// The time that stands in for "now": the same source gives the same image.
+fn source_time(root: &Path) -> Result<u32> {
+    if let Some(text) = std::env::var_os("SOURCE_DATE_EPOCH") {
+        let text = text.to_string_lossy().into_owned();
+        return text.parse().with_context(|| format!("SOURCE_DATE_EPOCH is {text:?}, no number of seconds"));
+    }
+    let mut git = Command::new("git");
+    git.current_dir(root).args(["log", "-1", "--format=%ct"]);
+    if let Ok(text) = process::output(&mut git)
+        && let Ok(seconds) = text.trim().parse()
+    {
+        return Ok(seconds);
+    }
+    bail!("the image's time is that of the last commit, and this is no git checkout: set SOURCE_DATE_EPOCH")
+}
+
+/// The whole kernel command line, checked with the node's own parser.
+pub fn command_line(recipe: &Recipe, bake: &Bake) -> Result<String> {
+    let mut words = recipe.boot.cmdline.clone();
+    let options = [
+        ("network", &bake.network),
+        ("farm", &bake.farm),
+        ("registry", &bake.registry),
+        ("token", &bake.token),
+    ];
+    for (key, value) in options {
+        words.extend(value.iter().map(|value| format!("zos.{key}={value}")));
+    }
+    words.extend(bake.cmdline.clone());
+    let line = words.join(" ");
+    let problems = BootConfig::parse(&line).problems;
+    ensure!(problems.is_empty(), "the node would not understand its boot options:\n{}", problems.join("\n"));
+    ensure!(
+        line.bytes().all(|byte| (b' '..=b'~').contains(&byte)),
+        "the kernel command line may only hold printable ASCII"
+    );
+    ensure!(line.len() <= CMDLINE_MAX, "the kernel command line is longer than {CMDLINE_MAX} bytes");
+    Ok(line)
+}
+
+pub(crate) fn write_media(prepared: &Prepared, options: &Options, out: &Path) -> Result<Outputs> {
+    let cmdline = command_line(&prepared.recipe, &options.bake)?;
+    std::fs::create_dir_all(out).with_context(|| format!("making {}", out.display()))?;
+    let archive = prepared.assembled.tree.archive(prepared.time_s);
+    let initramfs = packed(prepared, &archive, if options.fast { LEVEL_FAST } else { LEVEL_SHIP })?;
+    let step = progress::step("Writing boot media");
+    let elf = cache::file(&prepared.cache, "vmlinux", &cache::hash(&prepared.vmlinuz), || {
+        vmlinux::extract(&prepared.vmlinuz)
+    })?;
+    let elf = std::fs::read(&elf).with_context(|| format!("reading {}", elf.display()))?;
+
+    let stub = read_file(prepared, &prepared.recipe.boot.stub)?;
+    let os_release = initramfs::os_release(&prepared.version);
+    let uki = pe::append(
+        &stub,
+        &[
+            (".osrel", os_release.as_bytes()),
+            (".cmdline", cmdline.as_bytes()),
+            (".uname", prepared.release.as_bytes()),
+            (".linux", &prepared.vmlinuz),
+            (".initrd", &initramfs),
+        ],
+    )?;
+    let disk = out.join("zero-os.img");
+    media::write_disk(
+        &disk,
+        &media::Disk {
+            uki: &uki,
+            vmlinuz: &prepared.vmlinuz,
+            initramfs: &initramfs,
+            cmdline: &cmdline,
+            syslinux: &locate(prepared, &prepared.recipe.boot.syslinux)?,
+            mbr: &read_file(prepared, &prepared.recipe.boot.syslinux_mbr)?,
+            time_s: prepared.time_s,
+        },
+    )?;
+    let disk = std::fs::read(&disk).with_context(|| format!("reading {}", disk.display()))?;
+    let script = media::ipxe_script(&cmdline);
+    let bill = sbom::spdx(&sbom::Contents {
+        root: &prepared.root,
+        version: &prepared.version,
+        time_s: prepared.time_s,
+        kernel: &prepared.kernel_package,
+        packages: &prepared.packages,
+        taken: &prepared.assembled.taken,
+        stub: &prepared.recipe.boot.stub.package,
+        binaries: &prepared.recipe.binary,
+    })?;
+    let sizes = Sizes {
+        uki: uki.len(),
+        kernel: prepared.vmlinuz.len(),
+        initramfs: initramfs.len(),
+        initramfs_unpacked: archive.len(),
+        n_modules: prepared.assembled.n_modules,
+        parts_unpacked: &prepared.assembled.sizes,
+    };
+    let sizes = serde_json::to_string_pretty(&sizes).context("writing down sizes")? + "\n";
+
+    let mut outputs: Vec<(&str, &[u8])> = vec![
+        ("zero-os.efi", &uki),
+        ("vmlinuz", &prepared.vmlinuz),
+        ("vmlinux", &elf),
+        ("initramfs.img", &initramfs),
+        ("boot.ipxe", script.as_bytes()),
+        ("cmdline", cmdline.as_bytes()),
+        ("sbom.spdx.json", bill.as_bytes()),
+        ("sizes.json", sizes.as_bytes()),
+    ];
+    if options.test_media {
+        outputs.push(("initramfs.cpio", &archive));
+    }
+    let mut files = BTreeMap::new();
+    for (name, content) in &outputs {
+        cache::write(&out.join(name), content)?;
+    }
+    outputs.push(("zero-os.img", &disk));
+    for (name, content) in outputs {
+        let size_bytes = u64::try_from(content.len()).context("measuring an output")?;
+        files.insert(name.to_owned(), Output { size_bytes, sha256: cache::hash(content) });
+    }
+    step.done(&format!(
+        "{} (UKI {}, initramfs {}, kernel {})",
+        out.display(),
+        megabytes(uki.len() as u64),
+        megabytes(initramfs.len() as u64),
+        prepared.release
+    ));
+    Ok(Outputs { directory: out.to_owned(), kernel: prepared.release.clone(), cmdline, files })
+}
+
+#[derive(Serialize)]
+struct Sizes<'a> {
+    uki: usize,
+    kernel: usize,
+    initramfs: usize,
+    initramfs_unpacked: usize,
+    n_modules: usize,
+    parts_unpacked: &'a BTreeMap<String, u64>,
+}
+
+fn packed(prepared: &Prepared, archive: &[u8], level: i32) -> Result<Vec<u8>> {
+    let key = format!("{}-{level}", cache::hash(archive));
+    let path = cache::file(&prepared.cache, "initramfs", &key, || {
+        let step = progress::step(format!("Compressing the initramfs (zstd level {level})"));
+        let packed = zstd::encode_all(archive, level).context("compressing the initramfs")?;
+        step.done("");
+        Ok(packed)
+    })?;
+    std::fs::read(&path).with_context(|| format!("reading {}", path.display()))
+}
+
+fn locate(prepared: &Prepared, file: &PackageFile) -> Result<PathBuf> {
+    let index = prepared.packages.iter().position(|package| package.name == file.package);
+    let index = index.with_context(|| format!("package {} was not fetched", file.package))?;
+    Ok(prepared.directories[index].join(file.path.trim_start_matches('/')))
+}
+
+fn read_file(prepared: &Prepared, file: &PackageFile) -> Result<Vec<u8>> {
+    let path = locate(prepared, file)?;
+    std::fs::read(&path).with_context(|| format!("reading {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recipe() -> Recipe {
+        recipe::parse(include_str!("../image.toml")).unwrap()
+    }
+
+    #[test]
+    fn a_baked_farm_is_what_the_node_reads() {
+        let farm = "ab".repeat(32);
+        let bake = Bake {
+            farm: Some(farm.clone()),
+            registry: Some("https://one,https://two".into()),
+            token: Some("cd".repeat(32)),
+            network: Some("test".into()),
+            cmdline: Some("zos.ip=dhcp".into()),
+        };
+        let config = BootConfig::parse(&command_line(&recipe(), &bake).unwrap());
+        assert_eq!(config.farm, Some(farm));
+        assert_eq!(config.registries, ["https://one", "https://two"]);
+        assert_eq!(config.network, "test");
+    }
+
+    #[test]
+    fn what_the_node_would_not_understand_is_not_baked() {
+        let bad = [
+            Bake { farm: Some("short".into()), ..Bake::default() },
+            Bake { registry: Some("example.org".into()), ..Bake::default() },
+            Bake { cmdline: Some("zos.typo=1".into()), ..Bake::default() },
+            Bake { cmdline: Some("a\nb".into()), ..Bake::default() },
+            Bake { cmdline: Some("x".repeat(3000)), ..Bake::default() },
+        ];
+        for bake in bad {
+            assert!(command_line(&recipe(), &bake).is_err(), "{bake:?}");
+        }
+        assert!(command_line(&recipe(), &Bake::default()).is_ok());
+    }
+
+    #[test]
+    fn the_serial_console_is_the_last_so_that_pid_1_speaks_there() {
+        let line = command_line(&recipe(), &Bake::default()).unwrap();
+        let last = line.split(' ').rfind(|word| word.starts_with("console="));
+        assert_eq!(last, Some("console=ttyS0,115200"));
+    }
+}
