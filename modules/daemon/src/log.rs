@@ -45,7 +45,7 @@ macro_rules! info {
 /// Writes one line to stderr. Use the macros.
 pub fn write(level: Level, message: Arguments<'_>) {
     // Without a reader there is nobody to tell that nobody reads.
-    let _ = std::io::stderr().write_all(line(level, message).as_bytes());
+    drop(std::io::stderr().write_all(line(level, message).as_bytes()));
 }
 
 fn line(level: Level, message: Arguments<'_>) -> String {

@@ -2,7 +2,7 @@
 //!
 //! `zos.network=main zos.farm=<identity id> zos.registry=http://10.0.0.1:8000 zos.token=<hex seed>`
 //! `zos.ip=dhcp` or `zos.ip=10.0.0.2/24,10.0.0.1` (address/prefix, gateway) `zos.dns=10.0.0.1`
-//! `zos.ntp=10.0.0.1` `zos.takeover=<disk serial>,<disk serial>`
+//! `zos.ntp=10.0.0.1` `zos.takeover=<disk serial>,<disk serial>` `zos.bench=poweroff`
 //!
 //! A list is separated by commas; a repeated key adds to its list. An unknown `zos.` key or a bad
 //! value is not fatal: the node must boot to tell what is wrong, so it is kept in
@@ -30,6 +30,8 @@ pub struct BootConfig {
     pub ntp: Vec<String>,
     /// Serial numbers of disks that the farmer orders to be wiped and taken over.
     pub takeover: Vec<String>,
+    /// Whether the machine powers off as soon as every service is ready, to time the boot.
+    pub poweroff_when_ready: bool,
     /// What was given and not understood, as sentences for the console.
     pub problems: Vec<String>,
 }
@@ -76,6 +78,7 @@ impl BootConfig {
             "dns" => self.dns.extend(list(value, ip)?),
             "ntp" => self.ntp.extend(list(value, |server| Ok(server.to_owned()))?),
             "takeover" => self.takeover.extend(list(value, |serial| Ok(serial.to_owned()))?),
+            "bench" if value == "poweroff" => self.poweroff_when_ready = true,
             _ => return Err("is not known; see docs/boot-options.md".to_owned()),
         }
         Ok(())

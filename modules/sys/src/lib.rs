@@ -5,7 +5,6 @@
 
 pub mod btrfs;
 pub mod clone;
-pub mod module;
 pub mod mount;
 pub mod process;
 pub mod seccomp;

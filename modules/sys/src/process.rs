@@ -1,10 +1,14 @@
-//! Processes: descriptors that the parent handed down.
+//! Processes: descriptors that travel from parent to child, and the child's cgroup.
 
 #![expect(unsafe_code, reason = "descriptors arrive as numbers")]
 
 use std::{
     io,
-    os::fd::{FromRawFd, OwnedFd, RawFd},
+    os::{
+        fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+        unix::process::CommandExt,
+    },
+    process::{Child, Command},
     sync::Mutex,
 };
 
@@ -30,4 +34,36 @@ pub fn inherited_fd(number: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: the number is open, as fcntl just said, and given out once, as TAKEN records. No
     // other value of this process owns it: the caller has it from the parent.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Starts a program that finds itself in a cgroup before its first instruction, with one
+/// descriptor of ours left open under the number it has here.
+///
+/// `procs` is the cgroup's `cgroup.procs`, open for writing.
+pub fn spawn_in_cgroup(
+    command: &mut Command,
+    procs: OwnedFd,
+    inherited: BorrowedFd<'_>,
+) -> io::Result<Child> {
+    let inherited = inherited.as_raw_fd();
+    let prepare = move || {
+        // SAFETY: the buffer is a constant of one byte; write(2) is async-signal-safe.
+        let written = unsafe { libc::write(procs.as_raw_fd(), c"0".as_ptr().cast(), 1) };
+        // SAFETY: F_SETFD takes an integer; fcntl(2) is async-signal-safe.
+        let kept = unsafe { libc::fcntl(inherited, libc::F_SETFD, 0) };
+        if written == 1 && kept == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    };
+    // SAFETY: the closure calls only write and fcntl, which are async-signal-safe, and allocates
+    // nothing.
+    unsafe { command.pre_exec(prepare) };
+    command.spawn()
+}
+
+/// Leaves a descriptor open over execve(2), for the program that takes our place.
+pub fn keep_over_exec(number: RawFd) -> io::Result<()> {
+    // SAFETY: F_SETFD takes an integer and touches no memory; a closed number yields EBADF.
+    match unsafe { libc::fcntl(number, libc::F_SETFD, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }

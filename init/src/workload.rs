@@ -1,0 +1,267 @@
+//! The processes of workloads: init is their parent, so that no daemon's end is theirs.
+//!
+//! The launcher makes a process as a child of init and hands over its pidfd and its log pipe. init
+//! drains the pipe for ever, so that a container never waits for a reader, and keeps the exit
+//! status until it is told to forget.
+
+use crate::{cgroup, log::Log};
+use ipc::Failure;
+use node_api::init::{ProcessState, Workload};
+use rustix::{
+    fs::{OFlags, fcntl_getfl, fcntl_setfl},
+    io::Errno,
+    process::{Pid, Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid},
+};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fs, io,
+    os::fd::{AsRawFd, OwnedFd},
+};
+
+/// Each costs two descriptors and a ring.
+const WORKLOADS_MAX: usize = 1024;
+/// A process that ends before its adoption is remembered while as many others end.
+const ORPHANS_MAX: usize = 128;
+
+/// An adopted process.
+#[derive(Debug)]
+pub(crate) struct Adopted {
+    pub(crate) pid: Pid,
+    /// Closed once the process is reaped.
+    pub(crate) pidfd: Option<OwnedFd>,
+    pub(crate) state: ProcessState,
+    pub(crate) log: Log,
+}
+
+/// Every adopted process, by id.
+#[derive(Debug, Default)]
+pub(crate) struct Workloads {
+    pub(crate) by_id: BTreeMap<String, Adopted>,
+    /// Processes that ended and were neither a service nor adopted yet.
+    orphans: VecDeque<(Pid, ProcessState)>,
+}
+
+impl Workloads {
+    /// Takes over a process. See [`node_api::init::Adopt`].
+    pub(crate) fn adopt(&mut self, id: &str, pid: i32, fds: Vec<OwnedFd>) -> Result<(), Failure> {
+        if !cgroup::is_id(id) {
+            return Err(Failure::new("BadId", "the id is not [a-z0-9-]{1,64}"));
+        }
+        let two = "two descriptors travel with the call: the pidfd and the log pipe";
+        let [pidfd, pipe]: [OwnedFd; 2] =
+            fds.try_into().map_err(|_| Failure::new("BadDescriptors", two))?;
+        let fdinfo = fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
+        let pid = Pid::from_raw(pid)
+            .filter(|pid| {
+                pidfd_target(&fdinfo).is_some_and(|it| it == pid.as_raw_nonzero().get() || it == -1)
+            })
+            .ok_or_else(|| Failure::new("BadDescriptors", "the pidfd is of another process"))?;
+        if self.by_id.get(id).is_some_and(|former| former.state == ProcessState::Running) {
+            return Err(Failure::new("Running", format!("{id} has a running process")));
+        }
+        if self.by_id.len() >= WORKLOADS_MAX && !self.by_id.contains_key(id) {
+            return Err(Failure::new("TooMany", format!("there are {WORKLOADS_MAX} workloads")));
+        }
+        let state = self.state_at_adoption(pid, &pidfd)?;
+        fcntl_setfl(&pipe, fcntl_getfl(&pipe)? | OFlags::NONBLOCK)?;
+        // The log goes on across restarts: its end is where the reason is.
+        let mut log = self.by_id.remove(id).map(|former| former.log).unwrap_or_default();
+        log.attach(pipe);
+        let pidfd = (state == ProcessState::Running).then_some(pidfd);
+        self.by_id.insert(id.to_owned(), Adopted { pid, pidfd, state, log });
+        Ok(())
+    }
+
+    /// A zombie counts as running: it will be reaped like any other.
+    fn state_at_adoption(&self, pid: Pid, pidfd: &OwnedFd) -> Result<ProcessState, Failure> {
+        let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        match waitid(WaitId::PidFd(std::os::fd::AsFd::as_fd(pidfd)), look) {
+            Ok(_) => Ok(ProcessState::Running),
+            Err(Errno::CHILD) => {
+                let orphan = self.orphans.iter().rev().find(|(orphan, _)| *orphan == pid);
+                orphan.map(|(_, state)| *state).ok_or_else(|| {
+                    Failure::new(
+                        "NotAChild",
+                        format!("process {} is no child of init", pid.as_raw_nonzero()),
+                    )
+                })
+            }
+            Err(error) => Err(io::Error::from(error).into()),
+        }
+    }
+
+    /// Records the end of a process that is no service. Returns the id of its workload.
+    pub(crate) fn exited(&mut self, pid: Pid, state: ProcessState) -> Option<&str> {
+        let running = |adopted: &Adopted| adopted.state == ProcessState::Running;
+        let found = self.by_id.iter_mut().find(|(_, it)| it.pid == pid && running(it));
+        if let Some((id, adopted)) = found {
+            adopted.state = state;
+            adopted.pidfd = None;
+            return Some(id);
+        }
+        self.orphans.push_back((pid, state));
+        if self.orphans.len() > ORPHANS_MAX {
+            self.orphans.pop_front();
+        }
+        None
+    }
+
+    /// Every entry, sorted by id.
+    pub(crate) fn list(&self) -> Vec<Workload> {
+        let entry = |(id, it): (&String, &Adopted)| Workload {
+            id: id.clone(),
+            pid: it.pid.as_raw_nonzero().get(),
+            state: it.state,
+        };
+        self.by_id.iter().map(entry).collect()
+    }
+
+    /// Sends a signal to the main process. One that has ended takes it as any process would.
+    pub(crate) fn signal(&self, id: &str, signal: i32) -> Result<(), Failure> {
+        let signal = Signal::from_named_raw(signal)
+            .ok_or_else(|| Failure::new("BadSignal", format!("there is no signal {signal}")))?;
+        match &self.find(id)?.pidfd {
+            Some(pidfd) => match pidfd_send_signal(pidfd, signal) {
+                Ok(()) | Err(Errno::SRCH) => Ok(()),
+                Err(error) => Err(io::Error::from(error).into()),
+            },
+            None => Err(Failure::new("NotRunning", format!("{id} has ended"))),
+        }
+    }
+
+    /// Kills the whole cgroup, also when the main process has ended already.
+    pub(crate) fn kill(&self, id: &str) -> Result<(), Failure> {
+        self.find(id)?;
+        match cgroup::kill_work(id) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            done => Ok(done?),
+        }
+    }
+
+    /// Drops an entry and its cgroup. To forget what is not known is success.
+    pub(crate) fn forget(&mut self, id: &str) -> Result<(), Failure> {
+        let Some(adopted) = self.by_id.get(id) else { return Ok(()) };
+        if adopted.state == ProcessState::Running {
+            return Err(Failure::new("Running", format!("{id} has a running process")));
+        }
+        cgroup::remove_work(id).map_err(|error| {
+            Failure::new("Busy", format!("removing the cgroup of {id}: {error}"))
+        })?;
+        self.by_id.remove(id);
+        Ok(())
+    }
+
+    /// Asks every main process to end.
+    pub(crate) fn terminate_all(&self) {
+        for pidfd in self.by_id.values().filter_map(|adopted| adopted.pidfd.as_ref()) {
+            // Who is gone already needs no asking.
+            pidfd_send_signal(pidfd, Signal::TERM).ok();
+        }
+    }
+
+    /// Whether any main process runs.
+    pub(crate) fn any_running(&self) -> bool {
+        self.by_id.values().any(|adopted| adopted.state == ProcessState::Running)
+    }
+
+    fn find(&self, id: &str) -> Result<&Adopted, Failure> {
+        self.by_id
+            .get(id)
+            .ok_or_else(|| Failure::new("NotFound", format!("there is no workload {id}")))
+    }
+}
+
+/// The process of a pidfd, from its fdinfo: -1 once it is reaped. `None` for another kind of file.
+fn pidfd_target(fdinfo: &str) -> Option<i32> {
+    fdinfo.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::{
+        pipe::{PipeFlags, pipe_with},
+        process::{PidfdFlags, pidfd_open},
+    };
+    use std::process::{Command, Stdio};
+
+    /// A child that runs until its stdin is closed.
+    fn child() -> (std::process::Child, Pid, OwnedFd) {
+        let child =
+            Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let pid = Pid::from_child(&child);
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+        (child, pid, pidfd)
+    }
+
+    fn pipe() -> OwnedFd {
+        pipe_with(PipeFlags::CLOEXEC).unwrap().0
+    }
+
+    fn raw(pid: Pid) -> i32 {
+        pid.as_raw_nonzero().get()
+    }
+
+    fn refusal(done: Result<(), Failure>) -> String {
+        done.unwrap_err().name
+    }
+
+    #[test]
+    fn a_workload_is_adopted_signalled_recorded_and_forgotten() {
+        let (mut process, pid, pidfd) = child();
+        let mut workloads = Workloads::default();
+        let again = pidfd.try_clone().unwrap();
+        workloads.adopt("c-1", raw(pid), vec![pidfd, pipe()]).unwrap();
+        assert_eq!(workloads.list()[0].state, ProcessState::Running);
+        assert_eq!(refusal(workloads.adopt("c-1", raw(pid), vec![again, pipe()])), "Running");
+        assert_eq!(refusal(workloads.forget("c-1")), "Running");
+        assert_eq!(refusal(workloads.signal("c-1", 999)), "BadSignal");
+        assert_eq!(refusal(workloads.signal("c-2", 15)), "NotFound");
+        workloads.signal("c-1", 15).unwrap();
+        process.wait().unwrap();
+        assert_eq!(workloads.exited(pid, ProcessState::Killed(15)), Some("c-1"));
+        assert_eq!(refusal(workloads.signal("c-1", 15)), "NotRunning");
+        assert_eq!(workloads.list()[0].state, ProcessState::Killed(15));
+        workloads.forget("c-1").unwrap();
+        workloads.forget("c-1").unwrap();
+        assert!(workloads.list().is_empty());
+    }
+
+    #[test]
+    fn a_process_that_ended_before_its_adoption_is_not_lost() {
+        let (mut process, pid, pidfd) = child();
+        let stranger = pidfd.try_clone().unwrap();
+        drop(process.stdin.take());
+        process.wait().unwrap();
+        let mut workloads = Workloads::default();
+        assert_eq!(refusal(workloads.adopt("c", raw(pid), vec![stranger, pipe()])), "NotAChild");
+        assert_eq!(workloads.exited(pid, ProcessState::Exited(3)), None);
+        workloads.adopt("c", raw(pid), vec![pidfd, pipe()]).unwrap();
+        assert_eq!(workloads.list()[0].state, ProcessState::Exited(3));
+    }
+
+    #[test]
+    fn adoption_refuses_what_it_cannot_supervise() {
+        let (mut process, pid, pidfd) = child();
+        let mut workloads = Workloads::default();
+        let mut adopt = |id: &str, pid, fds| refusal(workloads.adopt(id, pid, fds));
+        let copy = || pidfd.try_clone().unwrap();
+        assert_eq!(adopt("../x", raw(pid), vec![copy(), pipe()]), "BadId");
+        assert_eq!(adopt("c", raw(pid), vec![copy()]), "BadDescriptors");
+        assert_eq!(adopt("c", raw(pid), vec![pipe(), pipe()]), "BadDescriptors");
+        assert_eq!(adopt("c", raw(pid) + 1, vec![copy(), pipe()]), "BadDescriptors");
+        assert_eq!(adopt("c", 0, vec![copy(), pipe()]), "BadDescriptors");
+        drop(process.stdin.take());
+        process.wait().unwrap();
+    }
+
+    #[test]
+    fn only_the_latest_strangers_are_remembered() {
+        let mut workloads = Workloads::default();
+        for number in 1..1000 {
+            let pid = Pid::from_raw(number).unwrap();
+            assert_eq!(workloads.exited(pid, ProcessState::Exited(0)), None);
+        }
+        assert_eq!(workloads.orphans.len(), ORPHANS_MAX);
+    }
+}
