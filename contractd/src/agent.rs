@@ -1,0 +1,359 @@
+//! The life of contractd: finds out who the node is, then turns the reconciler for ever.
+
+use crate::{
+    clock,
+    console::{self, Console, fact},
+    database::Database,
+    network::{self, Event, Order},
+    reconcile::Reconciler,
+    register::{self, Machine},
+    results::Results,
+};
+use anyhow::Context as _;
+use contract::{
+    Capacity, Envelope, IdentityId, NodeId, SigningKey, Trust, node::node_id, report::Heartbeat,
+};
+use flist::Store;
+use node_api::{
+    boot::BootConfig,
+    init::Level,
+    netd, paths,
+    storaged::{self, IdentityReply},
+};
+use registry_api::Client;
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    },
+    thread,
+    time::Duration,
+};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+/// The node is looked at this often even when nothing comes.
+const TURN: Duration = Duration::from_millis(500);
+/// How often the machine's own description is looked at, in milliseconds.
+const MACHINE_MS: u64 = 5_000;
+/// How often the node registers again: often until its farm has consented, then rarely.
+const REGISTER_MS: u64 = 10_000;
+const REGISTER_ADOPTED_MS: u64 = 600_000;
+/// Until the registry says otherwise, in milliseconds.
+const HEARTBEAT_MS: u64 = 30_000;
+/// Verdicts wait so long for a time server after the start of the kernel, in milliseconds.
+const TIME_WAIT_MS: u64 = 20_000;
+/// Results that are sent at once.
+const RESULTS_AT_ONCE: u32 = 64;
+
+/// Who the node is. Fixed for the life of the process.
+struct Node {
+    boot: BootConfig,
+    boot_id: String,
+    image: String,
+    id: NodeId,
+    farm: Option<IdentityId>,
+    seed: [u8; 32],
+}
+
+impl Node {
+    fn key(&self) -> SigningKey {
+        SigningKey::from_seed(&self.seed)
+    }
+}
+
+/// Runs until the process is ended.
+pub(crate) fn run() -> anyhow::Result<()> {
+    let mut console = Console::default();
+    let boot = daemon::boot_config().context("reading the boot configuration")?;
+    let boot_id = clock::boot_id().context("reading the boot id")?;
+    let image = std::fs::read_to_string(paths::VERSION).unwrap_or_else(|_| "unknown".to_owned());
+    let seed = identity(&mut console)?;
+    let id = node_id(&SigningKey::from_seed(&seed).public());
+    let farm = boot.farm.as_deref().and_then(|farm| farm.parse().ok());
+    let node = Node { boot, boot_id, image: image.trim().to_owned(), id, farm, seed };
+
+    let (database, problem) =
+        Database::open(Path::new(paths::STATE)).context("opening the node's state")?;
+    if let Some(problem) = problem {
+        daemon::warn!("{problem}");
+        console.show("state", vec![fact("state", problem, Level::Warning)]);
+    }
+    let store = Arc::new(Store::open(Path::new(paths::STORE)).context("opening the flist store")?);
+    let (orders, take_orders) = unbounded_channel();
+    let (events, take_events) = channel();
+    spawn_network(&node, Arc::clone(&store), take_orders, events)?;
+
+    let trust = Trust {
+        network: node.boot.network.clone(),
+        // A node without a farm trusts nobody's pool.
+        farm: node.farm.unwrap_or(IdentityId([0; 32])),
+        node: node.id,
+        free: Capacity::default(),
+        started: false,
+    };
+    let results = Results {
+        network: node.boot.network.clone(),
+        node: node.id,
+        boot: node.boot_id.clone(),
+        key: node.key(),
+    };
+    let reconciler = Reconciler::new(trust, node.boot_id.clone(), database, results, store, orders)
+        .context("reading the node's state")?;
+    console.show("node", console::node(&node.id.to_string(), &node.boot, &node.image));
+    daemon::ready().context("saying that contractd is ready")?;
+    Agent::new(node, reconciler, console).turn_for_ever(&take_events)
+}
+
+/// The node's secret, from storaged. While there is none, the reason is shown and it asks again.
+fn identity(console: &mut Console) -> anyhow::Result<[u8; 32]> {
+    loop {
+        let IdentityReply { seed, problem, .. } =
+            ipc::call(paths::STORAGED_SOCKET, &storaged::Identity {})
+                .context("asking for the node's identity")?;
+        let seed: Option<[u8; 32]> =
+            seed.and_then(|text| text.parse::<NodeId>().ok()).map(|seed| seed.0);
+        if let Some(seed) = seed {
+            return Ok(seed);
+        }
+        let problem = problem.unwrap_or_else(|| "storaged gave none".to_owned());
+        console.show("node", vec![fact("identity", problem, Level::Bad)]);
+        thread::park_timeout(Duration::from_millis(MACHINE_MS));
+    }
+}
+
+fn spawn_network(
+    node: &Node,
+    store: Arc<Store>,
+    orders: UnboundedReceiver<Order>,
+    events: Sender<Event>,
+) -> anyhow::Result<()> {
+    let client = match node.boot.registries.as_slice() {
+        [] => None,
+        registries => Some(Client::new(registries).context("preparing the registry's client")?),
+    };
+    if client.is_none() {
+        let text = "none given: add zos.registry=http://… to the command line";
+        drop(events.send(Event::Registry(Some(text.to_owned()))));
+    }
+    let id = node.id;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("starting the network runtime")?;
+    thread::Builder::new()
+        .name("network".to_owned())
+        .spawn(move || runtime.block_on(network::serve(client, id, store, orders, events)))
+        .context("starting the network thread")?;
+    Ok(())
+}
+
+struct Agent {
+    node: Node,
+    reconciler: Reconciler,
+    console: Console,
+    machine: Option<Machine>,
+    /// Boot clock in milliseconds of the next look, registration and heartbeat.
+    machine_at: u64,
+    register_at: u64,
+    heartbeat_at: u64,
+    heartbeat_ms: u64,
+    heartbeat_seq: u64,
+    adopted: bool,
+    registered: bool,
+    registry_problem: Option<String>,
+    results_in_flight: bool,
+}
+
+impl Agent {
+    fn new(node: Node, reconciler: Reconciler, console: Console) -> Self {
+        Self {
+            node,
+            reconciler,
+            console,
+            machine: None,
+            machine_at: 0,
+            register_at: 0,
+            heartbeat_at: 0,
+            heartbeat_ms: HEARTBEAT_MS,
+            heartbeat_seq: 0,
+            adopted: false,
+            registered: false,
+            registry_problem: None,
+            results_in_flight: false,
+        }
+    }
+
+    fn turn_for_ever(&mut self, events: &Receiver<Event>) -> anyhow::Result<()> {
+        loop {
+            match events.recv_timeout(TURN) {
+                Ok(event) => self.take(event)?,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    anyhow::bail!("the network thread has ended")
+                }
+            }
+            while let Ok(event) = events.try_recv() {
+                self.take(event)?;
+            }
+            self.turn().context("using the node's state")?;
+        }
+    }
+
+    fn take(&mut self, event: Event) -> anyhow::Result<()> {
+        match event {
+            Event::Registered { adopted } => {
+                self.registered = true;
+                self.adopted = adopted;
+                let wait = if adopted { REGISTER_ADOPTED_MS } else { REGISTER_MS };
+                self.register_at = clock::boot_ms()?.saturating_add(wait);
+            }
+            Event::Unknown => {
+                self.registered = false;
+                self.register_at = self.register_at.min(clock::boot_ms()?.saturating_add(1000));
+            }
+            Event::Registry(problem) => self.registry_problem = problem,
+            Event::Interval(seconds) => {
+                self.heartbeat_ms = u64::from(seconds.clamp(5, 3600)) * 1000;
+            }
+            Event::Acknowledged(seqs) => {
+                self.results_in_flight = false;
+                self.reconciler.database.acknowledge(&seqs)?;
+            }
+            Event::Bundle { contract, bundle } => {
+                self.reconciler.take_bundle(contract, &bundle)?;
+            }
+            Event::Fetched { flist, outcome } => self.reconciler.take_fetched(flist, outcome),
+        }
+        Ok(())
+    }
+
+    fn turn(&mut self) -> anyhow::Result<()> {
+        let now_ms = clock::boot_ms()?;
+        if now_ms >= self.machine_at {
+            self.machine_at = now_ms.saturating_add(MACHINE_MS);
+            self.look_at_machine();
+        }
+        let Some(machine) = &self.machine else { return Ok(()) };
+        let time_known = machine.network.time.synchronised || now_ms >= TIME_WAIT_MS;
+        if !time_known {
+            return Ok(());
+        }
+        self.reconciler.turn()?;
+        self.register(now_ms)?;
+        self.send_results()?;
+        self.heartbeat(now_ms)?;
+        self.show();
+        Ok(())
+    }
+
+    /// Asks the other daemons what the machine has. What cannot be had now stays as it was.
+    fn look_at_machine(&mut self) {
+        let asked = (|| {
+            anyhow::Ok(Machine {
+                inventory: inventory::read(Path::new("/"))?,
+                disks: ipc::call(paths::STORAGED_SOCKET, &storaged::Disks {})?,
+                network: ipc::call(paths::NETD_SOCKET, &netd::Status {})?,
+                degraded: Vec::new(),
+            })
+        })();
+        match asked {
+            Ok(machine) => {
+                self.reconciler.trust.free = register::capacity(&machine);
+                if !machine.network.time.synchronised {
+                    // Looked at again soon: the first verdict may wait for it.
+                    self.machine_at = self.machine_at.min(clock::boot_ms().unwrap_or(0) + 500);
+                }
+                self.machine = Some(machine);
+            }
+            Err(error) => daemon::warn!("looking at the machine: {error:#}"),
+        }
+    }
+
+    fn register(&mut self, now_ms: u64) -> anyhow::Result<()> {
+        let (Some(machine), Some(farm)) = (&self.machine, self.node.farm) else { return Ok(()) };
+        let key = self.node.key();
+        let network = &self.node.boot.network;
+        let statement = register::describe(machine, &key, network, farm, &self.node.image);
+        let database = &self.reconciler.database;
+        let content = serde_json::to_string(&statement)?;
+        let changed = database.fact("node-content")?.as_deref() != Some(content.as_str());
+        if now_ms < self.register_at && !(changed && self.registered) {
+            return Ok(());
+        }
+        self.register_at = now_ms.saturating_add(REGISTER_MS);
+        let now = clock::now()?;
+        let Some(envelope) = register::sign(statement, database, &key, now)? else { return Ok(()) };
+        let token = self.node.boot.token.as_deref().and_then(|token| token.parse::<NodeId>().ok());
+        let adoption = match token {
+            Some(seed) => {
+                let token = SigningKey::from_seed(&seed.0);
+                register::adoption(database, &token, network, farm, self.node.id, now)?
+            }
+            None => None,
+        };
+        let (node, adoption) = (Box::new(envelope), adoption.map(Box::new));
+        self.reconciler.order(Order::Register { node, adoption });
+        Ok(())
+    }
+
+    fn send_results(&mut self) -> anyhow::Result<()> {
+        if self.results_in_flight || !self.registered {
+            return Ok(());
+        }
+        let results = self.reconciler.database.outbox(RESULTS_AT_ONCE)?;
+        if !results.is_empty() {
+            self.results_in_flight = true;
+            self.reconciler.order(Order::Results(results));
+        }
+        Ok(())
+    }
+
+    fn heartbeat(&mut self, now_ms: u64) -> anyhow::Result<()> {
+        if now_ms < self.heartbeat_at || !self.registered {
+            return Ok(());
+        }
+        self.heartbeat_at = now_ms.saturating_add(self.heartbeat_ms);
+        self.heartbeat_seq = self.heartbeat_seq.max(now_ms);
+        let heartbeat = Heartbeat {
+            network: self.node.boot.network.clone(),
+            node: self.node.id,
+            boot: self.node.boot_id.clone(),
+            // The boot clock counts up through restarts of this process.
+            seq: self.heartbeat_seq.max(1),
+            at: clock::now()?,
+            uptime_s: now_ms / 1000,
+            image: self.node.image.clone(),
+            free: self.reconciler.free,
+            contracts: self.reconciler.standings().into_iter().map(|(one, _)| one).collect(),
+        };
+        match Envelope::seal(&heartbeat, &[&self.node.key()]) {
+            Ok(envelope) => self.reconciler.order(Order::Heartbeat(Box::new(envelope))),
+            Err(error) => daemon::warn!("signing a heartbeat: {}", daemon::chain(&error)),
+        }
+        Ok(())
+    }
+
+    fn show(&mut self) {
+        let Some(machine) = &self.machine else { return };
+        self.console.show("network", console::network(machine));
+        self.console.show("disks", console::disks(machine));
+        let registration = match (&self.registry_problem, self.registered, self.adopted) {
+            (Some(problem), ..) => fact("registry", problem, Level::Warning),
+            (None, false, _) => fact("registry", "registering", Level::Plain),
+            (None, true, false) => {
+                let text = "registered; waits for the farm: 3bot farm approve";
+                fact("registry", text, Level::Warning)
+            }
+            (None, true, true) => fact("registry", "registered and adopted", Level::Good),
+        };
+        self.console.show("registration", vec![registration]);
+        self.console.show("contracts", console::contracts(&self.reconciler.standings()));
+        let problems: Vec<_> = self
+            .reconciler
+            .complaints()
+            .map(|(about, text)| fact(about, text, Level::Warning))
+            .collect();
+        self.console.show("problems", problems);
+    }
+}

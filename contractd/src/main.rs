@@ -1,0 +1,27 @@
+//! Pulls, verifies and executes the contracts of this node, and says what became of them.
+//!
+//! Decides and asks: it owns no kernel object itself. `judge` holds contracts against the consensus
+//! rule, `plan` decides the next steps, `node_calls` has the other daemons take them, `results`
+//! signs what happened. It serves nobody, so nobody can tell it anything but by a signed statement.
+
+#![forbid(unsafe_code)]
+
+mod agent;
+mod clock;
+mod console;
+mod database;
+mod judge;
+mod merge;
+mod network;
+mod node_calls;
+mod plan;
+mod reconcile;
+mod register;
+mod results;
+mod status;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    daemon::run("contractd", agent::run)
+}

@@ -1,0 +1,244 @@
+//! The thread that talks to the outside: the registry, and the places where flists are.
+//!
+//! It holds no state that matters and decides nothing. Orders come in, events go out; an order
+//! that fails is an event as well, and the reconciler gives it again when it is still right.
+
+use contract::{Bundle, ContractId, Envelope, FlistId, NodeId};
+use flist::{Cancel, Source, Store};
+use registry_api::{Client, ClientError, Fetched, problem::codes};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, mpsc::Sender},
+    time::Duration,
+};
+use tokio::{
+    sync::{Semaphore, mpsc::UnboundedReceiver},
+    time,
+};
+
+/// How often the inbox is asked for; an unchanged one costs a 304.
+const POLL: Duration = Duration::from_secs(2);
+/// The longest pause between two tries while the registry does not answer.
+const POLL_MAX: Duration = Duration::from_secs(30);
+/// Flists that are fetched at once; each fetch is parallel in itself.
+const FETCHES_MAX: usize = 2;
+
+/// Something to do outside.
+#[derive(Debug)]
+pub(crate) enum Order {
+    Register { node: Box<Envelope>, adoption: Option<Box<Envelope>> },
+    Results(Vec<Envelope>),
+    Heartbeat(Box<Envelope>),
+    Fetch { flist: FlistId, urls: Vec<String> },
+}
+
+/// Something that came from outside.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// A contract that concerns this node.
+    Bundle { contract: ContractId, bundle: Box<Bundle> },
+    /// The registry has stored these results; perhaps none of those that were sent.
+    Acknowledged(Vec<u64>),
+    /// The registry knows the node; whether its farm has consented.
+    Registered { adopted: bool },
+    /// The registry does not answer as it should: why. `None`: it does.
+    Registry(Option<String>),
+    /// The registry does not know this node any more.
+    Unknown,
+    /// Seconds until the next heartbeat.
+    Interval(u32),
+    /// A fetch has ended, with a code and a reason when it failed.
+    Fetched { flist: FlistId, outcome: Result<(), (&'static str, String)> },
+}
+
+/// Serves until the reconciler is gone. Without a client, flists are fetched all the same.
+pub(crate) async fn serve(
+    client: Option<Client>,
+    node: NodeId,
+    store: Arc<Store>,
+    mut orders: UnboundedReceiver<Order>,
+    events: Sender<Event>,
+) {
+    let Some(client) = client else {
+        fetch_only(&mut orders, &store, &events).await;
+        return;
+    };
+    let client = Arc::new(client);
+    let pulling = tokio::spawn(pull(Arc::clone(&client), node, events.clone()));
+    let fetches = Arc::new(Semaphore::new(FETCHES_MAX));
+    while let Some(order) = orders.recv().await {
+        let (client, events) = (Arc::clone(&client), events.clone());
+        match order {
+            Order::Fetch { flist, urls } => {
+                tokio::spawn(fetch(flist, urls, Arc::clone(&store), Arc::clone(&fetches), events));
+            }
+            Order::Register { node, adoption } => {
+                tokio::spawn(register(client, node, adoption, events));
+            }
+            Order::Results(results) => drop(tokio::spawn(push_results(client, results, events))),
+            Order::Heartbeat(heartbeat) => {
+                tokio::spawn(async move {
+                    match client.heartbeat(&heartbeat).await {
+                        Ok(answer) => tell(&events, Event::Interval(answer.interval_s)),
+                        Err(error) => complain(&events, &error),
+                    }
+                });
+            }
+        }
+    }
+    pulling.abort();
+}
+
+async fn fetch_only(
+    orders: &mut UnboundedReceiver<Order>,
+    store: &Arc<Store>,
+    events: &Sender<Event>,
+) {
+    let fetches = Arc::new(Semaphore::new(FETCHES_MAX));
+    while let Some(order) = orders.recv().await {
+        match order {
+            Order::Fetch { flist, urls } => {
+                let (store, fetches) = (Arc::clone(store), Arc::clone(&fetches));
+                tokio::spawn(fetch(flist, urls, store, fetches, events.clone()));
+            }
+            Order::Results(_) => tell(events, Event::Acknowledged(Vec::new())),
+            Order::Register { .. } | Order::Heartbeat(_) => {}
+        }
+    }
+}
+
+/// Sends an event. Nobody listens any more only when the process ends.
+fn tell(events: &Sender<Event>, event: Event) {
+    drop(events.send(event));
+}
+
+fn complain(events: &Sender<Event>, error: &ClientError) {
+    if error.code() == Some(codes::UNKNOWN_NODE) {
+        tell(events, Event::Unknown);
+    }
+    tell(events, Event::Registry(Some(daemon::chain(error))));
+}
+
+/// Asks for the node's contracts, again and again, and passes on those that changed.
+async fn pull(client: Arc<Client>, node: NodeId, events: Sender<Event>) {
+    let mut inbox_tag = None;
+    let mut bundle_tags = BTreeMap::new();
+    let mut pause = POLL;
+    // Ends with the task: see `serve`.
+    loop {
+        match pull_once(&client, &node, &mut inbox_tag, &mut bundle_tags, &events).await {
+            Ok(()) => {
+                pause = POLL;
+                tell(&events, Event::Registry(None));
+            }
+            Err(error) => {
+                pause = pause.saturating_mul(2).min(POLL_MAX);
+                complain(&events, &error);
+            }
+        }
+        time::sleep(pause).await;
+    }
+}
+
+async fn pull_once(
+    client: &Client,
+    node: &NodeId,
+    inbox_tag: &mut Option<String>,
+    bundle_tags: &mut BTreeMap<ContractId, String>,
+    events: &Sender<Event>,
+) -> Result<(), ClientError> {
+    let Fetched::New { body: inbox, etag } = client.inbox(node, inbox_tag.as_deref()).await? else {
+        return Ok(());
+    };
+    for entry in inbox.contracts {
+        if bundle_tags.get(&entry.contract) == Some(&entry.etag) {
+            continue;
+        }
+        let known = bundle_tags.get(&entry.contract).map(String::as_str);
+        if let Fetched::New { body, etag } = client.bundle_for(&entry.contract, node, known).await?
+        {
+            let contract = entry.contract;
+            tell(events, Event::Bundle { contract, bundle: Box::new(body) });
+            bundle_tags.insert(contract, etag);
+        }
+    }
+    // Only now: a bundle that could not be had is asked for again.
+    *inbox_tag = Some(etag);
+    Ok(())
+}
+
+async fn register(
+    client: Arc<Client>,
+    node: Box<Envelope>,
+    adoption: Option<Box<Envelope>>,
+    events: Sender<Event>,
+) {
+    let pushed = async {
+        let id = client.push(&node).await;
+        // A statement that is not newer than the registry's own copy is there already.
+        match id {
+            Err(error) if error.code() == Some(codes::OLD_VERSION) => {}
+            other => drop(other?),
+        }
+        if let Some(adoption) = adoption {
+            client.push(&adoption).await?;
+        }
+        let statement = contract::Signed::<contract::node::Node>::open(&node);
+        let Ok(statement) = statement else { return Ok(false) };
+        let node = contract::node::node_id(&statement.body.key);
+        Ok::<_, ClientError>(client.node(&node).await?.adopted)
+    };
+    match pushed.await {
+        Ok(adopted) => tell(&events, Event::Registered { adopted }),
+        Err(error) => complain(&events, &error),
+    }
+}
+
+async fn push_results(client: Arc<Client>, results: Vec<Envelope>, events: Sender<Event>) {
+    match client.push_results(&results).await {
+        Ok(answer) => {
+            let mut done = answer.accepted;
+            for refused in answer.refused {
+                daemon::warn!(
+                    "result {:?} refused: {}: {}",
+                    refused.seq,
+                    refused.code,
+                    refused.detail
+                );
+                // It stands in the registry as a conflict for all to see; sending it again
+                // would change nothing.
+                if refused.code == codes::CONFLICT {
+                    done.extend(refused.seq);
+                }
+            }
+            tell(&events, Event::Acknowledged(done));
+        }
+        Err(error) => {
+            tell(&events, Event::Acknowledged(Vec::new()));
+            complain(&events, &error);
+        }
+    }
+}
+
+async fn fetch(
+    flist: FlistId,
+    urls: Vec<String>,
+    store: Arc<Store>,
+    fetches: Arc<Semaphore>,
+    events: Sender<Event>,
+) {
+    let Ok(_turn) = fetches.acquire().await else { return };
+    let work = tokio::task::spawn_blocking(move || {
+        let source =
+            Source::new(&urls).map_err(|error| ("source_invalid", daemon::chain(&error)))?;
+        store
+            .ingest(flist, &source, &(), &Cancel::default())
+            .map(drop)
+            .map_err(|error| (error.code(), daemon::chain(&error)))
+    });
+    let outcome = match work.await {
+        Ok(outcome) => outcome,
+        Err(error) => Err(("internal", error.to_string())),
+    };
+    tell(&events, Event::Fetched { flist, outcome });
+}

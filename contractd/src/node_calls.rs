@@ -1,0 +1,146 @@
+//! The calls to the other daemons of the node, in one place: looking, and doing one step.
+
+use crate::plan::{Have, Kind, Want};
+use contract::workload::{Medium, Protocol};
+use flist::Store;
+use ipc::CallError;
+use node_api::{init, launcher, netd, paths, storaged};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Why a container could not be started.
+#[derive(Debug)]
+pub(crate) struct StartError {
+    pub(crate) code: String,
+    pub(crate) message: String,
+}
+
+impl StartError {
+    pub(crate) fn new(code: &str, message: impl Into<String>) -> Self {
+        Self { code: code.to_owned(), message: message.into() }
+    }
+
+    fn refused(code: &str, error: &CallError) -> Self {
+        // The name that the daemon gave its refusal is the stable code.
+        match error {
+            CallError::Refused { failure, .. } => {
+                let name = failure.name.rsplit('.').next().unwrap_or(code);
+                Self::new(name, failure.message.clone())
+            }
+            CallError::Connect { .. } | CallError::Broken { .. } | CallError::Protocol { .. } => {
+                Self::new(code, daemon::chain(error))
+            }
+        }
+    }
+}
+
+/// What the other daemons have; the rest of [`Have`] is contractd's own.
+pub(crate) fn observe() -> Result<Have, CallError> {
+    let workloads = ipc::call(paths::INIT_SOCKET, &init::Workloads {})?.workloads;
+    let attachments = ipc::call(paths::NETD_SOCKET, &netd::Attachments {})?.ids;
+    let volumes = ipc::call(paths::STORAGED_SOCKET, &storaged::Volumes {})?.volumes;
+    Ok(Have {
+        processes: workloads.into_iter().map(|one| (one.id, one.state)).collect(),
+        attachments: attachments.into_iter().collect::<BTreeSet<_>>(),
+        volumes: volumes.into_iter().map(|one| (one.id, one.size_bytes)).collect(),
+        ..Have::default()
+    })
+}
+
+/// Makes or resizes a volume, and gives its directory.
+pub(crate) fn volume(id: &str, size_bytes: u64, class: Medium) -> Result<String, StartError> {
+    let class = match class {
+        // A node without rotating disks may hold the data on flash; the price was agreed on.
+        Medium::Hdd => None,
+        Medium::Ssd => Some(storaged::DiskClass::Ssd),
+    };
+    let ensure = storaged::VolumeEnsure { id: id.to_owned(), size_bytes, class };
+    let reply = ipc::call(paths::STORAGED_SOCKET, &ensure)
+        .map_err(|error| StartError::refused("volume_failed", &error))?;
+    Ok(reply.path)
+}
+
+/// Makes the network of a container.
+pub(crate) fn attach(want: &Want) -> Result<netd::AttachReply, StartError> {
+    let Kind::Container { container, .. } = &want.kind else {
+        return Err(StartError::new("not_a_container", "only containers have a network"));
+    };
+    let port = |port: &contract::workload::Port| netd::Port {
+        protocol: match port.protocol {
+            Protocol::Tcp => netd::Protocol::Tcp,
+            Protocol::Udp => netd::Protocol::Udp,
+        },
+        host: port.host,
+        container: port.container,
+    };
+    let attach =
+        netd::Attach { id: want.id.clone(), ports: container.ports.iter().map(port).collect() };
+    ipc::call(paths::NETD_SOCKET, &attach)
+        .map_err(|error| StartError::refused("network_failed", &error))
+}
+
+/// Everything that a start has been decided with.
+#[derive(Debug)]
+pub(crate) struct Started {
+    pub(crate) entrypoint_digest: String,
+    pub(crate) image_digest: [u8; 32],
+    pub(crate) files: u64,
+}
+
+/// Measures every file of the flist, then asks the launcher to start the container.
+pub(crate) fn start(
+    want: &Want,
+    store: &Store,
+    id_base: u32,
+    volumes: BTreeMap<String, String>,
+) -> Result<Started, StartError> {
+    let Kind::Container { container, flist, .. } = &want.kind else {
+        return Err(StartError::new("not_a_container", "only containers are started"));
+    };
+    let failed = |error: flist::StoreError| StartError::new(error.code(), daemon::chain(&error));
+    let body = store.flist(*flist).map_err(failed)?;
+    let root = store.root(*flist).map_err(failed)?;
+    let faults = store.verify(*flist, flist::Depth::Measure).map_err(failed)?;
+    if let Some(fault) = faults.first() {
+        let message = format!(
+            "{} of {} files are not as signed, for example /{}: {:?}",
+            faults.len(),
+            body.body().contents.len() + 1,
+            fault.file,
+            fault.kind
+        );
+        return Err(StartError::new(STORE_DAMAGED, message));
+    }
+    let network = attach(want)?;
+    let run = &body.body().run;
+    let run = container::plan::Run {
+        command: run.entrypoint.iter().chain(&run.arguments).cloned().collect(),
+        env: run.env.clone(),
+        cwd: run.cwd.clone(),
+        uid: run.uid,
+        gid: run.gid,
+    };
+    let attachments = container::plan::Attachments {
+        id: want.id.clone(),
+        root: launcher::Root {
+            image: root.image.display().to_string(),
+            image_digest: contract::FlistId(root.image_digest).to_string(),
+            objects: root.objects.display().to_string(),
+        },
+        id_base,
+        volumes,
+        netns: Some(network.netns),
+        dns: network.dns,
+    };
+    let start = container::plan::plan(&want.name, container, &run, &attachments)
+        .map_err(|error| StartError::new("spec_invalid", daemon::chain(&error)))?;
+    let reply = ipc::call(paths::LAUNCHER_SOCKET, &start)
+        .map_err(|error| StartError::refused("start_failed", &error))?;
+    Ok(Started {
+        entrypoint_digest: reply.entrypoint_digest,
+        image_digest: root.image_digest,
+        files: body.body().contents.len() as u64 + 1,
+    })
+}
+
+/// Code of a start that found files of the store changed: they are fetched again.
+pub(crate) const STORE_DAMAGED: &str = "store_damaged";

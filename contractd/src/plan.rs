@@ -1,0 +1,271 @@
+//! Decides what to do next for the workloads of this node, from what is wanted and what is there.
+//!
+//! Pure: no I/O and no clock. The loop in `reconcile` looks, plans, and applies; whatever fails is
+//! there again at the next look. Nothing is stopped that is wanted, and a container whose new
+//! version has not arrived completely goes on in the old one.
+//!
+//! ```text
+//! flist missing → Fetch → ready → Attach, EnsureVolume → Start → Up ──exit──► Waiting ─┐
+//!                                       ▲                                             │
+//!                                       └──────────────── back-off over ──────────────┘
+//! no longer wanted: Up → Signal → Stopping ──exit or Kill──► Forget → Detach
+//! ```
+
+use contract::{
+    ContractId, FlistId, StatementId,
+    report::Ran,
+    workload::{Container, Medium},
+};
+use node_api::init::ProcessState;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A stop that names no signal sends SIGTERM.
+const SIGTERM: i32 = 15;
+/// Grace of a process whose contract is no longer known, in milliseconds.
+const GRACE_MS: u64 = 10_000;
+
+/// One workload that a verdict allows.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Want {
+    /// Id of the workload on this node.
+    pub(crate) id: String,
+    pub(crate) contract: ContractId,
+    /// Name in the contract.
+    pub(crate) name: String,
+    /// Ids of workloads that must be up first.
+    pub(crate) needs: Vec<String>,
+    pub(crate) kind: Kind,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Kind {
+    Container {
+        container: Box<Container>,
+        flist: FlistId,
+        urls: Vec<String>,
+        /// Changes with everything that a running process cannot take up.
+        revision: String,
+        /// Volumes to mount: name in the contract and id on this node.
+        volumes: Vec<(String, String)>,
+    },
+    Volume {
+        size_bytes: u64,
+        class: Medium,
+    },
+}
+
+/// What contractd remembers of a container that it started, or tried to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Run {
+    /// The boot in which this happened; of no use in another.
+    pub(crate) boot: String,
+    pub(crate) revision: String,
+    pub(crate) phase: Phase,
+    /// The wait before the last start, if there was one.
+    pub(crate) delay_ms: Option<u64>,
+    pub(crate) stop: Stop,
+    /// What the kernel measured when it was started.
+    pub(crate) ran: Option<Ran>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Phase {
+    /// Started, in milliseconds of the boot clock.
+    Up { since_ms: u64 },
+    /// Asked to end; killed at this time.
+    Stopping { kill_at_ms: u64 },
+    /// Ended or could not be started; tried again at this time.
+    Waiting { until_ms: u64, code: String, message: String },
+}
+
+/// How the process wants to be ended, as it was when it was started.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Stop {
+    pub(crate) signal: i32,
+    pub(crate) grace_ms: u64,
+}
+
+/// State of an flist's files in the store.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Files {
+    /// On their way.
+    Fetching,
+    /// Every file is there and was measured.
+    Ready,
+    /// Could not be had; tried again at this time.
+    Failed { until_ms: u64, code: &'static str, message: String },
+}
+
+/// What is there.
+#[derive(Debug, Default)]
+pub(crate) struct Have {
+    /// Boot clock in milliseconds.
+    pub(crate) now_ms: u64,
+    pub(crate) processes: BTreeMap<String, ProcessState>,
+    pub(crate) runs: BTreeMap<String, Run>,
+    pub(crate) attachments: BTreeSet<String>,
+    /// Quota in bytes, by id.
+    pub(crate) volumes: BTreeMap<String, u64>,
+    pub(crate) flists: BTreeMap<FlistId, Files>,
+}
+
+/// One thing to do. Doing it twice changes nothing.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Step {
+    Fetch {
+        flist: FlistId,
+        urls: Vec<String>,
+    },
+    EnsureVolume {
+        id: String,
+        size_bytes: u64,
+        class: Medium,
+    },
+    Start {
+        want: Want,
+    },
+    Signal {
+        id: String,
+        signal: i32,
+        kill_at_ms: u64,
+    },
+    Kill {
+        id: String,
+    },
+    /// The process has ended: take note, and count its restarts when it is still wanted.
+    Reap {
+        id: String,
+        state: ProcessState,
+        wanted: bool,
+    },
+    Detach {
+        id: String,
+    },
+    DeleteVolume {
+        id: String,
+        order: StatementId,
+    },
+}
+
+/// The prefix of the ids of all workloads of a contract.
+pub(crate) fn prefix(contract: &ContractId) -> String {
+    format!("c-{}-", &contract.to_string()[..16])
+}
+
+/// The id of a workload on a node.
+pub(crate) fn workload_id(contract: &ContractId, name: &str) -> String {
+    prefix(contract) + name
+}
+
+/// What to do now. `wipe` names the cancelled contracts whose data is to be deleted, with the order.
+pub(crate) fn plan(
+    wants: &[Want],
+    have: &Have,
+    wipe: &BTreeMap<ContractId, StatementId>,
+) -> Vec<Step> {
+    let wanted: BTreeMap<&str, &Want> = wants.iter().map(|want| (want.id.as_str(), want)).collect();
+    let is_container =
+        |id: &str| wanted.get(id).is_some_and(|want| matches!(want.kind, Kind::Container { .. }));
+    let mut steps = Vec::new();
+    for (id, state) in &have.processes {
+        match state {
+            ProcessState::Exited(_) | ProcessState::Killed(_) => {
+                let (id, state, wanted) = (id.clone(), *state, is_container(id));
+                steps.push(Step::Reap { id, state, wanted });
+            }
+            ProcessState::Running if !is_container(id) => steps.extend(stop(id, have)),
+            ProcessState::Running => {}
+        }
+    }
+    for id in &have.attachments {
+        if !is_container(id) && !have.processes.contains_key(id) {
+            steps.push(Step::Detach { id: id.clone() });
+        }
+    }
+    for (contract, order) in wipe {
+        let prefix = prefix(contract);
+        let busy = have.processes.keys().any(|id| id.starts_with(&prefix));
+        let ids = have.volumes.keys().filter(|id| !busy && id.starts_with(&prefix));
+        steps.extend(ids.map(|id| Step::DeleteVolume { id: id.clone(), order: *order }));
+    }
+    for want in wants {
+        match &want.kind {
+            Kind::Volume { size_bytes, class } => {
+                if have.volumes.get(&want.id) != Some(size_bytes) {
+                    let (id, size_bytes, class) = (want.id.clone(), *size_bytes, *class);
+                    steps.push(Step::EnsureVolume { id, size_bytes, class });
+                }
+            }
+            Kind::Container { flist, urls, revision, .. } => {
+                steps.extend(container(want, *flist, urls, revision, have));
+            }
+        }
+    }
+    steps
+}
+
+/// What to do for one wanted container.
+fn container(
+    want: &Want,
+    flist: FlistId,
+    urls: &[String],
+    revision: &str,
+    have: &Have,
+) -> Option<Step> {
+    let run = have.runs.get(&want.id);
+    let current = run.is_some_and(|run| run.revision == revision);
+    let stopping = run.is_some_and(|run| matches!(run.phase, Phase::Stopping { .. }));
+    let process = have.processes.get(&want.id);
+    if process == Some(&ProcessState::Running) && current && !stopping {
+        return None;
+    }
+    match have.flists.get(&flist) {
+        None => return Some(Step::Fetch { flist, urls: urls.to_vec() }),
+        Some(Files::Failed { until_ms, .. }) if *until_ms <= have.now_ms => {
+            return Some(Step::Fetch { flist, urls: urls.to_vec() });
+        }
+        Some(Files::Fetching | Files::Failed { .. }) if !stopping => return None,
+        Some(Files::Fetching | Files::Failed { .. } | Files::Ready) => {}
+    }
+    match process {
+        // Of another version, or on its way out: it goes, and the next look starts the new one.
+        Some(ProcessState::Running) => stop(&want.id, have),
+        // Reaped first.
+        Some(ProcessState::Exited(_) | ProcessState::Killed(_)) => None,
+        None => {
+            let waits = match run.map(|run| &run.phase) {
+                // A new version does not wait for the failures of the old one.
+                Some(Phase::Waiting { until_ms, .. }) => current && *until_ms > have.now_ms,
+                Some(Phase::Up { .. } | Phase::Stopping { .. }) | None => false,
+            };
+            let ready = !waits && want.needs.iter().all(|id| is_up(id, have));
+            ready.then(|| Step::Start { want: want.clone() })
+        }
+    }
+}
+
+fn is_up(id: &str, have: &Have) -> bool {
+    have.volumes.contains_key(id) || have.processes.get(id) == Some(&ProcessState::Running)
+}
+
+/// The next step in ending a running process.
+fn stop(id: &str, have: &Have) -> Option<Step> {
+    let run = have.runs.get(id);
+    match run.map(|run| &run.phase) {
+        Some(Phase::Stopping { kill_at_ms }) => {
+            (*kill_at_ms <= have.now_ms).then(|| Step::Kill { id: id.to_owned() })
+        }
+        Some(Phase::Up { .. } | Phase::Waiting { .. }) | None => {
+            let stop = run.map_or(Stop { signal: SIGTERM, grace_ms: GRACE_MS }, |run| run.stop);
+            Some(Step::Signal {
+                id: id.to_owned(),
+                signal: stop.signal,
+                kill_at_ms: have.now_ms.saturating_add(stop.grace_ms),
+            })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,194 @@
+//! Each test is one look at the node and what follows from it.
+
+use super::*;
+use contract::workload;
+
+const FLIST: FlistId = FlistId([1; 32]);
+const NEW_FLIST: FlistId = FlistId([2; 32]);
+const CONTRACT: ContractId = ContractId([3; 32]);
+
+fn want(name: &str, flist: FlistId, revision: &str) -> Want {
+    let container = Container {
+        flist: "web".into(),
+        command: vec![],
+        env: vec![],
+        cwd: None,
+        user: None,
+        cpu_milli: 100,
+        memory_bytes: 1 << 24,
+        pids_max: 10,
+        mounts: vec![],
+        ports: vec![],
+        stop: workload::Stop { signal: 15, grace_s: 5 },
+    };
+    Want {
+        id: workload_id(&CONTRACT, name),
+        contract: CONTRACT,
+        name: name.into(),
+        needs: vec![],
+        kind: Kind::Container {
+            container: Box::new(container),
+            flist,
+            urls: vec!["http://a".into()],
+            revision: revision.into(),
+            volumes: vec![],
+        },
+    }
+}
+
+fn run(revision: &str, phase: Phase) -> Run {
+    Run {
+        boot: "boot".into(),
+        revision: revision.into(),
+        phase,
+        delay_ms: None,
+        stop: Stop { signal: 15, grace_ms: 5000 },
+        ran: None,
+    }
+}
+
+fn have() -> Have {
+    Have { now_ms: 100_000, ..Have::default() }
+}
+
+fn check(wants: &[Want], have: &Have) -> Vec<Step> {
+    plan(wants, have, &BTreeMap::new())
+}
+
+#[test]
+fn files_come_before_the_start() {
+    let wants = [want("web", FLIST, "r1")];
+    let fetch = Step::Fetch { flist: FLIST, urls: vec!["http://a".into()] };
+    assert_eq!(check(&wants, &have()), [fetch.clone()]);
+
+    let mut fetching = have();
+    fetching.flists.insert(FLIST, Files::Fetching);
+    assert_eq!(check(&wants, &fetching), []);
+
+    let failed = |until_ms| {
+        let mut have = have();
+        let files = Files::Failed { until_ms, code: "x", message: "y".into() };
+        have.flists.insert(FLIST, files);
+        have
+    };
+    assert_eq!(check(&wants, &failed(100_001)), []);
+    assert_eq!(check(&wants, &failed(100_000)), [fetch]);
+
+    let mut ready = have();
+    ready.flists.insert(FLIST, Files::Ready);
+    assert_eq!(check(&wants, &ready), [Step::Start { want: wants[0].clone() }]);
+}
+
+#[test]
+fn what_runs_as_wanted_is_left_alone() {
+    let wants = [want("web", FLIST, "r1")];
+    let mut have = have();
+    have.processes.insert(wants[0].id.clone(), ProcessState::Running);
+    have.runs.insert(wants[0].id.clone(), run("r1", Phase::Up { since_ms: 1 }));
+    have.attachments.insert(wants[0].id.clone());
+    assert_eq!(check(&wants, &have), []);
+}
+
+#[test]
+fn an_ended_process_is_reaped_and_waits_before_it_starts_again() {
+    let wants = [want("web", FLIST, "r1")];
+    let id = wants[0].id.clone();
+    let mut have = have();
+    have.flists.insert(FLIST, Files::Ready);
+    have.processes.insert(id.clone(), ProcessState::Exited(1));
+    have.runs.insert(id.clone(), run("r1", Phase::Up { since_ms: 1 }));
+    let reap = Step::Reap { id: id.clone(), state: ProcessState::Exited(1), wanted: true };
+    assert_eq!(check(&wants, &have), [reap]);
+
+    have.processes.clear();
+    let waiting = |until_ms| Phase::Waiting { until_ms, code: "exited".into(), message: "".into() };
+    have.runs.insert(id.clone(), run("r1", waiting(100_001)));
+    assert_eq!(check(&wants, &have), []);
+    have.runs.insert(id, run("r1", waiting(100_000)));
+    assert_eq!(check(&wants, &have), [Step::Start { want: wants[0].clone() }]);
+}
+
+#[test]
+fn an_update_fetches_first_then_stops_then_starts() {
+    let wants = [want("web", NEW_FLIST, "r2")];
+    let id = wants[0].id.clone();
+    let mut have = have();
+    have.flists.insert(FLIST, Files::Ready);
+    have.processes.insert(id.clone(), ProcessState::Running);
+    have.runs.insert(id.clone(), run("r1", Phase::Up { since_ms: 1 }));
+    assert!(matches!(check(&wants, &have)[..], [Step::Fetch { flist: NEW_FLIST, .. }]));
+
+    have.flists
+        .insert(NEW_FLIST, Files::Failed { until_ms: 999_999, code: "x", message: "".into() });
+    assert_eq!(check(&wants, &have), [], "the old version goes on");
+
+    have.flists.insert(NEW_FLIST, Files::Ready);
+    let signal = Step::Signal { id: id.clone(), signal: 15, kill_at_ms: 105_000 };
+    assert_eq!(check(&wants, &have), [signal]);
+
+    have.runs.insert(id.clone(), run("r1", Phase::Stopping { kill_at_ms: 105_000 }));
+    assert_eq!(check(&wants, &have), [], "it has time to end");
+    have.now_ms = 105_000;
+    assert_eq!(check(&wants, &have), [Step::Kill { id: id.clone() }]);
+
+    have.processes.clear();
+    have.runs.clear();
+    assert_eq!(check(&wants, &have), [Step::Start { want: wants[0].clone() }]);
+}
+
+#[test]
+fn what_is_no_longer_wanted_is_stopped_and_detached_and_its_data_kept() {
+    let id = workload_id(&CONTRACT, "web");
+    let mut have = have();
+    have.processes.insert(id.clone(), ProcessState::Running);
+    have.attachments.insert(id.clone());
+    have.volumes.insert(workload_id(&CONTRACT, "data"), 1);
+    let signal = Step::Signal { id: id.clone(), signal: 15, kill_at_ms: 110_000 };
+    assert_eq!(check(&[], &have), [signal]);
+
+    have.processes.insert(id.clone(), ProcessState::Killed(9));
+    let reap = Step::Reap { id: id.clone(), state: ProcessState::Killed(9), wanted: false };
+    assert_eq!(check(&[], &have), [reap]);
+
+    have.processes.clear();
+    assert_eq!(check(&[], &have), [Step::Detach { id }]);
+    have.attachments.clear();
+    assert_eq!(check(&[], &have), []);
+}
+
+#[test]
+fn data_is_deleted_on_a_signed_order_only_and_of_that_contract_only() {
+    let (ours, other) = (workload_id(&CONTRACT, "data"), workload_id(&ContractId([4; 32]), "data"));
+    let mut have = have();
+    have.volumes.insert(ours.clone(), 1);
+    have.volumes.insert(other, 1);
+    let order = StatementId([5; 32]);
+    let wipe = BTreeMap::from([(CONTRACT, order)]);
+    assert_eq!(plan(&[], &have, &BTreeMap::new()), []);
+    assert_eq!(plan(&[], &have, &wipe), [Step::DeleteVolume { id: ours, order }]);
+    // Not under the feet of a process.
+    have.processes.insert(workload_id(&CONTRACT, "web"), ProcessState::Running);
+    assert!(matches!(plan(&[], &have, &wipe)[..], [Step::Signal { .. }]));
+}
+
+#[test]
+fn a_container_waits_for_what_it_needs() {
+    let mut web = want("web", FLIST, "r1");
+    let data = Want {
+        id: workload_id(&CONTRACT, "data"),
+        contract: CONTRACT,
+        name: "data".into(),
+        needs: vec![],
+        kind: Kind::Volume { size_bytes: 10, class: Medium::Ssd },
+    };
+    web.needs.push(data.id.clone());
+    let wants = [data.clone(), web.clone()];
+    let mut have = have();
+    have.flists.insert(FLIST, Files::Ready);
+    let ensure = Step::EnsureVolume { id: data.id.clone(), size_bytes: 10, class: Medium::Ssd };
+    assert_eq!(check(&wants, &have), [ensure.clone()]);
+    have.volumes.insert(data.id.clone(), 5);
+    assert_eq!(check(&wants, &have), [ensure, Step::Start { want: web.clone() }]);
+    have.volumes.insert(data.id, 10);
+    assert_eq!(check(&wants, &have), [Step::Start { want: web }]);
+}

@@ -1,0 +1,121 @@
+//! What there is to report: the state of each contract and of each of its workloads, in one word,
+//! a code for programs and a sentence for people. Pure.
+
+use crate::{
+    judge::wipe_order,
+    plan::{Files, Have, Kind, Phase, Want, prefix},
+};
+use contract::{
+    ContractId, StatementId, Timestamp, Verdict,
+    report::{Ran, State},
+    verdict::Cause,
+};
+use node_api::init::ProcessState;
+use std::collections::BTreeMap;
+
+/// One line of status; changes of it are reported.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Line {
+    pub(crate) state: State,
+    pub(crate) code: String,
+    pub(crate) message: String,
+    pub(crate) ran: Option<Ran>,
+}
+
+impl Line {
+    fn new(state: State, code: &str, message: impl Into<String>) -> Self {
+        Self { state, code: code.to_owned(), message: message.into(), ran: None }
+    }
+
+    /// What must differ for a new result to be written.
+    pub(crate) fn fingerprint(&self) -> String {
+        format!("{:?} {} {}", self.state, self.code, self.message)
+    }
+}
+
+/// The version that a verdict is about, and its header, when it says so.
+pub(crate) fn version(verdict: &Verdict) -> (u64, Option<StatementId>) {
+    match verdict {
+        Verdict::Run(agreed) => (agreed.header.version, Some(agreed.header_id)),
+        Verdict::Stop(ended) => (ended.version, Some(ended.header_id)),
+        Verdict::Refuse(_) => (0, None),
+    }
+}
+
+/// Status of a contract as a whole.
+pub(crate) fn contract(id: &ContractId, verdict: &Verdict, have: &Have, now: Timestamp) -> Line {
+    let prefix = prefix(id);
+    let running = have
+        .processes
+        .iter()
+        .any(|(id, state)| id.starts_with(&prefix) && *state == ProcessState::Running);
+    let data = have.volumes.keys().any(|id| id.starts_with(&prefix));
+    match verdict {
+        Verdict::Run(agreed) => Line::new(
+            State::Accepted,
+            "agreed",
+            format!("version {} is agreed on", agreed.header.version),
+        ),
+        Verdict::Refuse(refusal) => {
+            Line::new(State::Refused, refusal.code.name(), refusal.message.clone())
+        }
+        Verdict::Stop(ended) => {
+            let (code, what) = match ended.cause {
+                Cause::Expired => ("expired", "the contract has expired"),
+                Cause::Cancelled { .. } => ("cancelled", "the contract is cancelled"),
+            };
+            if running {
+                Line::new(State::Stopped, code, format!("{what}; its workloads are ending"))
+            } else if wipe_order(verdict, now).is_some() && !data {
+                Line::new(State::Wiped, code, format!("{what}; its data is deleted"))
+            } else {
+                Line::new(State::Stopped, code, format!("{what}; its data is kept"))
+            }
+        }
+    }
+}
+
+/// Status of each workload that a verdict allows, by name. A workload about which there is nothing
+/// to say yet, because it is on its way, has none.
+pub(crate) fn workloads(wants: &[Want], have: &Have) -> BTreeMap<(ContractId, String), Line> {
+    let line = |want: &Want| Some(((want.contract, want.name.clone()), workload(want, have)?));
+    wants.iter().filter_map(line).collect()
+}
+
+fn workload(want: &Want, have: &Have) -> Option<Line> {
+    let Kind::Container { flist, revision, .. } = &want.kind else {
+        return have
+            .volumes
+            .contains_key(&want.id)
+            .then(|| Line::new(State::Running, "ready", "the volume is ready"));
+    };
+    let run = have.runs.get(&want.id);
+    if let Some(run) = run
+        && run.revision == *revision
+    {
+        match &run.phase {
+            Phase::Waiting { code, message, .. } => {
+                return Some(Line::new(State::Failed, code, message.clone()));
+            }
+            Phase::Up { .. } if have.processes.contains_key(&want.id) => {
+                let mut line = Line::new(State::Running, "running", "its processes run");
+                line.ran.clone_from(&run.ran);
+                return Some(line);
+            }
+            Phase::Up { .. } | Phase::Stopping { .. } => {}
+        }
+    }
+    match have.flists.get(flist) {
+        Some(Files::Failed { code, message, .. }) => {
+            let state = if is_refusal(code) { State::Refused } else { State::Failed };
+            Some(Line::new(state, code, message.clone()))
+        }
+        Some(Files::Fetching | Files::Ready) | None => None,
+    }
+}
+
+/// Codes of files that are there and are not what was signed (rule 7), as opposed to files that
+/// could not be had.
+fn is_refusal(code: &str) -> bool {
+    ["content_mismatch", "content_truncated", "flist_refused"].contains(&code)
+}
