@@ -1,0 +1,158 @@
+//! Owns every link, address, route and firewall rule of the node, and its clock.
+//!
+//! No other process speaks netlink. What should be is computed from the boot configuration, the
+//! leases and the attached containers ([`want`]); netd reads what the kernel has ([`kernel`]),
+//! [plans][plan::plan] the difference, and [applies][apply::apply] it one step at a time. It serves
+//! before it has an address, and asks for one for ever.
+//!
+//! Killed at any moment, it finds links, addresses, namespaces and rules where they were, and its
+//! leases and containers in `/run/zos/netd`.
+
+#![forbid(unsafe_code)]
+
+mod apply;
+mod clock;
+mod containers;
+mod dhcp;
+mod firewall;
+mod kernel;
+mod namespace;
+mod nic;
+mod owner;
+mod paths;
+mod plan;
+mod serve;
+mod sntp;
+mod status;
+mod store;
+mod timesync;
+mod want;
+
+use crate::{
+    clock::Bounds,
+    owner::{OwnerError, Parts},
+    store::Store,
+};
+use futures_util::StreamExt;
+use node_api::{
+    netd::Time,
+    paths::{BUILD_TIME, NETD_SOCKET},
+};
+use rtnetlink::{MulticastGroup, new_connection, new_multicast_connection};
+use std::{io, path::Path, process::ExitCode, thread};
+use thiserror::Error;
+use tokio::sync::{mpsc, watch};
+
+/// Calls that wait for the owner; each belongs to one of the few connections.
+const REQUESTS_MAX: usize = 32;
+
+/// Settings without which containers are not routed, or are seen where they should not be.
+const SETTINGS: [(&str, &str); 4] = [
+    ("ipv4/ip_forward", "1"),
+    // An address answers only on its own link: the containers' gateway not on the LAN.
+    ("ipv4/conf/all/arp_ignore", "1"),
+    ("ipv4/conf/all/send_redirects", "0"),
+    ("ipv4/conf/all/accept_redirects", "0"),
+];
+
+/// Why netd cannot run.
+#[derive(Debug, Error)]
+enum StartError {
+    #[error("reading /proc/cmdline")]
+    Config(#[source] io::Error),
+    #[error("opening the state directory")]
+    Store(#[from] store::StoreError),
+    #[error("listening at {NETD_SOCKET}")]
+    Listen(#[source] io::Error),
+    #[error("starting thread {name}")]
+    Thread {
+        name: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    #[error("starting the runtime")]
+    Runtime(#[source] io::Error),
+    #[error("opening a netlink socket")]
+    Netlink(#[source] io::Error),
+    #[error("saying that we are ready")]
+    Ready(#[source] io::Error),
+    #[error("running the network")]
+    Owner(#[from] OwnerError),
+}
+
+fn main() -> ExitCode {
+    daemon::run("netd", || {
+        let bounds = image_bounds();
+        if let Err(error) = clock::apply(&bounds) {
+            daemon::error!("{}", daemon::chain(&error));
+        }
+        apply_settings();
+        start(bounds)
+    })
+}
+
+/// The clock's limits. An image that does not say when it was made has our own.
+fn image_bounds() -> Bounds {
+    let text = std::fs::read_to_string(BUILD_TIME).unwrap_or_else(|error| {
+        daemon::warn!("reading {BUILD_TIME}: {error}");
+        String::new()
+    });
+    Bounds::parse(&text)
+}
+
+fn apply_settings() {
+    for (name, value) in SETTINGS {
+        let path = format!("{}/{name}", paths::PROC_NET);
+        if let Err(error) = std::fs::write(&path, value) {
+            daemon::warn!("writing {value} to {path}: {error}");
+        }
+    }
+}
+
+fn start(bounds: Bounds) -> Result<(), StartError> {
+    let config = daemon::boot_config().map_err(StartError::Config)?;
+    let store = Store::open(Path::new(paths::STATE))?;
+
+    let unknown = Time { synchronised: false, source: "no time server known".to_owned() };
+    let (time_shown, time) = watch::channel(unknown);
+    let (time_servers, servers) = std::sync::mpsc::channel();
+    spawn("time", move || timesync::run(&bounds, &servers, &time_shown))?;
+
+    let (requests, requests_in) = mpsc::channel(REQUESTS_MAX);
+    let listener = daemon::listen(Path::new(NETD_SOCKET)).map_err(StartError::Listen)?;
+    spawn("serve", move || {
+        let error = ipc::serve(&listener, move |call| serve::answer(call, &requests));
+        daemon::error!("serving: {error}");
+    })?;
+
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(StartError::Runtime)?.block_on(async {
+        let (connection, node, _) = new_connection().map_err(StartError::Netlink)?;
+        drop(tokio::spawn(connection));
+        let parts = Parts { config, node, store, time, time_servers };
+        let events = link_events()?;
+        daemon::ready().map_err(StartError::Ready)?;
+        Ok(owner::run(parts, requests_in, events).await?)
+    })
+}
+
+/// One item for every burst of changes of a link. The content is not looked at: whoever hears of a
+/// change reads the kernel again.
+fn link_events() -> Result<mpsc::Receiver<()>, StartError> {
+    let (connection, _, mut messages) =
+        new_multicast_connection(&[MulticastGroup::Link]).map_err(StartError::Netlink)?;
+    drop(tokio::spawn(connection));
+    let (events, received) = mpsc::channel(1);
+    drop(tokio::spawn(async move {
+        while messages.next().await.is_some() {
+            // A full channel says the same already.
+            drop(events.try_send(()));
+        }
+    }));
+    Ok(received)
+}
+
+fn spawn(name: &'static str, body: impl FnOnce() + Send + 'static) -> Result<(), StartError> {
+    let spawned = thread::Builder::new().name(name.to_owned()).spawn(body);
+    spawned.map(drop).map_err(|source| StartError::Thread { name, source })
+}

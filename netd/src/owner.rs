@@ -1,0 +1,471 @@
+//! The one owner of the node's network: hears, reads, plans, applies, and answers.
+//!
+//! ```text
+//!   calls ───────────┐
+//!   link events ─────┤                ┌► dhcp tasks (carrier)
+//!   dhcp tasks ──────┼──► Owner ──────┼► kernel, firewall
+//!   time thread ─────┤                ├► time thread (servers)
+//!   audit timer ─────┘                └► resolv.conf
+//! ```
+//!
+//! Whatever wakes it, it does the same: [`Owner::converge`]. A lost event costs time, until the
+//! next audit, and nothing else.
+
+use crate::{
+    apply,
+    containers::{Containers, Refusal},
+    dhcp::{
+        message::Mac,
+        task::{self, Target, View},
+    },
+    firewall::{self, FirewallError},
+    kernel::{self, Nic, ReadError, Uplinks},
+    namespace,
+    paths::RESOLV_CONF,
+    plan::{Fact, Net, Step, plan},
+    status,
+    store::{self, Store, StoreError},
+    want::{self, Uplink},
+};
+use node_api::{
+    boot::{AddressConfig, BootConfig},
+    netd::{AttachReply, Port, StatusReply, Time},
+};
+use rtnetlink::Handle;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::Path,
+    sync::mpsc::Sender,
+    time::Duration,
+};
+use thiserror::Error;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::AbortHandle,
+    time::{Instant, sleep, sleep_until},
+};
+
+/// What the kernel has is compared with what it should have at least this often.
+const AUDIT: Duration = Duration::from_secs(60);
+/// The same, while something could not be done.
+const RETRY: Duration = Duration::from_secs(5);
+/// Link events come in bursts; a burst is one change.
+const SETTLE: Duration = Duration::from_millis(50);
+/// The kernel may take along more than was removed, which the next round repairs.
+const ROUNDS_MAX: usize = 4;
+/// A node with more network cards than this is left with some unused.
+const NICS_MAX: usize = 32;
+const CONTAINERS_FILE: &str = "containers.json";
+
+/// A call, with the way back to the caller.
+#[derive(Debug)]
+pub(crate) enum Request {
+    Status(oneshot::Sender<Result<StatusReply, ReadError>>),
+    Attach(String, Vec<Port>, oneshot::Sender<Result<AttachReply, CallError>>),
+    Detach(String, oneshot::Sender<Result<(), CallError>>),
+    Attachments(oneshot::Sender<Vec<String>>),
+}
+
+/// Why a container could not be attached or detached.
+#[derive(Debug, Error)]
+pub(crate) enum CallError {
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error("remembering the container")]
+    Store(#[from] StoreError),
+    #[error("the firewall is not in force: {0}")]
+    Firewall(String),
+    #[error("the network of container {id} is not complete: {problem}")]
+    Incomplete { id: String, problem: String },
+}
+
+/// The daemon cannot go on; init starts it again.
+#[derive(Debug, Error)]
+pub(crate) enum OwnerError {
+    #[error("the kernel's link events ended")]
+    EventsEnded,
+}
+
+/// What the owner is given at the start.
+pub(crate) struct Parts {
+    pub(crate) config: BootConfig,
+    pub(crate) node: Handle,
+    pub(crate) store: Store,
+    pub(crate) time: watch::Receiver<Time>,
+    pub(crate) time_servers: Sender<Vec<String>>,
+}
+
+/// The state that only the owner changes.
+pub(crate) struct Owner {
+    parts: Parts,
+    containers: Containers,
+    clients: BTreeMap<String, Client>,
+    /// Cloned into every client; what comes out says that some lease changed.
+    lease_changed: mpsc::Sender<()>,
+    /// The link that carries the static address.
+    static_link: Option<String>,
+    /// The rules in force.
+    rules: Option<String>,
+    problems: Problems,
+    /// As told to the time thread.
+    time_servers: Vec<String>,
+}
+
+/// The DHCP client of one link.
+struct Client {
+    mac: Mac,
+    carrier: watch::Sender<bool>,
+    view: watch::Receiver<View>,
+    tasks: [AbortHandle; 2],
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+/// What did not work in the last round.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Problems {
+    pub(crate) firewall: Option<String>,
+    pub(crate) read: Option<String>,
+    /// The step that failed, and why.
+    pub(crate) steps: Vec<(Step, String)>,
+}
+
+impl Problems {
+    fn any(&self) -> bool {
+        self.firewall.is_some() || self.read.is_some() || !self.steps.is_empty()
+    }
+}
+
+/// Runs until nobody can call any more. `events` brings one item for each change of a link.
+pub(crate) async fn run(
+    parts: Parts,
+    mut requests: mpsc::Receiver<Request>,
+    mut events: mpsc::Receiver<()>,
+) -> Result<(), OwnerError> {
+    let (lease_changed, mut lease_changes) = mpsc::channel(1);
+    let mut owner = Owner::start(parts, lease_changed).await;
+    loop {
+        // Whatever woke us last: the kernel is read again, and then on every event.
+        owner.converge().await;
+        let pause = if owner.problems.any() { RETRY } else { AUDIT };
+        let audit = Instant::now() + pause;
+        // Calls are answered between two events; those that change something converge themselves.
+        loop {
+            tokio::select! {
+                request = requests.recv() => match request {
+                    Some(request) => owner.serve(request).await,
+                    None => return Ok(()),
+                },
+                event = events.recv() => {
+                    event.ok_or(OwnerError::EventsEnded)?;
+                    sleep(SETTLE).await;
+                    while events.try_recv().is_ok() {}
+                    break;
+                }
+                _ = lease_changes.recv() => break,
+                () = sleep_until(audit) => break,
+            }
+        }
+    }
+}
+
+impl Owner {
+    async fn start(parts: Parts, lease_changed: mpsc::Sender<()>) -> Self {
+        let containers = match parts.store.read(CONTAINERS_FILE) {
+            Ok(Some(containers)) => containers,
+            Ok(None) => rebuild(&parts.node).await,
+            Err(error) => {
+                daemon::warn!("the list of containers is lost: {}", daemon::chain(&error));
+                rebuild(&parts.node).await
+            }
+        };
+        Self {
+            parts,
+            containers,
+            clients: BTreeMap::new(),
+            lease_changed,
+            static_link: None,
+            rules: None,
+            problems: Problems::default(),
+            time_servers: Vec::new(),
+        }
+    }
+
+    async fn serve(&mut self, request: Request) {
+        // A caller who is gone needs no answer.
+        match request {
+            Request::Status(reply) => drop(reply.send(self.status().await)),
+            Request::Attach(id, ports, reply) => drop(reply.send(self.attach(&id, &ports).await)),
+            Request::Detach(id, reply) => drop(reply.send(self.detach(&id).await)),
+            Request::Attachments(reply) => {
+                drop(reply.send(self.containers.table.keys().cloned().collect()));
+            }
+        }
+    }
+
+    async fn status(&self) -> Result<StatusReply, ReadError> {
+        let uplinks = kernel::read_uplinks(&self.parts.node).await?;
+        let views =
+            self.clients.iter().map(|(link, client)| (link.clone(), client.view.borrow().clone()));
+        let time = self.parts.time.borrow().clone();
+        Ok(status::reply(&uplinks, &views.collect(), &self.problems, self.dns(), time))
+    }
+
+    async fn attach(&mut self, id: &str, ports: &[Port]) -> Result<AttachReply, CallError> {
+        let former = self.containers.clone();
+        let next = former.attach(id, ports)?;
+        let is_new = !former.table.contains_key(id);
+        self.remember(next)?;
+        let facts = self.converge().await;
+        if let Err(error) = self.check_attached(id, &facts) {
+            self.remember(former)?;
+            self.converge().await;
+            return Err(error);
+        }
+        let address = self.containers.table[id].address();
+        if is_new {
+            daemon::info!("container {id} attached with address {address}");
+        }
+        Ok(AttachReply {
+            netns: namespace::path(id).to_string_lossy().into_owned(),
+            address: address.into(),
+            dns: self.dns(),
+        })
+    }
+
+    fn check_attached(&self, id: &str, have: &BTreeSet<Fact>) -> Result<(), CallError> {
+        if let Some(problem) = &self.problems.firewall {
+            return Err(CallError::Firewall(problem.clone()));
+        }
+        let missing = want::container_facts(id, &self.containers.table[id])
+            .into_iter()
+            .find(|fact| !have.contains(fact));
+        match missing {
+            None => Ok(()),
+            Some(fact) => Err(self.incomplete(id, &fact)),
+        }
+    }
+
+    async fn detach(&mut self, id: &str) -> Result<(), CallError> {
+        crate::containers::check_id(id)?;
+        let was_attached = self.containers.table.contains_key(id);
+        self.remember(self.containers.detach(id))?;
+        let facts = self.converge().await;
+        let left = facts.iter().find(|fact| fact.is_of_container(id));
+        if let Some(fact) = left {
+            return Err(self.incomplete(id, fact));
+        }
+        if was_attached {
+            daemon::info!("container {id} detached");
+        }
+        Ok(())
+    }
+
+    fn incomplete(&self, id: &str, fact: &Fact) -> CallError {
+        let said = self.problems.steps.iter().find(|(step, _)| step.fact() == fact);
+        let said = said.map(|(_, problem)| problem.clone()).or_else(|| self.problems.read.clone());
+        let problem = said.unwrap_or_else(|| fact.to_string());
+        CallError::Incomplete { id: id.to_owned(), problem }
+    }
+
+    fn remember(&mut self, containers: Containers) -> Result<(), StoreError> {
+        if containers != self.containers {
+            self.parts.store.write(CONTAINERS_FILE, &containers)?;
+            self.containers = containers;
+        }
+        Ok(())
+    }
+
+    /// Makes the kernel hold what it should, as far as that can be done now. Gives what it holds.
+    async fn converge(&mut self) -> BTreeSet<Fact> {
+        let mut problems = Problems { firewall: self.enforce_rules().await, ..Problems::default() };
+        let mut facts = BTreeSet::new();
+        for _ in 0..ROUNDS_MAX {
+            let uplinks;
+            (uplinks, facts) = match kernel::read(&self.parts.node).await {
+                Ok(read) => read,
+                Err(error) => {
+                    problems.read = Some(daemon::chain(&error));
+                    break;
+                }
+            };
+            self.follow(&uplinks.nics);
+            let steps = plan(&self.want(&uplinks), &facts);
+            if steps.is_empty() || !problems.steps.is_empty() {
+                break;
+            }
+            problems.steps = apply::apply(&self.parts.node, &steps)
+                .await
+                .into_iter()
+                .map(|failure| (failure.step.clone(), daemon::chain(&failure)))
+                .collect();
+        }
+        self.spread_servers();
+        self.note(problems);
+        facts
+    }
+
+    /// Closes before it opens: the rules come first, and stay when the rest fails.
+    async fn enforce_rules(&mut self) -> Option<String> {
+        let rules = firewall::rules(&self.containers);
+        if self.rules.as_ref() == Some(&rules) {
+            return None;
+        }
+        match firewall::apply(&rules).await {
+            Ok(()) => {
+                self.rules = Some(rules);
+                None
+            }
+            Err(
+                error @ (FirewallError::Run(_) | FirewallError::Stuck | FirewallError::Refused(_)),
+            ) => Some(daemon::chain(&error)),
+        }
+    }
+
+    /// Logs what is new among the problems.
+    fn note(&mut self, problems: Problems) {
+        let before = self.problems.sentences();
+        for sentence in problems.sentences() {
+            if !before.contains(&sentence) {
+                daemon::warn!("{sentence}");
+            }
+        }
+        self.problems = problems;
+    }
+
+    /// One DHCP client for each physical link, and none for links that are gone.
+    fn follow(&mut self, nics: &[Nic]) {
+        let links: Vec<(String, bool)> =
+            nics.iter().map(|nic| (nic.link.clone(), nic.carrier)).collect();
+        match self.parts.config.address {
+            AddressConfig::Static { .. } => {
+                let chosen = want::static_link(&links, self.static_link.as_deref());
+                self.static_link = chosen.map(str::to_owned);
+            }
+            AddressConfig::Automatic => {
+                let macs: BTreeMap<&str, Mac> =
+                    nics.iter().map(|nic| (nic.link.as_str(), nic.mac)).collect();
+                self.clients.retain(|link, client| macs.get(link.as_str()) == Some(&client.mac));
+                for nic in nics.iter().take(NICS_MAX) {
+                    self.follow_one(nic);
+                }
+            }
+        }
+    }
+
+    fn follow_one(&mut self, nic: &Nic) {
+        if let Some(client) = self.clients.get(&nic.link) {
+            client
+                .carrier
+                .send_if_modified(|carrier| std::mem::replace(carrier, nic.carrier) != nic.carrier);
+            return;
+        }
+        daemon::info!("{}: {} with driver {}", nic.link, status::mac(nic.mac), nic.driver);
+        let target = Target { link: nic.link.clone(), mac: nic.mac };
+        let (carrier, carrier_seen) = watch::channel(nic.carrier);
+        let (view_shown, view) = watch::channel(View::default());
+        let run =
+            tokio::spawn(task::run(target, self.parts.store.clone(), carrier_seen, view_shown));
+        let tell = tokio::spawn(tell_lease_changes(view.clone(), self.lease_changed.clone()));
+        let tasks = [run.abort_handle(), tell.abort_handle()];
+        self.clients.insert(nic.link.clone(), Client { mac: nic.mac, carrier, view, tasks });
+    }
+
+    fn want(&self, uplinks: &Uplinks) -> BTreeSet<Fact> {
+        let uplinks: Vec<Uplink> = uplinks.nics.iter().map(|nic| self.uplink(nic)).collect();
+        want::facts(&uplinks, &self.containers)
+    }
+
+    fn uplink(&self, nic: &Nic) -> Uplink {
+        let (link, carrier) = (nic.link.clone(), nic.carrier);
+        let (address, gateway) = match &self.parts.config.address {
+            AddressConfig::Static { address, prefix, gateway } => {
+                if self.static_link.as_deref() == Some(&link) {
+                    (Some(Net { address: *address, prefix: *prefix }), *gateway)
+                } else {
+                    (None, None)
+                }
+            }
+            AddressConfig::Automatic => self.clients.get(&link).map_or((None, None), |client| {
+                let view = client.view.borrow();
+                let lease = view.lease.as_ref();
+                (
+                    lease.map(|lease| Net { address: lease.address.into(), prefix: lease.prefix }),
+                    lease.and_then(|lease| lease.router).map(IpAddr::V4),
+                )
+            }),
+        };
+        Uplink { link, carrier, address, gateway }
+    }
+
+    /// Name servers in use.
+    fn dns(&self) -> Vec<IpAddr> {
+        let leased =
+            self.leased(|view| view.lease.iter().flat_map(|lease| lease.dns.clone()).collect());
+        let leased: Vec<IpAddr> = leased.into_iter().map(IpAddr::V4).collect();
+        want::dns(&self.parts.config.dns, &leased)
+    }
+
+    fn leased<T>(&self, get: impl Fn(&View) -> Vec<T>) -> Vec<T> {
+        self.clients.values().flat_map(|client| get(&client.view.borrow())).collect()
+    }
+
+    /// Tells the rest of the node which servers to use.
+    fn spread_servers(&mut self) {
+        let text = want::resolv_conf(&self.dns());
+        if let Err(error) = store::replace(Path::new(RESOLV_CONF), text.as_bytes()) {
+            daemon::warn!("{}", daemon::chain(&error));
+        }
+        let leased = self.leased(|view| {
+            view.lease.iter().flat_map(|lease| &lease.ntp).map(ToString::to_string).collect()
+        });
+        let servers = want::time_servers(&self.parts.config.ntp, &leased);
+        if servers != self.time_servers {
+            self.time_servers.clone_from(&servers);
+            if self.parts.time_servers.send(servers).is_err() {
+                daemon::error!("the time thread is gone");
+            }
+        }
+    }
+}
+
+impl Problems {
+    fn sentences(&self) -> Vec<String> {
+        let steps = self.steps.iter().map(|(_, problem)| problem.clone());
+        self.firewall.iter().chain(&self.read).cloned().chain(steps).collect()
+    }
+}
+
+/// The table of containers as the kernel shows it; empty when it cannot be read.
+async fn rebuild(node: &Handle) -> Containers {
+    match kernel::read(node).await {
+        Ok((_, facts)) => Containers::rebuilt(&facts),
+        Err(error) => {
+            daemon::error!("looking for containers: {}", daemon::chain(&error));
+            Containers::default()
+        }
+    }
+}
+
+/// A lease is a reason to converge; a query that went out is none.
+async fn tell_lease_changes(mut view: watch::Receiver<View>, changed: mpsc::Sender<()>) {
+    let mut lease = None;
+    loop {
+        let fresh = view.borrow_and_update().lease.clone();
+        if fresh != lease {
+            lease = fresh;
+            // A full channel says the same already.
+            drop(changed.try_send(()));
+        }
+        if view.changed().await.is_err() {
+            return;
+        }
+    }
+}

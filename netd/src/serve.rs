@@ -1,0 +1,41 @@
+//! The socket's side: one thread for each caller, which hands the call to the owner and waits.
+
+use crate::owner::Request;
+use ipc::{Call, Failure, Method, Outcome};
+use node_api::{
+    init::Done,
+    netd::{Attach, Attachments, AttachmentsReply, Detach, Status},
+};
+use tokio::sync::{mpsc, oneshot};
+
+/// Answers one call.
+pub(crate) fn answer(call: Call, owner: &mpsc::Sender<Request>) -> Outcome {
+    match call.method() {
+        Status::NAME => {
+            call.answer(|_: Status| ask(owner, Request::Status)?.map_err(Failure::from))
+        }
+        Attach::NAME => call.answer(|Attach { id, ports }| {
+            let request = |reply| Request::Attach(id, ports, reply);
+            ask(owner, request)?.map_err(Failure::from)
+        }),
+        Detach::NAME => call.answer(|Detach { id }| {
+            ask(owner, |reply| Request::Detach(id, reply))?.map_err(Failure::from)?;
+            Ok::<_, Failure>(Done {})
+        }),
+        Attachments::NAME => call.answer(|_: Attachments| {
+            let ids = ask(owner, Request::Attachments)?;
+            Ok::<_, Failure>(AttachmentsReply { ids })
+        }),
+        _ => call.unknown(),
+    }
+}
+
+fn ask<T>(
+    owner: &mpsc::Sender<Request>,
+    request: impl FnOnce(oneshot::Sender<T>) -> Request,
+) -> Result<T, Failure> {
+    let ending = || Failure::new("Ending", "netd is ending");
+    let (reply, answer) = oneshot::channel();
+    owner.blocking_send(request(reply)).map_err(|_| ending())?;
+    answer.blocking_recv().map_err(|_| ending())
+}
