@@ -182,7 +182,9 @@ fn order(disk: &Disk, orders: &Orders) -> Order {
         return Order::Absent("it has no serial number to order a takeover by".to_owned());
     }
     if orders.ambiguous.contains(serial) {
-        return Order::Absent(format!("serial {serial} names several disks: no order can name one"));
+        return Order::Absent(format!(
+            "serial {serial} names several disks: no order can name one"
+        ));
     }
     if orders.takeover.contains(serial) {
         return Order::Given;

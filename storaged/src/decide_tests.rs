@@ -140,8 +140,7 @@ fn a_foreign_disk_says_what_is_on_it_and_how_to_use_it() {
 
 #[test]
 fn a_copy_of_a_disk_in_the_making_is_not_written() {
-    let traces =
-        Traces { claim: Some(making(false)), btrfs: None, foreign: vec![], blank: false };
+    let traces = Traces { claim: Some(making(false)), btrfs: None, foreign: vec![], blank: false };
     let content = Content::Read(traces);
     let copies =
         [Disk { serial: "S9".to_owned(), ..disk() }, Disk { size_bytes: SIZE * 2, ..disk() }];

@@ -98,7 +98,9 @@ pub(crate) fn plan(witnesses: &[Witness], doubtful: &[String], running: Option<S
     let Some(seed) = running.or(first.map(|(seed, _)| seed)) else {
         return plan_first(witnesses, doubtful);
     };
-    if running.is_none() && let (Some((_, one)), Some((_, two))) = (first, other) {
+    if running.is_none()
+        && let (Some((_, one)), Some((_, two))) = (first, other)
+    {
         return none(format!(
             "pools {one} and {two} hold different identities: they come from two nodes; remove \
              the disk that does not belong here"

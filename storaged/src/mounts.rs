@@ -100,10 +100,7 @@ pub(crate) fn place(mounts: &[Mount]) -> Option<Place> {
 /// What is still to be mounted so that `/state` and `/store` live at `place`.
 pub(crate) fn plan(mounts: &[Mount], place: Place) -> Vec<Step> {
     // A node without a disk keeps some state and a few small images; memory belongs to customers.
-    let rows = [
-        (STATE, "@state", "mode=0700,size=64m"),
-        (STORE, "@store", "mode=0700,size=25%"),
-    ];
+    let rows = [(STATE, "@state", "mode=0700,size=64m"), (STORE, "@store", "mode=0700,size=25%")];
     let missing = rows.into_iter().filter(|(point, ..)| at(mounts, point.as_ref()).is_none());
     let step = |(point, subvolume, options): (&'static str, &str, &'static str)| match place {
         Place::Memory => Step::Memory(point, options),

@@ -200,13 +200,12 @@ impl Node {
     /// Compares sysfs with what is known: new disks get a thread, missing ones are let go.
     fn look(&mut self, now: Instant) -> io::Result<()> {
         let found = disk::scan(&self.sysfs)?;
-        let orders = Orders {
-            takeover: self.takeover.clone(),
-            ambiguous: disk::shared_serials(&found),
-        };
+        let orders =
+            Orders { takeover: self.takeover.clone(), ambiguous: disk::shared_serials(&found) };
         let present: BTreeMap<&str, u64> =
             found.iter().map(|disk| (disk.name.as_str(), disk.sequence)).collect();
-        let gone = |entry: &Entry| present.get(entry.disk.name.as_str()) != Some(&entry.disk.sequence);
+        let gone =
+            |entry: &Entry| present.get(entry.disk.name.as_str()) != Some(&entry.disk.sequence);
         let names = self.disks.iter().filter(|(_, entry)| gone(entry));
         for name in names.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
             self.let_go(&name);
@@ -324,11 +323,8 @@ impl Node {
 
     /// Plans the identity and writes the copies that are missing.
     fn converge_identity(&mut self) -> io::Result<()> {
-        let witness = |pool: &Pool| Witness {
-            pool: pool.uuid,
-            copy: pool.copy.clone(),
-            used: pool.used,
-        };
+        let witness =
+            |pool: &Pool| Witness { pool: pool.uuid, copy: pool.copy.clone(), used: pool.used };
         let witnesses: Vec<Witness> = self.pools().map(witness).collect();
         let doubtful = self.disks.values().filter(|entry| match &entry.state {
             State::Working | State::None(DiskState::Failed, _) => true,

@@ -84,14 +84,8 @@ pub(crate) fn make(disk: &Disk, make: Make) -> Result<Claim, Error> {
     let device = lock(&path)?;
     let takeover = make.permission == Permission::Takeover;
     let uuid = random_uuid().doing(|| "making a file system id".to_owned())?;
-    let claim = Claim::making(
-        make.generation,
-        takeover,
-        disk.class,
-        uuid,
-        disk.size_bytes,
-        &disk.serial,
-    );
+    let claim =
+        Claim::making(make.generation, takeover, disk.class, uuid, disk.size_bytes, &disk.serial);
     let [end, start] = claim::slots(disk.size_bytes);
     write(&device, end, &claim.encode()).doing(|| format!("claiming {}", path.display()))?;
     if takeover {

@@ -93,7 +93,8 @@ fn read_at(disk: &File, offset: u64, length: u64) -> io::Result<Vec<u8>> {
 /// The partition that the UEFI boot loader was read from, as systemd's stub records it in the
 /// variable `LoaderDevicePartUUID`: four bytes of attributes, then the id in UTF-16.
 pub(crate) fn boot_partition(variable: &[u8]) -> Option<[u8; 16]> {
-    let units = variable.get(4..)?.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]]));
+    let units =
+        variable.get(4..)?.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]]));
     let text: String = char::decode_utf16(units).map_while(Result::ok).collect();
     let text = text.trim_end_matches('\0').replace('-', "");
     let mut id: [u8; 16] = hex::decode(text).ok()?.try_into().ok()?;

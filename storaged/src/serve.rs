@@ -148,10 +148,11 @@ fn find(node: &Node, id: &str) -> Result<Option<Uuid>, Refusal> {
     if let Some(pool) = node.members().find(holds) {
         return Ok(Some(pool.uuid));
     }
-    let failed = node.disks.values().chain(node.lost.values()).find_map(|entry| match &entry.state {
-        State::Pool(pool, Health::Bad(_)) => Some(pool).filter(holds),
-        State::Pool(_, Health::Good(_)) | State::Working | State::None(..) => None,
-    });
+    let failed =
+        node.disks.values().chain(node.lost.values()).find_map(|entry| match &entry.state {
+            State::Pool(pool, Health::Bad(_)) => Some(pool).filter(holds),
+            State::Pool(_, Health::Good(_)) | State::Working | State::None(..) => None,
+        });
     match failed {
         Some(pool) => Err(Refusal::PoolFailed { id: id.to_owned(), pool: pool.uuid }),
         None => Ok(None),

@@ -32,7 +32,8 @@ pub(crate) struct Progress {
 
 /// Until when to wait for further disks; a time that has passed means: go on.
 pub(crate) fn wait_until(progress: Progress) -> Instant {
-    let Progress { started, arrived, n_working, n_disks, has_former_primary, is_restart } = progress;
+    let Progress { started, arrived, n_working, n_disks, has_former_primary, is_restart } =
+        progress;
     if n_working > 0 {
         arrived + WORK_MAX
     } else if has_former_primary || is_restart {

@@ -73,9 +73,8 @@ pub(crate) fn foreign(head: &[u8], tail: &[u8], size_bytes: u64) -> Vec<&'static
     if (0..4).any(|sector| has(head, sector * 512, b"LABELONE")) {
         found("an LVM physical volume");
     }
-    let swap = |page: &usize| {
-        has(head, page - 10, b"SWAPSPACE2") || has(head, page - 10, b"SWAP-SPACE")
-    };
+    let swap =
+        |page: &usize| has(head, page - 10, b"SWAPSPACE2") || has(head, page - 10, b"SWAP-SPACE");
     if PAGES.iter().any(swap) {
         found("a swap area");
     }
