@@ -1,0 +1,130 @@
+//! Inside a container: tries things and prints what the kernel says.
+
+use rustix::{
+    fs::{CWD, Mode, OFlags},
+    io::Errno,
+    mount::{FsOpenFlags, MountFlags, OpenTreeFlags},
+};
+use std::{fs, process::ExitCode};
+
+pub(crate) fn run(what: &[&str]) -> ExitCode {
+    match what {
+        ["calls"] => calls(),
+        ["fds"] => fds(),
+        ["mounts"] => print!("{}", fs::read_to_string("/proc/self/mountinfo").unwrap_or_default()),
+        ["eat"] => eat(),
+        ["exec-memfd"] => exec_memfd(),
+        ["fork-bomb"] => fork_bomb(),
+        _ => println!("unknown probe {what:?}"),
+    }
+    ExitCode::SUCCESS
+}
+
+fn say<T>(name: &str, result: Result<T, Errno>) {
+    match result {
+        Ok(_) => println!("{name}=done"),
+        Err(errno) => println!("{name}={errno:?}"),
+    }
+}
+
+fn calls() {
+    use nix::sched::{CloneFlags, setns, unshare};
+    let from = |result: nix::Result<()>| result.map_err(|e| Errno::from_raw_os_error(e as i32));
+    say("unshare-user", from(unshare(CloneFlags::CLONE_NEWUSER)));
+    say("unshare-mount", from(unshare(CloneFlags::CLONE_NEWNS)));
+    let namespace = fs::File::open("/proc/self/ns/net").expect("our own");
+    say("setns", from(setns(&namespace, CloneFlags::CLONE_NEWNET)));
+    say("mount", rustix::mount::mount("none", "/tmp", "tmpfs", MountFlags::empty(), None));
+    say("umount", rustix::mount::unmount("/proc", rustix::mount::UnmountFlags::DETACH));
+    say("fsopen", rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC));
+    say("open_tree", rustix::mount::open_tree(CWD, "/", OpenTreeFlags::OPEN_TREE_CLONE));
+    say("pivot_root", rustix::process::pivot_root(".", "."));
+    say("chroot", rustix::process::chroot("/"));
+    say("sethostname", from(nix::unistd::sethostname("other")));
+    say("remount", rustix::mount::mount_remount("/", MountFlags::empty(), ""));
+    // The positive control: calls that every program needs.
+    say("getcwd", rustix::process::getcwd(Vec::new()));
+    say(
+        "socket",
+        rustix::net::socket(
+            rustix::net::AddressFamily::INET,
+            rustix::net::SocketType::STREAM,
+            None,
+        ),
+    );
+    say(
+        "packet-socket",
+        rustix::net::socket(rustix::net::AddressFamily::PACKET, rustix::net::SocketType::RAW, None),
+    );
+    say(
+        "mknod",
+        rustix::fs::mknodat(
+            CWD,
+            "/tmp/device",
+            rustix::fs::FileType::CharacterDevice,
+            Mode::RUSR,
+            rustix::fs::makedev(1, 3),
+        ),
+    );
+    println!("thread={}", std::thread::spawn(|| 5).join().is_ok());
+}
+
+fn fds() {
+    let mut numbers: Vec<String> = fs::read_dir("/proc/self/fd")
+        .expect("there is /proc")
+        .filter_map(Result::ok)
+        .map(|entry| {
+            let target = fs::read_link(entry.path()).unwrap_or_default();
+            format!("{}={}", entry.file_name().to_string_lossy(), target.display())
+        })
+        // The directory that is being read.
+        .filter(|line| !line.ends_with("/fd"))
+        .collect();
+    numbers.sort();
+    println!("{}", numbers.join("\n"));
+}
+
+fn eat() {
+    let mut all = Vec::new();
+    for _ in 0..4096 {
+        all.push(vec![1_u8; 1 << 20]);
+    }
+    println!("ate {} MiB", all.len());
+}
+
+fn exec_memfd() {
+    let flags = rustix::fs::MemfdFlags::ALLOW_SEALING;
+    say("memfd", rustix::fs::memfd_create("x", flags));
+    let quiet = rustix::fs::memfd_create("x", flags | rustix::fs::MemfdFlags::NOEXEC_SEAL);
+    say("memfd-noexec", quiet.as_ref().map(drop).map_err(|errno| *errno));
+    if let Ok(memory) = quiet {
+        let program = fs::read("/bin/busybox").expect("it is in the image");
+        std::io::Write::write_all(
+            &mut fs::File::from(memory.try_clone().expect("one more")),
+            &program,
+        )
+        .expect("memory");
+        let empty = sys::clone::Strings::new(["busybox"]).expect("no NUL");
+        let error = sys::clone::execveat(std::os::fd::AsFd::as_fd(&memory), c"", &empty, &empty);
+        println!("exec-memfd={error:?}");
+    }
+    let copy = rustix::fs::open("/tmp/copy", OFlags::CREATE | OFlags::WRONLY, Mode::RWXU);
+    say("copy", copy.map(drop));
+    fs::copy("/bin/busybox", "/tmp/copy").expect("room");
+    let error = std::process::Command::new("/tmp/copy").spawn().map(drop);
+    println!("exec-tmp={error:?}");
+}
+
+fn fork_bomb() {
+    let mut children = Vec::new();
+    let refused = loop {
+        if children.len() > 1000 {
+            break false;
+        }
+        match std::thread::Builder::new().stack_size(64 << 10).spawn(std::thread::park) {
+            Ok(child) => children.push(child),
+            Err(_) => break true,
+        }
+    };
+    println!("threads={} refused={refused}", children.len());
+}

@@ -1,0 +1,119 @@
+//! The cgroup of one container: made with its limits before the process is, removed if it fails.
+
+use super::failure::{Context as _, Failure, fail};
+use crate::reason::Reason;
+use node_api::launcher::Limits;
+use rustix::fs::{Mode, OFlags};
+use std::{
+    fs, io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+/// Period of `cpu.max` in microseconds.
+const CPU_PERIOD_US: u64 = 100_000;
+/// The smallest quota that the kernel takes.
+const CPU_QUOTA_MIN_US: u64 = 1_000;
+/// How often the removal of a cgroup is tried while the kernel lets its last process go.
+const REMOVE_TRIES: u32 = 200;
+
+/// A cgroup that is removed on drop unless it is kept.
+#[derive(Debug)]
+pub(super) struct Group {
+    path: PathBuf,
+    fd: OwnedFd,
+    keep: bool,
+}
+
+/// What is written into which file, in order.
+pub(super) fn settings(limits: &Limits) -> [(&'static str, String); 5] {
+    let quota = u64::from(limits.cpu_milli) * CPU_PERIOD_US / 1000;
+    [
+        ("cpu.max", format!("{} {CPU_PERIOD_US}", quota.max(CPU_QUOTA_MIN_US))),
+        ("memory.max", limits.memory_bytes.to_string()),
+        ("memory.swap.max", "0".to_owned()),
+        ("memory.oom.group", "1".to_owned()),
+        ("pids.max", limits.pids_max.to_string()),
+    ]
+}
+
+impl Group {
+    /// An empty cgroup `id` below `parent`. A leftover is replaced; one with a process in it fails
+    /// with [`Reason::AlreadyRunning`].
+    pub(super) fn make(parent: &Path, id: &str, limits: &Limits) -> Result<Self, Failure> {
+        let path = parent.join(id);
+        let attempt = || format!("making cgroup {}", path.display());
+        match fs::remove_dir(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                return fail(Reason::AlreadyRunning, format!("{id} still has a process"));
+            }
+            done => done.context(Reason::LimitsRefused, attempt())?,
+        }
+        fs::create_dir(&path).context(Reason::LimitsRefused, attempt())?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(&path, flags, Mode::empty())
+            .context(Reason::LimitsRefused, attempt())?;
+        let group = Self { path, fd, keep: false };
+        for (file, value) in settings(limits) {
+            match fs::write(group.path.join(file), &value) {
+                // A kernel without swap has no such file, and nothing to limit.
+                Err(error)
+                    if file == "memory.swap.max" && error.kind() == io::ErrorKind::NotFound => {}
+                done => done
+                    .context(Reason::LimitsRefused, format!("writing {value} to {file} of {id}"))?,
+            }
+        }
+        Ok(group)
+    }
+
+    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// The process runs: the cgroup is init's from now on.
+    pub(super) fn keep(mut self) {
+        self.keep = true;
+    }
+
+    /// Kills every process in it.
+    pub(super) fn kill(&self) {
+        // It fails only if the cgroup is gone, and then nothing is left to kill.
+        let _ = fs::write(self.path.join("cgroup.kill"), "1");
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if self.keep {
+            return;
+        }
+        // A process leaves its cgroup shortly after its pidfd says that it ended.
+        for _ in 0..REMOVE_TRIES {
+            match fs::remove_dir(&self.path) {
+                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                    std::thread::yield_now();
+                }
+                // Anything else does not get better by trying; the next start says it.
+                _ => return,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_become_what_the_kernel_takes() {
+        let rows = [(1, "1000 100000"), (250, "25000 100000"), (4000, "400000 100000")];
+        for (cpu_milli, want) in rows {
+            let limits = Limits { cpu_milli, memory_bytes: 5 << 20, pids_max: 7 };
+            let settings = settings(&limits);
+            assert_eq!(settings[0], ("cpu.max", want.to_owned()));
+            assert_eq!(settings[1], ("memory.max", "5242880".to_owned()));
+            assert_eq!(settings[4], ("pids.max", "7".to_owned()));
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! `/dev` of a container: made by the node for each start, read-only from its first second.
+//!
+//! A small tmpfs with the six harmless devices, the usual links, and the files that are mounted
+//! elsewhere: `resolv.conf`, `hosts`, `hostname` and an empty directory. Sources of masks come from
+//! here too, so that nothing in an image can pose as one.
+
+use super::failure::{Context as _, Failure};
+use crate::reason::Reason;
+use node_api::launcher::Start;
+use rustix::{
+    fs::{
+        AtFlags, CWD, FileType, Mode, OFlags, chmodat, fchmod, makedev, mkdirat, mknodat, openat,
+        symlinkat,
+    },
+    mount::{
+        FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount,
+        fsopen,
+    },
+};
+use std::{
+    fs::File,
+    io::{self, Write as _},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+/// Name, and minor number of the memory device (major 1).
+const MEMORY_DEVICES: [(&str, u32); 5] =
+    [("null", 3), ("zero", 5), ("full", 7), ("random", 8), ("urandom", 9)];
+/// Name and target. `/dev/ptmx` is that of the container's own devpts.
+const LINKS: [(&str, &str); 6] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("ptmx", "pts/ptmx"),
+    ("core", "/proc/kcore"),
+];
+/// Places of mounts that the child adds.
+const DIRECTORIES: [&str; 5] = ["pts", "shm", "mqueue", HIDDEN, EMPTY];
+/// Holds what is mounted elsewhere.
+const HIDDEN: &str = ".zos";
+/// What masks a directory.
+pub(super) const EMPTY: &str = ".zos/empty";
+/// What masks a file.
+pub(super) const NULL: &str = "null";
+/// Enough for the files; nobody can add to it.
+const SIZE: &str = "256k";
+
+/// The files of [`HIDDEN`] and where they are mounted if the root has the place.
+pub(super) const FILES: [(&str, &str); 3] = [
+    (".zos/resolv.conf", "etc/resolv.conf"),
+    (".zos/hosts", "etc/hosts"),
+    (".zos/hostname", "etc/hostname"),
+];
+
+/// Makes the mount. It is attached nowhere.
+pub(super) fn prepare(start: &Start, userns: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
+    make(start, userns).context(Reason::RootMountFailed, "making the devices")
+}
+
+fn make(start: &Start, userns: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for (key, value) in [("mode", "755"), ("size", SIZE), ("nr_inodes", "64")] {
+        fsconfig_set_string(&context, key, value)?;
+    }
+    fsconfig_create(&context)?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
+
+    for (name, minor) in MEMORY_DEVICES {
+        device(mount.as_fd(), name, 1, minor)?;
+    }
+    device(mount.as_fd(), "tty", 5, 0)?;
+    for (name, target) in LINKS {
+        symlinkat(target, &mount, name)?;
+    }
+    for name in DIRECTORIES {
+        mkdirat(&mount, name, Mode::from_raw_mode(0o755))?;
+    }
+    for ((name, _), content) in FILES.into_iter().zip(contents(start)) {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let file = openat(&mount, name, flags, Mode::from_raw_mode(0o644))?;
+        fchmod(&file, Mode::from_raw_mode(0o644))?;
+        File::from(file).write_all(content.as_bytes())?;
+    }
+    sys::mount::set_attributes(&mount, sys::mount::RDONLY, Some(userns))?;
+    Ok(mount)
+}
+
+fn device(directory: BorrowedFd<'_>, name: &str, major: u32, minor: u32) -> io::Result<()> {
+    let mode = Mode::from_raw_mode(0o666);
+    mknodat(directory, name, FileType::CharacterDevice, mode, makedev(major, minor))?;
+    // mknod takes the umask away; the new node cannot be anything but ours.
+    chmodat(directory, name, mode, AtFlags::empty())?;
+    Ok(())
+}
+
+/// Contents of [`FILES`], in their order.
+fn contents(start: &Start) -> [String; 3] {
+    let resolv: String = start.dns.iter().map(|server| format!("nameserver {server}\n")).collect();
+    let name = &start.hostname;
+    let hosts = format!(
+        "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n127.0.1.1 {name}\n"
+    );
+    [resolv, hosts, format!("{name}\n")]
+}
+
+/// The node's own `/dev/null`, for stdin; made sure of by its number.
+pub(super) fn open_null() -> Result<OwnedFd, Failure> {
+    let open = || {
+        let file = openat(CWD, "/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        let stat = rustix::fs::fstat(&file)?;
+        let device = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
+        if device && stat.st_rdev == makedev(1, 3) {
+            Ok(file)
+        } else {
+            Err(io::Error::other("it is not the null device"))
+        }
+    };
+    open().context(Reason::NamespaceFailed, "opening /dev/null")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_files_name_the_container_and_its_servers() {
+        let mut start = crate::check::tests::good();
+        start.dns = vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()];
+        let [resolv, hosts, hostname] = contents(&start);
+        assert_eq!(resolv, "nameserver 10.0.0.1\nnameserver fd00::1\n");
+        assert!(hosts.ends_with("127.0.1.1 web\n"));
+        assert_eq!(hostname, "web\n");
+    }
+
+    #[test]
+    fn stdin_is_the_null_device() {
+        assert!(open_null().is_ok());
+    }
+}

@@ -1,0 +1,233 @@
+//! Starts the first process of a container and hands it to init.
+//!
+//! ```text
+//! launcher                                        child (a child of init from the beginning)
+//! check, measure the image, mount the root
+//! cgroup, network namespace
+//! clone3 ───────────────────────────────────────► waits at the gate
+//! write the id maps, open the gate ─────────────► builds its mounts, drops everything, "ready"
+//! io.zeroos.init.Adopt (pidfd, log pipe)
+//! open the gate ────────────────────────────────► execveat by descriptor
+//! status pipe closed: it runs
+//! ```
+//!
+//! The launcher keeps nothing of a container. A failure at any point, the death of the launcher
+//! included, ends the child at the gate it waits at; its mounts go with its mount namespace.
+//! Refuses to start a second process of a workload while the first one lives.
+//!
+//! The program is PID 1 of its namespace. The kernel drops signals that such a process has no
+//! handler for, SIGTERM as well: a program that does not handle it ends by the kill after the grace
+//! time.
+
+mod cgroup;
+mod child;
+mod devices;
+mod entry;
+mod failure;
+mod mounts;
+mod namespace;
+mod root;
+mod status;
+
+pub use failure::Failure;
+
+use crate::{check, reason::Reason};
+use child::Child;
+use failure::{Context as _, fail};
+use node_api::{
+    init::Adopt,
+    launcher::{Start, StartReply},
+    paths,
+};
+use rustix::{
+    fs::{Mode, OFlags},
+    pipe::{PipeFlags, pipe_with},
+};
+use std::{
+    fs::File,
+    io::Write as _,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+use sys::clone::{self, Parent, Spawn};
+
+/// A child that takes longer for its own setup is stuck. Less than the time that a caller waits.
+const SETUP_TIME: Duration = Duration::from_secs(20);
+
+/// Directories of the launcher, and what it opened once.
+#[derive(Debug)]
+pub struct Launcher {
+    /// Empty directories that only root sees; mounts are attached there for an instant.
+    image: PathBuf,
+    staging: PathBuf,
+    skeleton: PathBuf,
+    cgroups: PathBuf,
+    netns: OwnedFd,
+}
+
+/// Hands a process to init: the call, the pidfd and the read end of the log pipe.
+pub trait Supervisor {
+    /// Returns when init has the process; the error is a sentence.
+    fn adopt(&mut self, adopt: &Adopt, fds: [BorrowedFd<'_>; 2]) -> Result<(), String>;
+}
+
+impl Launcher {
+    /// Prepares `directory` (`/run/zos/launcher`), and removes what a killed launcher left there.
+    pub fn new(directory: &Path) -> Result<Self, Failure> {
+        let ours = Launcher {
+            image: directory.join("image"),
+            staging: directory.join("root"),
+            skeleton: directory.join("skeleton"),
+            cgroups: paths::CGROUP_WORK.into(),
+            netns: rustix::fs::open(
+                "/proc/self/ns/net",
+                OFlags::RDONLY | OFlags::CLOEXEC,
+                Mode::empty(),
+            )
+            .context(Reason::NamespaceFailed, "opening the network namespace of the node")?,
+        };
+        root::prepare(directory, [&ours.image, &ours.staging], &ours.skeleton)?;
+        Ok(ours)
+    }
+
+    /// Starts a container. On failure nothing of it is left but, after the process was handed over,
+    /// init's entry of a process that ended.
+    pub fn start(
+        &self,
+        start: &Start,
+        supervisor: &mut dyn Supervisor,
+    ) -> Result<StartReply, Failure> {
+        let digest = check::check(start).context(Reason::PlanInvalid, "checking the request")?;
+        let userns = namespace::user_namespace(start.id_base)?;
+        let layers = root::Layers::mount(self, start, digest, userns.as_fd())?;
+        let entry = entry::find(start, &layers)?;
+        let root = layers.into_root();
+        let mounts = mounts::prepare(&start.mounts, root.as_fd(), start.id_base, userns.as_fd())?;
+        let dev = devices::prepare(start, userns.as_fd())?;
+        let filters = child::Filters::load()?;
+        let strings = child::Strings::new(start, &entry)?;
+        let null = devices::open_null()?;
+        let (log_read, log_write) = log_pipe(start)?;
+        let (gate_read, gate_write) = pipe()?;
+        let (status_read, status_write) = pipe()?;
+
+        let cgroup = cgroup::Group::make(&self.cgroups, &start.id, &start.limits)?;
+        let spawned = namespace::within_network(
+            self.netns.as_fd(),
+            start.netns.as_deref(),
+            start.id_base,
+            |sysfs| {
+                let child = Child {
+                    start,
+                    staging: &self.staging,
+                    root: root.as_fd(),
+                    dev: dev.as_fd(),
+                    sysfs,
+                    mounts: &mounts,
+                    entry: &entry,
+                    filters: &filters,
+                    strings: &strings,
+                    stdin: null.as_fd(),
+                    log: log_write.as_fd(),
+                    gate: gate_read.as_fd(),
+                    status: status_write.as_fd(),
+                };
+                let options = Spawn {
+                    namespaces: clone::NEWUSER
+                        | clone::NEWNS
+                        | clone::NEWPID
+                        | clone::NEWIPC
+                        | clone::NEWUTS
+                        | clone::NEWCGROUP,
+                    cgroup: Some(cgroup.as_fd()),
+                    parent: Parent::OfCaller,
+                };
+                clone::spawn(options, || child.run())
+                    .context(Reason::LimitsRefused, "making the process in its cgroup")
+            },
+        )?;
+        drop((gate_read, status_write, log_write));
+
+        let process = Process {
+            pid: spawned.pid,
+            pidfd: spawned.pidfd,
+            gate: gate_write.into(),
+            status: status_read,
+            deadline: Instant::now() + SETUP_TIME,
+        };
+        match process.bring_up(start, log_read.as_fd(), supervisor) {
+            Ok(()) => {
+                cgroup.keep();
+                Ok(StartReply { pid: process.pid, entrypoint_digest: hex::encode(entry.digest) })
+            }
+            Err(failure) => {
+                cgroup.kill();
+                status::wait_for_end(process.pidfd.as_fd());
+                Err(failure)
+            }
+        }
+    }
+}
+
+/// A child that does not run its program yet.
+struct Process {
+    pid: i32,
+    pidfd: OwnedFd,
+    gate: File,
+    status: OwnedFd,
+    deadline: Instant,
+}
+
+impl Process {
+    fn bring_up(
+        &self,
+        start: &Start,
+        log: BorrowedFd<'_>,
+        supervisor: &mut dyn Supervisor,
+    ) -> Result<(), Failure> {
+        namespace::map_ids(self.pid, self.pidfd.as_fd(), start.id_base)?;
+        self.open_gate()?;
+        match status::read(self.status.as_fd(), self.deadline)? {
+            status::Status::Ready => {}
+            status::Status::Closed => {
+                return fail(Reason::LimitsRefused, "the process was killed during its setup");
+            }
+            status::Status::Failed(failure) => return Err(failure),
+        }
+        let adopt = Adopt { id: start.id.clone(), pid: self.pid };
+        supervisor.adopt(&adopt, [self.pidfd.as_fd(), log]).or_else(|why| {
+            fail(Reason::AdoptFailed, format!("handing the process to init: {why}"))
+        })?;
+        self.open_gate()?;
+        match status::read(self.status.as_fd(), self.deadline)? {
+            // execveat closed the pipe. It is also closed when the process was killed at this
+            // instant, which is init's to see.
+            status::Status::Closed => Ok(()),
+            status::Status::Failed(failure) => Err(failure),
+            status::Status::Ready => fail(Reason::ExecFailed, "the process said ready twice"),
+        }
+    }
+
+    fn open_gate(&self) -> Result<(), Failure> {
+        (&self.gate).write_all(b"1").context(Reason::NamespaceFailed, "releasing the process")
+    }
+}
+
+fn pipe() -> Result<(OwnedFd, OwnedFd), Failure> {
+    pipe_with(PipeFlags::CLOEXEC).context(Reason::NamespaceFailed, "making a pipe")
+}
+
+/// stdout and stderr. The write end belongs to the container's user, so that a program may open
+/// `/dev/stdout` again.
+fn log_pipe(start: &Start) -> Result<(OwnedFd, OwnedFd), Failure> {
+    let (read, write) = pipe()?;
+    let (uid, gid) = (start.id_base + start.uid, start.id_base + start.gid);
+    rustix::fs::fchown(
+        &write,
+        Some(rustix::fs::Uid::from_raw(uid)),
+        Some(rustix::fs::Gid::from_raw(gid)),
+    )
+    .context(Reason::NamespaceFailed, "giving the log pipe to the container's user")?;
+    Ok((read, write))
+}

@@ -1,0 +1,179 @@
+//! What the child says over its status pipe: one message of two bytes and an error number.
+
+use super::failure::{Context as _, Failure, fail};
+use crate::reason::Reason;
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+};
+use std::{
+    io,
+    os::fd::BorrowedFd,
+    time::{Duration, Instant},
+};
+
+/// Length of a message.
+pub(super) const LENGTH: usize = 5;
+/// First byte of the message that says "ready"; a [`Step`] never has it.
+const READY: u8 = 0;
+/// A killed process is gone by then, or the kernel has a problem that we cannot solve.
+const END_TIME: Duration = Duration::from_secs(5);
+
+/// Where the child was when it failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Step {
+    Gate = 1,
+    Settings,
+    Root,
+    Ids,
+    Dev,
+    Proc,
+    Sys,
+    Cgroup,
+    Ipc,
+    Files,
+    Masks,
+    Target,
+    Mount,
+    Hostname,
+    Pivot,
+    Cwd,
+    Limits,
+    Privileges,
+    Descriptors,
+    Filter,
+    Entry,
+    Exec,
+}
+
+impl Step {
+    const ALL: [(Self, Reason, &'static str); 22] = [
+        (Self::Gate, Reason::NamespaceFailed, "waiting for the launcher"),
+        (Self::Settings, Reason::IsolationFailed, "writing the settings of its namespaces"),
+        (Self::Root, Reason::RootMountFailed, "attaching the root"),
+        (Self::Ids, Reason::NamespaceFailed, "becoming root of its user namespace"),
+        (Self::Dev, Reason::RootMountFailed, "mounting /dev"),
+        (Self::Proc, Reason::RootMountFailed, "mounting /proc"),
+        (Self::Sys, Reason::RootMountFailed, "mounting /sys"),
+        (Self::Cgroup, Reason::RootMountFailed, "mounting /sys/fs/cgroup"),
+        (Self::Ipc, Reason::RootMountFailed, "mounting /dev/pts, /dev/shm and /dev/mqueue"),
+        (Self::Files, Reason::RootMountFailed, "mounting resolv.conf, hosts and hostname"),
+        (Self::Masks, Reason::IsolationFailed, "masking files of the kernel"),
+        (
+            Self::Target,
+            Reason::MountTargetMissing,
+            "opening the place of a mount, which is a directory of the flist without symbolic links",
+        ),
+        (Self::Mount, Reason::MountFailed, "attaching a mount"),
+        (Self::Hostname, Reason::NamespaceFailed, "setting the host name"),
+        (Self::Pivot, Reason::RootMountFailed, "changing the root"),
+        (Self::Cwd, Reason::CwdMissing, "entering the working directory"),
+        (Self::Limits, Reason::IsolationFailed, "setting limits of the process"),
+        (Self::Privileges, Reason::IsolationFailed, "dropping privileges"),
+        (Self::Descriptors, Reason::IsolationFailed, "closing descriptors"),
+        (Self::Filter, Reason::IsolationFailed, "installing the system call filter"),
+        (Self::Entry, Reason::EntrypointMissing, "finding the measured script under its path"),
+        (Self::Exec, Reason::ExecFailed, "executing the program"),
+    ];
+
+    fn from_byte(byte: u8) -> Option<(Self, Reason, &'static str)> {
+        Self::ALL.into_iter().find(|(step, ..)| *step as u8 == byte)
+    }
+}
+
+/// A failed step, with a number that says which of several (mounts).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct StepFailed {
+    pub(super) step: Step,
+    pub(super) errno: Errno,
+}
+
+/// The bytes of a message. A message is shorter than `PIPE_BUF`, so it is never torn.
+pub(super) fn encode(outcome: Result<(), StepFailed>) -> [u8; LENGTH] {
+    let (kind, errno) = match outcome {
+        Ok(()) => (READY, 0),
+        Err(failed) => (failed.step as u8, failed.errno.raw_os_error()),
+    };
+    let [a, b, c, d] = errno.to_le_bytes();
+    [kind, a, b, c, d]
+}
+
+/// What the child said.
+#[derive(Debug)]
+pub(super) enum Status {
+    Ready,
+    Failed(Failure),
+    Closed,
+}
+
+pub(super) fn decode(message: [u8; LENGTH]) -> Result<Status, Failure> {
+    let [kind, errno @ ..] = message;
+    if kind == READY {
+        return Ok(Status::Ready);
+    }
+    let Some((_, reason, attempt)) = Step::from_byte(kind) else {
+        return fail(Reason::NamespaceFailed, format!("the process failed in unknown step {kind}"));
+    };
+    let cause = io::Error::from_raw_os_error(i32::from_le_bytes(errno));
+    Ok(Status::Failed(Failure { reason, attempt: attempt.to_owned(), source: Some(cause.into()) }))
+}
+
+/// Waits for the next message until `deadline`.
+pub(super) fn read(pipe: BorrowedFd<'_>, deadline: Instant) -> Result<Status, Failure> {
+    if !wait(pipe, deadline).context(Reason::NamespaceFailed, "waiting for the process")? {
+        return fail(Reason::NamespaceFailed, "the process did not finish its setup in time");
+    }
+    let mut message = [0; LENGTH];
+    let n = rustix::io::read(pipe, &mut message)
+        .context(Reason::NamespaceFailed, "reading what the process said")?;
+    match n {
+        0 => Ok(Status::Closed),
+        LENGTH => decode(message),
+        _ => fail(Reason::NamespaceFailed, "the process sent half a message"),
+    }
+}
+
+/// Waits until a killed process has ended. Its cgroup can be removed only then.
+pub(super) fn wait_for_end(pidfd: BorrowedFd<'_>) {
+    // If it does not end, its cgroup stays and the next start says so.
+    let _ = wait(pidfd, Instant::now() + END_TIME);
+}
+
+/// Whether `fd` was readable before `deadline`.
+fn wait(fd: BorrowedFd<'_>, deadline: Instant) -> io::Result<bool> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
+        match poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&timeout)) {
+            Ok(0) => return Ok(false),
+            Ok(_) => return Ok(true),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_step_travels() {
+        for (step, reason, _) in Step::ALL {
+            let bytes = encode(Err(StepFailed { step, errno: Errno::PERM }));
+            let Ok(Status::Failed(failure)) = decode(bytes) else { panic!("{step:?}") };
+            assert_eq!(failure.reason, reason);
+        }
+        assert!(matches!(decode(encode(Ok(()))), Ok(Status::Ready)));
+        assert!(decode([200, 0, 0, 0, 0]).is_err());
+    }
+
+    #[test]
+    fn step_numbers_are_unique_and_none_means_ready() {
+        let numbers: std::collections::BTreeSet<u8> =
+            Step::ALL.iter().map(|(step, ..)| *step as u8).collect();
+        assert_eq!(numbers.len(), Step::ALL.len());
+        assert!(!numbers.contains(&READY));
+    }
+}

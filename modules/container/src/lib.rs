@@ -1,0 +1,18 @@
+//! Containers: from the words of a contract to a process that can execute only its flist.
+//!
+//! [`plan`], [`ids`] and [`restart`] are pure and belong to contractd: they decide what a container
+//! is and when it starts again. [`launch`] is the launcher's: it builds the root, the namespaces
+//! and the limits of one process, hands it to init and forgets it. [`check`] stands between them,
+//! because the launcher believes nobody.
+//!
+//! Refuses to run anything but files whose digest hangs off the measured metadata image: the root
+//! is read-only and verified by the kernel, and nothing in a writable mount can be executed.
+
+#![forbid(unsafe_code)]
+
+pub mod check;
+pub mod ids;
+pub mod launch;
+pub mod plan;
+pub mod reason;
+pub mod restart;
