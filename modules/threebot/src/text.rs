@@ -1,0 +1,226 @@
+//! A contract version in words: what stakeholders read before they sign.
+//!
+//! One fact for each line, always in the same order, so that two versions can be compared line by
+//! line. Ids stand in full: a short one can be imitated. Text of the owner is shown with control
+//! characters escaped, so that nobody can paint over other lines.
+
+use crate::{
+    people::People,
+    source::units::{show_bytes, show_milli},
+};
+use contract::{
+    NodeId,
+    decision::{Cancel, Retention},
+    header::{Header, OnPartition, Rule},
+    workload::{Container, Document, Medium, MountSource, Protocol, Spec, Workload},
+};
+use std::collections::BTreeMap;
+
+/// A version, without what differs between versions anyway (its number, hash and predecessor).
+pub fn version(header: &Header, documents: &[Document], people: &People) -> Vec<String> {
+    let mut lines = vec![
+        format!("title: {}", clean(&header.title)),
+        format!("network: {}", header.network),
+        format!("owner: {}", people.show_exactly(&header.owner)),
+    ];
+    lines.extend(header.purpose.lines().map(|line| format!("purpose: {}", clean(line))));
+    for holder in &header.stakeholders {
+        let who = people.show_exactly(&holder.identity);
+        lines.push(format!("stakeholder: {who}, role {}, weight {}", holder.role, holder.weight));
+    }
+    let policy = &header.policy;
+    for (action, rule) in
+        [("create", &policy.create), ("update", &policy.update), ("cancel", &policy.cancel)]
+    {
+        lines.push(format!("to {action}: {}", self::rule(rule, people)));
+    }
+    lines.push(format!("approve by: {}", header.approve_by));
+    lines.push(format!("not before: {}", header.not_before));
+    lines.push(format!("start by: {}", header.start_by));
+    lines.push(format!("expires: {}", header.expires));
+    lines.push(match header.execution.on_partition {
+        OnPartition::Keep => "without contact to the registry: goes on until it expires".to_owned(),
+        OnPartition::StopAfterS(seconds) => {
+            format!("without contact to the registry: stops after {seconds} s")
+        }
+    });
+    lines.push(format!("paid from pool: {}", header.pool));
+    for flist in &header.flists {
+        let size = show_bytes(flist.bytes);
+        lines.push(format!("may execute: {} = flist {} ({size})", flist.name, flist.digest));
+        lines.extend(flist.urls.iter().map(|url| format!("  fetched from {}", clean(url))));
+    }
+    if !header.extensions.is_empty() {
+        let text = serde_json::to_string(&header.extensions)
+            .expect("strings, numbers, lists and maps always serialise");
+        lines.push(format!("extensions, which change no meaning: {text}"));
+    }
+    for (workloads, nodes) in grouped(documents) {
+        lines.extend(nodes.iter().map(|node| format!("node {node}")));
+        lines.extend(workloads.iter().flat_map(workload));
+    }
+    lines
+}
+
+/// An order to end a contract.
+pub fn cancel(cancel: &Cancel) -> Vec<String> {
+    let data = match cancel.retention {
+        Retention::Wipe => "deleted as soon as everything has stopped".to_owned(),
+        Retention::KeepUntil(time) => format!("kept until {time}, then deleted"),
+    };
+    vec![
+        format!("ends version: {}", cancel.version),
+        format!("reason: {}", clean(&cancel.reason)),
+        format!("workloads stop at: {}", cancel.effective_at),
+        format!("all data of the contract: {data}"),
+    ]
+}
+
+/// What it takes to agree, in one line.
+pub fn rule(rule: &Rule, people: &People) -> String {
+    let mut parts = Vec::new();
+    if !rule.required.is_empty() {
+        let names: Vec<_> = rule.required.iter().map(|id| people.show_exactly(id)).collect();
+        parts.push(format!("approval of {}", names.join(" and ")));
+    }
+    parts.extend(rule.roles.iter().map(|quorum| format!("{} of role {}", quorum.min, quorum.role)));
+    parts.push(format!("weight {} together", rule.min_weight));
+    if !rule.veto_roles.is_empty() {
+        let roles: Vec<_> = rule.veto_roles.iter().map(ToString::to_string).collect();
+        parts.push(format!("no reject by role {}", roles.join(" or ")));
+    }
+    parts.join("; ")
+}
+
+/// Documents with the same workloads together, in the order of their first node.
+fn grouped(documents: &[Document]) -> Vec<(&[Workload], Vec<NodeId>)> {
+    let mut places: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
+    let mut groups: Vec<(&[Workload], Vec<NodeId>)> = Vec::new();
+    for document in documents {
+        let key = serde_json::to_vec(&document.workloads)
+            .expect("strings, numbers and lists always serialise");
+        let place = *places.entry(key).or_insert(groups.len());
+        match groups.get_mut(place) {
+            Some((_, nodes)) => nodes.push(document.node),
+            None => groups.push((&document.workloads, vec![document.node])),
+        }
+    }
+    groups
+}
+
+fn workload(workload: &Workload) -> Vec<String> {
+    let mut lines = match &workload.spec {
+        Spec::Volume(volume) => {
+            let medium = match volume.class {
+                Medium::Ssd => "flash",
+                Medium::Hdd => "rotating disk",
+            };
+            let size = show_bytes(volume.size_bytes);
+            vec![format!("  volume {}: {size} of {medium}", workload.name)]
+        }
+        Spec::Container(container) => self::container(&workload.name, container),
+    };
+    if !workload.needs.is_empty() {
+        lines.push(format!("    starts after {}", workload.needs.join(", ")));
+    }
+    lines
+}
+
+fn container(name: &str, container: &Container) -> Vec<String> {
+    let mut lines = vec![
+        format!("  container {name}: runs {}", container.flist),
+        format!(
+            "    at most {} cores, {} of memory, {} processes",
+            show_milli(u64::from(container.cpu_milli)),
+            show_bytes(container.memory_bytes),
+            container.pids_max
+        ),
+    ];
+    if !container.command.is_empty() {
+        let words: Vec<_> = container.command.iter().map(|word| format!("{word:?}")).collect();
+        lines.push(format!("    command {}", words.join(" ")));
+    }
+    lines.extend(container.env.iter().map(|pair| format!("    variable {}", clean(pair))));
+    lines.extend(container.cwd.iter().map(|path| format!("    works in {}", clean(path))));
+    lines.extend(container.user.iter().map(|user| format!("    runs as user {}", clean(user))));
+    for mount in &container.mounts {
+        let source = match &mount.source {
+            MountSource::Tmpfs(bytes) => format!("{} of memory", show_bytes(*bytes)),
+            MountSource::Volume(volume) => format!("volume {volume}"),
+        };
+        lines.push(format!("    may write to {}: {source}", clean(&mount.path)));
+    }
+    for port in &container.ports {
+        let protocol = match port.protocol {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        };
+        let (host, inner) = (port.host, port.container);
+        lines
+            .push(format!("    open to the network: {protocol} port {host} of the node → {inner}"));
+    }
+    let stop = container.stop;
+    lines.push(format!("    stopped by signal {}, killed after {} s", stop.signal, stop.grace_s));
+    lines
+}
+
+/// Text of others on one line of ours.
+pub fn clean(text: &str) -> String {
+    let hidden = |c: char| {
+        c.is_control()
+            // Marks that turn the direction of writing, or take no room.
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+    };
+    text.chars()
+        .flat_map(|c| {
+            let escaped: Box<dyn Iterator<Item = char>> =
+                if hidden(c) { Box::new(c.escape_unicode()) } else { Box::new(std::iter::once(c)) };
+            escaped
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::tests::Example;
+
+    #[test]
+    fn everything_that_is_signed_is_said() {
+        let plan = Example::full().plan();
+        let text = version(&plan.header, &plan.documents, &People::default()).join("\n");
+        let header = &plan.header;
+        let mut wanted = vec![
+            header.title.clone(),
+            header.owner.to_string(),
+            header.pool.to_string(),
+            header.flists[0].digest.to_string(),
+            header.flists[0].urls[0].clone(),
+            plan.documents[0].node.to_string(),
+            "volume data: 10 GiB of flash".to_owned(),
+            "container web: runs shop".to_owned(),
+            "0.5 cores, 256 MiB of memory, 99 processes".to_owned(),
+            "variable LANG=C".to_owned(),
+            "command \"/bin/server\" \"-v\"".to_owned(),
+            "may write to /data: volume data".to_owned(),
+            "may write to /tmp: 64 MiB of memory".to_owned(),
+            "tcp port 8080 of the node → 80".to_owned(),
+            "starts after data".to_owned(),
+            "works in /data".to_owned(),
+            "runs as user 1000:1000".to_owned(),
+            "signal 2, killed after 60 s".to_owned(),
+            "stops after 43200 s".to_owned(),
+            "1 of role legal; weight 2 together; no reject by role legal".to_owned(),
+        ];
+        wanted.extend(header.stakeholders.iter().map(|holder| holder.identity.to_string()));
+        for part in wanted {
+            assert!(text.contains(&part), "{part:?} is not in:\n{text}");
+        }
+    }
+
+    #[test]
+    fn nobody_can_paint_over_other_lines() {
+        assert_eq!(clean("a\u{1b}[2Kb\nc\u{202e}d"), "a\\u{1b}[2Kb\\u{a}c\\u{202e}d");
+        assert_eq!(clean("Käse → 10 €"), "Käse → 10 €");
+    }
+}
