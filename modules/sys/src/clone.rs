@@ -219,24 +219,45 @@ fn close_range(first: u32, last: u32) -> io::Result<()> {
     }
 }
 
+/// `struct kernel_sigaction` of asm/signal.h; a null handler is `SIG_DFL`.
+#[repr(C)]
+#[derive(Default)]
+struct KernelSigaction {
+    handler: u64,
+    flags: u64,
+    restorer: u64,
+    mask: u64,
+}
+
 /// Gives every signal its default action and unblocks all, as a new program expects.
 ///
-/// Rust's runtime ignores `SIGPIPE`, and an ignored signal stays ignored across `execve`.
+/// Rust's runtime ignores `SIGPIPE`, and an ignored signal stays ignored across `execve`. By system
+/// call, because the C library keeps two signals to itself.
 pub fn reset_signals() -> io::Result<()> {
+    let default = KernelSigaction::default();
+    let none: u64 = 0;
+    let set_size = size_of::<u64>();
     for signal in 1..=64 {
         if signal == libc::SIGKILL || signal == libc::SIGSTOP {
             continue;
         }
-        // glibc keeps 32 and 33 for itself and refuses them, which changes nothing for us.
-        // SAFETY: SIG_DFL runs no code of ours.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        let old = ptr::null_mut::<KernelSigaction>();
+        // SAFETY: reads one sigaction with a signal set of the given size, writes nothing, and
+        // makes no code of ours a handler.
+        let result = unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, signal, &raw const default, old, set_size)
+        };
+        if result == -1 {
+            return Err(io::Error::last_os_error());
+        }
     }
-    // SAFETY: an all-zero sigset_t is valid storage, which sigemptyset then fills.
-    let mut none: libc::sigset_t = unsafe { std::mem::zeroed() };
-    // SAFETY: `none` is ours and writable.
-    unsafe { libc::sigemptyset(&raw mut none) };
-    // SAFETY: reads `none`, stores nothing as the third argument is null.
-    match unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut()) } {
+    let old = ptr::null_mut::<u64>();
+    // SAFETY: reads one signal set of the given size and writes nothing.
+    let result = unsafe {
+        let how = libc::SIG_SETMASK;
+        libc::syscall(libc::SYS_rt_sigprocmask, how, &raw const none, old, set_size)
+    };
+    match result {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),
     }

@@ -118,7 +118,7 @@ fn identity(node: &mut Node) {
 }
 
 fn file_system(node: &mut Node) {
-    let script = "echo a > /new; echo a > /etc/passwd; echo a > /bin/x; busybox mkdir /sys/fs/cgroup/x; echo 1 > /proc/sys/kernel/panic; echo h > /proc/sysrq-trigger; echo 1 > /dev/new; busybox rm /dev/null; cat /proc/kcore | busybox wc -c; ls /sys/firmware | busybox wc -l; ls /proc/scsi /proc/acpi 2>/dev/null; echo end";
+    let script = "echo a > /new; echo a > /etc/passwd; echo a > /bin/x; busybox mkdir /sys/fs/cgroup/x; echo 1 > /proc/sys/kernel/panic; echo h > /proc/sysrq-trigger; echo 1 > /dev/new; busybox rm /dev/null; cat /proc/kcore | busybox wc -c; ls /sys/firmware | busybox wc -l; ls -A /proc/acpi | busybox wc -l; echo end";
     let start = node.request(&["sh", "-c", script]);
     let ended = node.run(&start);
     let output = ended.as_ref().map(|ended| ended.output.clone()).unwrap_or_default();
@@ -126,14 +126,14 @@ fn file_system(node: &mut Node) {
         + lines(&output, "mkdir: ").len()
         + lines(&output, "rm: ").len();
     node.check("nothing of the root can be written", read_only == 8, &output);
-    let end: Vec<&str> = output.lines().rev().take(3).collect();
-    node.check("masked files are empty", end == ["end", "0", "0"], &output);
+    let end: Vec<&str> = output.lines().rev().take(4).collect();
+    node.check("masked files are empty", end == ["end", "0", "0", "0"], &output);
 
     let start = node.request(&["sh", "-c", "cat /etc/resolv.conf /etc/hostname; ls -l /etc/hosts; busybox stat -c %F,%t,%T /dev/null /dev/tty /dev/urandom /dev/ptmx; echo > /dev/null; busybox head -c 8 /dev/urandom | busybox wc -c; ls /dev/shm /dev/pts /dev/mqueue; echo x > /dev/shm/x && echo shm"]);
     let output = node.run(&start).map(|ended| ended.output).unwrap_or_default();
     for (what, want) in [
         ("name servers are there", "nameserver 10.1.2.3\n"),
-        ("a linked file of the image is left alone", "/etc/hosts -> /proc/1/environ"),
+        ("a link of the image is covered and not followed", " 78 "),
         ("devices are devices", "character special file,1,3\n"),
         ("random bytes come", "\n8\n"),
         ("shared memory works", "shm\n"),
@@ -263,11 +263,7 @@ fn network(node: &mut Node) {
     );
     start.netns = Some("/run/zos/netns/x".to_owned());
     let output = node.run(&start).map(|ended| ended.output).unwrap_or_default();
-    node.check(
-        "a given network is joined",
-        output.contains("dummyx\n") && !output.contains("eth0"),
-        &output,
-    );
+    node.check("a given network is joined", output == "dummyx\nlo\nveth0\n", &output);
     start.netns = Some("/run/zos/netns/none".to_owned());
     let refused = node.refusal(&start);
     node.check("a network that is not there", refused == "network_missing", &refused);

@@ -93,7 +93,8 @@ pub(super) struct Filters([Program; 2]);
 impl Filters {
     pub(super) fn load() -> Result<Self, Failure> {
         match (Program::from_bytes(ALLOW), Program::from_bytes(ABSENT)) {
-            (Some(allow), Some(absent)) => Ok(Self([absent, allow])),
+            // The filter that is installed last wins when both refuse: its ENOSYS is the answer.
+            (Some(allow), Some(absent)) => Ok(Self([allow, absent])),
             _ => fail(Reason::IsolationFailed, "reading the built-in system call filter"),
         }
     }
@@ -154,7 +155,7 @@ trait At<T> {
 
 impl<T> At<T> for rustix::io::Result<T> {
     fn at(self, step: Step) -> Result<T, StepFailed> {
-        self.map_err(|errno| StepFailed { step, errno })
+        self.map_err(|errno| StepFailed { step, which: 0, errno })
     }
 }
 
@@ -162,6 +163,7 @@ impl<T> At<T> for std::io::Result<T> {
     fn at(self, step: Step) -> Result<T, StepFailed> {
         self.map_err(|error| StepFailed {
             step,
+            which: 0,
             errno: Errno::from_io_error(&error).unwrap_or(Errno::INVAL),
         })
     }
@@ -169,7 +171,7 @@ impl<T> At<T> for std::io::Result<T> {
 
 impl<T> At<T> for nix::Result<T> {
     fn at(self, step: Step) -> Result<T, StepFailed> {
-        self.map_err(|errno| StepFailed { step, errno: Errno::from_raw_os_error(errno as i32) })
+        self.map_err(|errno| Errno::from_raw_os_error(errno as i32)).at(step)
     }
 }
 
@@ -214,7 +216,7 @@ impl Child<'_> {
     /// The launcher writes one byte for each gate; the end of the pipe is its death.
     fn wait_at_gate(&self) -> Done {
         match rustix::io::retry_on_intr(|| rustix::io::read(self.gate, &mut [0])).at(Step::Gate)? {
-            0 => Err(StepFailed { step: Step::Gate, errno: Errno::PIPE }),
+            0 => Err(Errno::PIPE).at(Step::Gate),
             _ => Ok(()),
         }
     }
@@ -253,12 +255,13 @@ impl Child<'_> {
         Ok(())
     }
 
-    /// resolv.conf and the like, where the image has a regular file or nothing.
+    /// resolv.conf and the like. A symbolic link of the image under such a name is covered itself,
+    /// not followed.
     fn mount_own_files(&self) -> Done {
         for (file, target) in devices::FILES {
             match self.target(target, OFlags::NOFOLLOW) {
                 Ok(target) => self.cover(file, target.as_fd()).at(Step::Files)?,
-                // The image leads it elsewhere by a symbolic link, which is its own business.
+                // The image has something else where /etc should be.
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
                 Err(errno) => return Err(errno).at(Step::Files),
             }
@@ -290,9 +293,11 @@ impl Child<'_> {
     }
 
     fn mount_volumes(&self) -> Done {
-        for prepared in self.mounts {
-            let target = self.target(&prepared.target, OFlags::DIRECTORY).at(Step::Target)?;
-            attach_to(prepared.mount.as_fd(), target.as_fd()).at(Step::Mount)?;
+        for (which, prepared) in (0..).zip(self.mounts) {
+            let target = self.target(&prepared.target, OFlags::DIRECTORY).at(Step::Target);
+            let target = target.map_err(|failed| StepFailed { which, ..failed })?;
+            let attached = attach_to(prepared.mount.as_fd(), target.as_fd()).at(Step::Mount);
+            attached.map_err(|failed| StepFailed { which, ..failed })?;
         }
         Ok(())
     }
@@ -370,7 +375,7 @@ impl Child<'_> {
         if let Some(script) = &self.entry.script {
             let stat = rustix::fs::stat(script.path.as_c_str()).at(Step::Entry)?;
             if (stat.st_dev, stat.st_ino) != (script.device, script.inode) {
-                return Err(StepFailed { step: Step::Entry, errno: Errno::STALE });
+                return Err(Errno::STALE).at(Step::Entry);
             }
         }
         Ok(self.entry.file.as_fd())

@@ -57,13 +57,16 @@ pub(super) fn find(start: &Start, layers: &Layers) -> Result<Entry, Failure> {
     let program = start.command.first().map_or("", String::as_str);
     for path in candidates(program, &start.env, &start.cwd) {
         let file = match openat2(layers.overlay(), &path, READ, Mode::empty(), INSIDE) {
-            Err(Errno::NOENT | Errno::NOTDIR) => continue,
-            // The overlay answers EIO for content that is missing or has another digest.
-            Err(Errno::IO) => {
-                return fail(
-                    Reason::EntrypointDigestMismatch,
-                    format!("the content of {path} is missing or damaged"),
-                );
+            // The overlay answers EIO for content with another digest, ENOENT for none at all.
+            Err(Errno::IO | Errno::NOENT | Errno::NOTDIR) => {
+                let known = openat2(layers.metadata(), &path, READ, Mode::empty(), INSIDE).is_ok();
+                if known {
+                    return fail(
+                        Reason::EntrypointDigestMismatch,
+                        format!("the content of {path} is missing or damaged"),
+                    );
+                }
+                continue;
             }
             done => done.context(Reason::EntrypointMissing, format!("opening {path}"))?,
         };

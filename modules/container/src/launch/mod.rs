@@ -188,7 +188,7 @@ impl Process {
     ) -> Result<(), Failure> {
         namespace::map_ids(self.pid, self.pidfd.as_fd(), start.id_base)?;
         self.open_gate()?;
-        match status::read(self.status.as_fd(), self.deadline)? {
+        match status::read(self.status.as_fd(), self.deadline, &start.mounts)? {
             status::Status::Ready => {}
             status::Status::Closed => {
                 return fail(Reason::LimitsRefused, "the process was killed during its setup");
@@ -200,7 +200,7 @@ impl Process {
             fail(Reason::AdoptFailed, format!("handing the process to init: {why}"))
         })?;
         self.open_gate()?;
-        match status::read(self.status.as_fd(), self.deadline)? {
+        match status::read(self.status.as_fd(), self.deadline, &start.mounts)? {
             // execveat closed the pipe. It is also closed when the process was killed at this
             // instant, which is init's to see.
             status::Status::Closed => Ok(()),

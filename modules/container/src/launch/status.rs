@@ -1,7 +1,8 @@
-//! What the child says over its status pipe: one message of two bytes and an error number.
+//! What the child says over its status pipe: one message of six bytes.
 
 use super::failure::{Context as _, Failure, fail};
 use crate::reason::Reason;
+use node_api::launcher::Mount;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
@@ -13,7 +14,7 @@ use std::{
 };
 
 /// Length of a message.
-pub(super) const LENGTH: usize = 5;
+pub(super) const LENGTH: usize = 6;
 /// First byte of the message that says "ready"; a [`Step`] never has it.
 const READY: u8 = 0;
 /// A killed process is gone by then, or the kernel has a problem that we cannot solve.
@@ -63,7 +64,7 @@ impl Step {
         (
             Self::Target,
             Reason::MountTargetMissing,
-            "opening the place of a mount, which is a directory of the flist without symbolic links",
+            "opening the place of a mount, a directory of the flist that no symbolic link leads to",
         ),
         (Self::Mount, Reason::MountFailed, "attaching a mount"),
         (Self::Hostname, Reason::NamespaceFailed, "setting the host name"),
@@ -82,21 +83,22 @@ impl Step {
     }
 }
 
-/// A failed step, with a number that says which of several (mounts).
+/// A failed step, and which of several mounts it was about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct StepFailed {
     pub(super) step: Step,
+    pub(super) which: u8,
     pub(super) errno: Errno,
 }
 
 /// The bytes of a message. A message is shorter than `PIPE_BUF`, so it is never torn.
 pub(super) fn encode(outcome: Result<(), StepFailed>) -> [u8; LENGTH] {
-    let (kind, errno) = match outcome {
-        Ok(()) => (READY, 0),
-        Err(failed) => (failed.step as u8, failed.errno.raw_os_error()),
+    let (kind, which, errno) = match outcome {
+        Ok(()) => (READY, 0, 0),
+        Err(failed) => (failed.step as u8, failed.which, failed.errno.raw_os_error()),
     };
     let [a, b, c, d] = errno.to_le_bytes();
-    [kind, a, b, c, d]
+    [kind, which, a, b, c, d]
 }
 
 /// What the child said.
@@ -107,20 +109,28 @@ pub(super) enum Status {
     Closed,
 }
 
-pub(super) fn decode(message: [u8; LENGTH]) -> Result<Status, Failure> {
-    let [kind, errno @ ..] = message;
+fn decode(message: [u8; LENGTH], mounts: &[Mount]) -> Result<Status, Failure> {
+    let [kind, which, errno @ ..] = message;
     if kind == READY {
         return Ok(Status::Ready);
     }
-    let Some((_, reason, attempt)) = Step::from_byte(kind) else {
+    let Some((step, reason, attempt)) = Step::from_byte(kind) else {
         return fail(Reason::NamespaceFailed, format!("the process failed in unknown step {kind}"));
     };
+    let attempt = match (step, mounts.get(usize::from(which))) {
+        (Step::Target | Step::Mount, Some(mount)) => format!("{attempt}: {}", mount.path),
+        _ => attempt.to_owned(),
+    };
     let cause = io::Error::from_raw_os_error(i32::from_le_bytes(errno));
-    Ok(Status::Failed(Failure { reason, attempt: attempt.to_owned(), source: Some(cause.into()) }))
+    Ok(Status::Failed(Failure { reason, attempt, source: Some(cause.into()) }))
 }
 
 /// Waits for the next message until `deadline`.
-pub(super) fn read(pipe: BorrowedFd<'_>, deadline: Instant) -> Result<Status, Failure> {
+pub(super) fn read(
+    pipe: BorrowedFd<'_>,
+    deadline: Instant,
+    mounts: &[Mount],
+) -> Result<Status, Failure> {
     if !wait(pipe, deadline).context(Reason::NamespaceFailed, "waiting for the process")? {
         return fail(Reason::NamespaceFailed, "the process did not finish its setup in time");
     }
@@ -129,7 +139,7 @@ pub(super) fn read(pipe: BorrowedFd<'_>, deadline: Instant) -> Result<Status, Fa
         .context(Reason::NamespaceFailed, "reading what the process said")?;
     match n {
         0 => Ok(Status::Closed),
-        LENGTH => decode(message),
+        LENGTH => decode(message, mounts),
         _ => fail(Reason::NamespaceFailed, "the process sent half a message"),
     }
 }
@@ -161,12 +171,20 @@ mod tests {
     #[test]
     fn every_step_travels() {
         for (step, reason, _) in Step::ALL {
-            let bytes = encode(Err(StepFailed { step, errno: Errno::PERM }));
-            let Ok(Status::Failed(failure)) = decode(bytes) else { panic!("{step:?}") };
+            let bytes = encode(Err(StepFailed { step, which: 0, errno: Errno::PERM }));
+            let Ok(Status::Failed(failure)) = decode(bytes, &[]) else { panic!("{step:?}") };
             assert_eq!(failure.reason, reason);
         }
-        assert!(matches!(decode(encode(Ok(()))), Ok(Status::Ready)));
-        assert!(decode([200, 0, 0, 0, 0]).is_err());
+        assert!(matches!(decode(encode(Ok(())), &[]), Ok(Status::Ready)));
+        assert!(decode([200, 0, 0, 0, 0, 0], &[]).is_err());
+    }
+
+    #[test]
+    fn a_mount_that_failed_is_named() {
+        let mounts = crate::check::tests::good().mounts;
+        let failed = StepFailed { step: Step::Target, which: 0, errno: Errno::NOENT };
+        let Ok(Status::Failed(failure)) = decode(encode(Err(failed)), &mounts) else { panic!() };
+        assert!(failure.attempt.ends_with(": /tmp"), "{failure}");
     }
 
     #[test]
