@@ -426,12 +426,12 @@ fn bundle(url: &str, bytes: &[u8]) -> Result<Bundle, ClientError> {
 fn clean(base: &str) -> Result<String, ClientError> {
     let bad = || ClientError::BadBase(base.to_owned());
     let url = reqwest::Url::parse(base).map_err(|_| bad())?;
-    let scheme = match url.scheme() {
-        "http" => true,
-        "https" => cfg!(feature = "https"),
-        _ => false,
-    };
-    if !scheme || !url.has_host() || url.query().is_some() || url.fragment().is_some() {
+    let schemes: &[&str] = if cfg!(feature = "https") { &["http", "https"] } else { &["http"] };
+    if !schemes.contains(&url.scheme())
+        || !url.has_host()
+        || url.query().is_some()
+        || url.fragment().is_some()
+    {
         return Err(bad());
     }
     Ok(url.as_str().trim_end_matches('/').to_owned())

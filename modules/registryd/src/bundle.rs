@@ -1,0 +1,167 @@
+//! Bundles and inboxes: everything that a node or a reader needs to judge a contract by itself.
+
+use crate::{db::Fault, refusal, store};
+use contract::{
+    Bundle, ContractId, NodeId, StatementId,
+    bundle::{BUNDLE_BYTES_MAX, Deployment},
+    header::Header,
+    id::sha256,
+    merkle,
+};
+use registry_api::{
+    problem::codes,
+    view::{Inbox, InboxEntry, LIST_MAX},
+};
+use rusqlite::Connection;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A bundle carries documents of older versions only as far as they fit in here.
+const DOCUMENTS_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Something with its entity tag.
+#[derive(Debug, Clone)]
+pub struct Tagged {
+    /// Exact bytes of the answer.
+    pub body: Vec<u8>,
+    /// Hash of the bytes, in quotes.
+    pub etag: String,
+}
+
+impl Tagged {
+    /// Tags what serialises to JSON.
+    pub fn json<T: serde::Serialize>(value: &T) -> Result<Self, Fault> {
+        let body = serde_json::to_vec(value).map_err(anyhow::Error::new)?;
+        let etag = format!("\"{}\"", hex::encode(&sha256(&body)[..16]));
+        Ok(Self { body, etag })
+    }
+}
+
+/// The contract with its evidence. `None` when it is not known.
+pub fn bundle(
+    connection: &Connection,
+    contract: &ContractId,
+    node: Option<&NodeId>,
+) -> Result<Option<Bundle>, Fault> {
+    let sql = "SELECT statement FROM headers WHERE contract = ?1 ORDER BY version";
+    let header_ids = store::ids(connection, sql, &[&contract.0])?;
+    if header_ids.is_empty() {
+        return Ok(None);
+    }
+    let mut headers = Vec::with_capacity(header_ids.len());
+    let mut people = BTreeSet::new();
+    let mut pool_ids = BTreeSet::new();
+    for id in &header_ids {
+        let header = store::signed::<Header>(connection, &StatementId(*id))?.body;
+        people.insert(header.owner);
+        people.extend(header.stakeholders.iter().map(|holder| holder.identity));
+        pool_ids.insert(header.pool);
+        headers.push(store::envelope(connection, &StatementId(*id))?);
+    }
+    let mut pools = Vec::new();
+    for id in &pool_ids {
+        let Some(stored) = store::statement(connection, id)?.filter(|stored| stored.complete)
+        else {
+            continue;
+        };
+        if let Ok(pool) = contract::Signed::<contract::farm::Pool>::open(&stored.envelope) {
+            people.insert(pool.body.farm);
+            pools.push(stored.envelope);
+        }
+    }
+    let mut identities = Vec::new();
+    for id in &people {
+        let statement = store::statement(connection, &StatementId(id.0))?;
+        identities.extend(statement.filter(|stored| stored.complete).map(|stored| stored.envelope));
+    }
+    let cancels = "SELECT statement FROM cancels WHERE contract = ?1 ORDER BY statement";
+    Ok(Some(Bundle {
+        headers,
+        approvals: approvals(connection, contract)?,
+        cancels: store::envelopes(connection, cancels, &[&contract.0])?,
+        identities,
+        pools,
+        documents: match node {
+            Some(node) => documents(connection, &header_ids, node)?,
+            None => Vec::new(),
+        },
+    }))
+}
+
+/// The same as bytes. Refused when it would be larger than a reader takes.
+pub fn bundle_bytes(
+    connection: &Connection,
+    contract: &ContractId,
+    node: Option<&NodeId>,
+) -> Result<Option<Tagged>, Fault> {
+    let Some(bundle) = bundle(connection, contract, node)? else { return Ok(None) };
+    let tagged = Tagged::json(&bundle)?;
+    if tagged.body.len() > BUNDLE_BYTES_MAX {
+        let text = format!("the bundle has {} bytes", tagged.body.len());
+        return Err(refusal(500, codes::TOO_LARGE, text, ""));
+    }
+    Ok(Some(tagged))
+}
+
+/// Of each signer and subject, the decision that stands: the latest, of one second the stronger.
+/// Those before it change no count.
+fn approvals(
+    connection: &Connection,
+    contract: &ContractId,
+) -> Result<Vec<contract::Envelope>, Fault> {
+    let mut query = connection.prepare_cached(
+        "SELECT statement, subject, signer FROM approvals WHERE contract = ?1
+         ORDER BY issued, strength, statement",
+    )?;
+    let rows = query.query_map([&contract.0], |row| {
+        Ok(((store::hash(row, 1)?, store::hash(row, 2)?), store::hash(row, 0)?))
+    })?;
+    let standing: BTreeMap<_, _> = rows.collect::<rusqlite::Result<_>>()?;
+    standing.into_values().map(|id| store::envelope(connection, &StatementId(id))).collect()
+}
+
+/// The documents of a node, of the newest version first.
+fn documents(
+    connection: &Connection,
+    headers: &[[u8; 32]],
+    node: &NodeId,
+) -> Result<Vec<Deployment>, Fault> {
+    let mut query = connection.prepare_cached(
+        "SELECT bytes, path FROM deployments JOIN documents ON documents.id = document
+         WHERE header = ?1 AND node = ?2",
+    )?;
+    let (mut found, mut size) = (Vec::new(), 0);
+    for header in headers.iter().rev() {
+        let rows: Vec<(Vec<u8>, String)> = query
+            .query_map([header, &node.0], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect::<rusqlite::Result<_>>()?;
+        for (bytes, path) in rows {
+            size += bytes.len();
+            if size > DOCUMENTS_BYTES_MAX && !found.is_empty() {
+                return Ok(found);
+            }
+            let path: merkle::Path = serde_json::from_str(&path).map_err(anyhow::Error::new)?;
+            found.push(Deployment::new(&bytes, path));
+        }
+    }
+    Ok(found)
+}
+
+/// What concerns a node. `None` when the node is not known.
+pub fn inbox(connection: &Connection, node: &NodeId) -> Result<Option<Tagged>, Fault> {
+    let Some(statement) = store::node(connection, node)? else { return Ok(None) };
+    let adopted = store::adopted(connection, node, &statement.body.farm)?;
+    let mut contracts = Vec::new();
+    if adopted {
+        let sql = "SELECT DISTINCT contract FROM deployments WHERE node = ?1
+                   ORDER BY contract LIMIT ?2";
+        let most = i64::try_from(LIST_MAX).unwrap_or(i64::MAX);
+        for id in store::ids(connection, sql, &[&node.0, &most])? {
+            let contract = ContractId(id);
+            if let Some(bundle) = bundle_bytes(connection, &contract, Some(node))? {
+                let version = store::versions(connection, &contract)?;
+                contracts.push(InboxEntry { contract, version, etag: bundle.etag });
+            }
+        }
+    }
+    Tagged::json(&Inbox { adopted, contracts }).map(Some)
+}

@@ -1,0 +1,191 @@
+//! The content store: published flists and packs as static files, named by their hashes.
+//!
+//! Bodies are streamed to the disk and hashed on the way; a file appears under its name when it is
+//! whole, right and on the disk. Names are written once and never change.
+
+use crate::{db::Fault, refusal};
+use anyhow::Context as _;
+use axum::body::Body;
+use contract::FlistId;
+use registry_api::{paths::CONTENT_BYTES_MAX, problem::codes};
+use sha2::{Digest as _, Sha256};
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+use tokio::{io::AsyncWriteExt as _, sync::Semaphore, time::timeout};
+
+/// A sender that is silent for so long has gone.
+const TIMEOUT_CHUNK: Duration = Duration::from_secs(30);
+/// Uploads at a time.
+const UPLOADS_MAX: usize = 16;
+
+/// Whether the store takes files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Serves, and takes what hashes to its name.
+    Writable,
+    /// Serves only.
+    ReadOnly,
+}
+
+/// What a file is; it decides on the hash that names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// Bodies of flists, by SHA-256.
+    Flists,
+    /// Packs of chunks, by BLAKE3.
+    Packs,
+}
+
+impl Family {
+    /// The folder's name.
+    pub fn folder(self) -> &'static str {
+        match self {
+            Self::Flists => "flists",
+            Self::Packs => "packs",
+        }
+    }
+
+    /// The family of this folder.
+    pub fn from_folder(text: &str) -> Option<Self> {
+        [Self::Flists, Self::Packs].into_iter().find(|family| family.folder() == text)
+    }
+}
+
+/// The store.
+#[derive(Debug)]
+pub struct Content {
+    root: PathBuf,
+    access: Access,
+    uploads: Semaphore,
+    /// Distinguishes files that are being written.
+    counter: AtomicU64,
+}
+
+/// One of the two hashes, while it is made.
+enum Hasher {
+    Sha256(Sha256),
+    Blake3(Box<blake3::Hasher>),
+}
+
+impl Content {
+    /// Opens the store below the data directory, and drops what was being written at the last stop.
+    pub fn open(data: &Path, access: Access) -> anyhow::Result<Self> {
+        let root = data.join("content");
+        let staging = root.join("staging");
+        if staging.exists() {
+            std::fs::remove_dir_all(&staging)
+                .with_context(|| format!("emptying {}", staging.display()))?;
+        }
+        for folder in ["staging", Family::Flists.folder(), Family::Packs.folder()] {
+            let path = root.join(folder);
+            std::fs::create_dir_all(&path).with_context(|| format!("making {}", path.display()))?;
+        }
+        Ok(Self { root, access, uploads: Semaphore::new(UPLOADS_MAX), counter: AtomicU64::new(0) })
+    }
+
+    /// Where a file is, or would be.
+    pub fn path(&self, family: Family, id: &FlistId) -> PathBuf {
+        self.root.join(family.folder()).join(id.to_string())
+    }
+
+    /// Takes a file. `true` when it was not there before.
+    pub async fn put(&self, family: Family, id: &FlistId, body: Body) -> Result<bool, Fault> {
+        if self.access == Access::ReadOnly {
+            let text = "this registry takes no content";
+            return Err(refusal(403, codes::READ_ONLY, text, "Publish on a server of your own."));
+        }
+        let path = self.path(family, id);
+        if tokio::fs::try_exists(&path).await.context("looking for content")? {
+            return Ok(false);
+        }
+        let _permit = self.uploads.try_acquire().map_err(|_| {
+            refusal(503, codes::UNAVAILABLE, "too many uploads at a time", "Try again.")
+        })?;
+        let number = self.counter.fetch_add(1, Ordering::Relaxed);
+        let staged = self.root.join("staging").join(number.to_string());
+        let outcome = self.receive(&staged, family, id, body).await;
+        let outcome = match outcome {
+            Ok(()) => publish(&staged, &path).await.map_err(Fault::from),
+            Err(fault) => Err(fault),
+        };
+        if outcome.is_err()
+            && let Err(error) = tokio::fs::remove_file(&staged).await
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            crate::log(&format!("removing {}: {error}", staged.display()));
+        }
+        outcome.map(|()| true)
+    }
+
+    async fn receive(
+        &self,
+        staged: &Path,
+        family: Family,
+        id: &FlistId,
+        body: Body,
+    ) -> Result<(), Fault> {
+        let mut file = tokio::fs::File::create(staged)
+            .await
+            .with_context(|| format!("making {}", staged.display()))?;
+        let mut hasher = match family {
+            Family::Flists => Hasher::Sha256(Sha256::new()),
+            Family::Packs => Hasher::Blake3(Box::default()),
+        };
+        let mut size = 0_u64;
+        let mut stream = body.into_data_stream();
+        while let Some(chunk) = next(&mut stream).await? {
+            size += chunk.len() as u64;
+            if size > CONTENT_BYTES_MAX {
+                let text = format!("more than {CONTENT_BYTES_MAX} bytes");
+                return Err(refusal(413, codes::TOO_LARGE, text, ""));
+            }
+            match &mut hasher {
+                Hasher::Sha256(hasher) => hasher.update(&chunk),
+                Hasher::Blake3(hasher) => drop(hasher.update(&chunk)),
+            }
+            file.write_all(&chunk).await.with_context(|| writing(staged))?;
+        }
+        let found: [u8; 32] = match hasher {
+            Hasher::Sha256(hasher) => hasher.finalize().into(),
+            Hasher::Blake3(hasher) => hasher.finalize().into(),
+        };
+        if found != id.0 {
+            let text = format!("the {size} bytes hash to {}", hex::encode(found));
+            let hint = "Flists are named by SHA-256, packs by BLAKE3.";
+            return Err(refusal(422, codes::WRONG_HASH, text, hint));
+        }
+        file.sync_all().await.with_context(|| writing(staged))?;
+        Ok(())
+    }
+}
+
+fn writing(path: &Path) -> String {
+    format!("writing {}", path.display())
+}
+
+async fn next(stream: &mut axum::body::BodyDataStream) -> Result<Option<axum::body::Bytes>, Fault> {
+    let mut stream = std::pin::Pin::new(stream);
+    let frame = std::future::poll_fn(|context| {
+        use hyper::body::Body as _;
+        stream.as_mut().poll_frame(context)
+    });
+    match timeout(TIMEOUT_CHUNK, frame).await {
+        Err(_) => Err(refusal(408, codes::TIMEOUT, "the body stopped coming", "Try again.")),
+        Ok(None) => Ok(None),
+        Ok(Some(Ok(frame))) => Ok(Some(frame.into_data().unwrap_or_default())),
+        Ok(Some(Err(error))) => {
+            Err(refusal(400, codes::BAD_REQUEST, format!("the body broke off: {error}"), ""))
+        }
+    }
+}
+
+/// Puts a whole file under its name, and the name on the disk.
+async fn publish(staged: &Path, path: &Path) -> anyhow::Result<()> {
+    tokio::fs::rename(staged, path).await.with_context(|| writing(path))?;
+    let folder = path.parent().context("content lies in a folder")?;
+    let folder = tokio::fs::File::open(folder).await.with_context(|| writing(path))?;
+    folder.sync_all().await.with_context(|| writing(path))
+}

@@ -1,0 +1,259 @@
+//! The SQLite database: one thread writes, a few connections read.
+//!
+//! A write is answered after its transaction is on the disk (WAL, synchronous=FULL), so what was
+//! acknowledged survives a power cut. Writes that wait together are committed together.
+
+use anyhow::Context as _;
+use registry_api::Problem;
+use rusqlite::{Connection, OpenFlags};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+/// Each entry is one step, in order; a database counts how many it has taken. Only ever append.
+const MIGRATIONS: [&str; 1] = [include_str!("schema.sql")];
+/// Writes that may wait.
+const QUEUE_MAX: usize = 1024;
+/// Writes of one commit.
+const BATCH_MAX: usize = 256;
+/// Connections that read.
+const READERS: usize = 4;
+/// A reader waits this long for a checkpoint that blocks it.
+const TIMEOUT_BUSY: Duration = Duration::from_secs(10);
+
+/// Why something could not be done.
+#[derive(Debug)]
+pub enum Fault {
+    /// The caller's doing.
+    Refused(Box<Problem>),
+    /// Ours.
+    Broken(anyhow::Error),
+}
+
+impl From<Problem> for Fault {
+    fn from(problem: Problem) -> Self {
+        Self::Refused(Box::new(problem))
+    }
+}
+
+impl From<anyhow::Error> for Fault {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Broken(error)
+    }
+}
+
+impl From<rusqlite::Error> for Fault {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Broken(anyhow::Error::new(error).context("asking the database"))
+    }
+}
+
+/// The database of one registry. Clones share it.
+#[derive(Clone)]
+pub struct Db {
+    writer: mpsc::Sender<Box<dyn Work>>,
+    readers: Arc<Readers>,
+}
+
+struct Readers {
+    free: Semaphore,
+    connections: Mutex<Vec<Connection>>,
+}
+
+impl std::fmt::Debug for Db {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Db")
+    }
+}
+
+/// Where the database is, below the data directory.
+pub fn path(data: &Path) -> PathBuf {
+    data.join("registry.sqlite3")
+}
+
+/// Opens the database for writing, making or upgrading it first.
+pub fn open(data: &Path) -> anyhow::Result<Connection> {
+    let path = path(data);
+    let mut connection =
+        Connection::open(&path).with_context(|| format!("opening {}", path.display()))?;
+    configure(&connection).with_context(|| format!("configuring {}", path.display()))?;
+    migrate(&mut connection).with_context(|| format!("upgrading {}", path.display()))?;
+    Ok(connection)
+}
+
+fn configure(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(TIMEOUT_BUSY)?;
+    connection.execute_batch(
+        "PRAGMA journal_mode = WAL;
+         PRAGMA synchronous = FULL;
+         PRAGMA foreign_keys = ON;
+         PRAGMA trusted_schema = OFF;",
+    )
+}
+
+fn migrate(connection: &mut Connection) -> anyhow::Result<()> {
+    connection.execute_batch(
+        "CREATE TABLE IF NOT EXISTS migrations (
+            step INTEGER PRIMARY KEY
+        ) STRICT;",
+    )?;
+    let taken: i64 =
+        connection.query_row("SELECT COUNT(*) FROM migrations", [], |row| row.get(0))?;
+    let taken = usize::try_from(taken).unwrap_or(usize::MAX);
+    anyhow::ensure!(taken <= MIGRATIONS.len(), "it was written by a newer registryd");
+    for (step, sql) in MIGRATIONS.iter().enumerate().skip(taken) {
+        let transaction = connection.transaction()?;
+        transaction.execute_batch(sql)?;
+        transaction.execute("INSERT INTO migrations (step) VALUES (?1)", [i64::try_from(step)?])?;
+        transaction.commit()?;
+    }
+    Ok(())
+}
+
+impl Db {
+    /// Opens the database and starts the thread that writes.
+    pub fn start(data: &Path) -> anyhow::Result<Self> {
+        let connection = open(data)?;
+        let (writer, queue) = mpsc::channel(QUEUE_MAX);
+        std::thread::Builder::new()
+            .name("writer".into())
+            .spawn(move || write_all(&connection, queue))
+            .context("starting the thread that writes")?;
+        let reader = || {
+            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+            let connection = Connection::open_with_flags(path(data), flags)?;
+            connection.busy_timeout(TIMEOUT_BUSY)?;
+            Ok(connection)
+        };
+        let connections =
+            (0..READERS).map(|_| reader()).collect::<rusqlite::Result<_>>().context("opening")?;
+        let readers =
+            Readers { free: Semaphore::new(READERS), connections: Mutex::new(connections) };
+        Ok(Self { writer, readers: Arc::new(readers) })
+    }
+
+    /// Runs `work` alone, and returns when its effects are on the disk. An error undoes them.
+    pub async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, Fault> {
+        let (reply, answer) = oneshot::channel();
+        let task = Task { work: Some(work), outcome: None, reply };
+        let gone = || Fault::Broken(anyhow::anyhow!("the thread that writes has ended"));
+        self.writer.send(Box::new(task)).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+
+    /// Runs `work` over one unchanging state of the database.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, Fault> {
+        let readers = Arc::clone(&self.readers);
+        let task = async move {
+            let _permit = readers.free.acquire().await.map_err(|error| anyhow::anyhow!(error))?;
+            let shared = Arc::clone(&readers);
+            tokio::task::spawn_blocking(move || {
+                let taken = lock(&shared.connections).pop();
+                let Some(connection) = taken else {
+                    return Err(Fault::Broken(anyhow::anyhow!("no connection is free")));
+                };
+                let outcome = snapshot(&connection, work);
+                lock(&shared.connections).push(connection);
+                outcome
+            })
+            .await
+            .map_err(|error| anyhow::Error::new(error).context("reading"))?
+        };
+        // A caller that goes away must not take the permit back before the connection is back.
+        tokio::spawn(task).await.map_err(|error| anyhow::Error::new(error).context("reading"))?
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn snapshot<T>(
+    connection: &Connection,
+    work: impl FnOnce(&Connection) -> Result<T, Fault>,
+) -> Result<T, Fault> {
+    let transaction = connection.unchecked_transaction()?;
+    let outcome = work(&transaction);
+    transaction.finish()?;
+    outcome
+}
+
+trait Work: Send {
+    /// Whether the effects are to be kept.
+    fn run(&mut self, connection: &Connection) -> bool;
+    fn answer(self: Box<Self>, committed: bool);
+}
+
+struct Task<F, T> {
+    work: Option<F>,
+    outcome: Option<Result<T, Fault>>,
+    reply: oneshot::Sender<Result<T, Fault>>,
+}
+
+impl<T: Send, F: FnOnce(&Connection) -> Result<T, Fault> + Send> Work for Task<F, T> {
+    fn run(&mut self, connection: &Connection) -> bool {
+        self.outcome = self.work.take().map(|work| work(connection));
+        matches!(self.outcome, Some(Ok(_)))
+    }
+
+    fn answer(self: Box<Self>, committed: bool) {
+        let outcome = match self.outcome {
+            // A refusal stands whatever becomes of the others.
+            Some(Err(fault)) => Err(fault),
+            Some(Ok(value)) if committed => Ok(value),
+            Some(Ok(_)) | None => Err(Fault::Broken(anyhow::anyhow!("the commit failed"))),
+        };
+        // Nobody listens any more when the caller has gone away.
+        drop(self.reply.send(outcome));
+    }
+}
+
+fn write_all(connection: &Connection, mut queue: mpsc::Receiver<Box<dyn Work>>) {
+    while let Some(first) = queue.blocking_recv() {
+        let mut batch = vec![first];
+        while batch.len() < BATCH_MAX
+            && let Ok(next) = queue.try_recv()
+        {
+            batch.push(next);
+        }
+        let committed = commit(connection, &mut batch);
+        if let Err(error) = &committed {
+            crate::log(&format!("committing {} writes: {error}", batch.len()));
+        }
+        for work in batch {
+            work.answer(committed.is_ok());
+        }
+    }
+    // Leaves one file behind instead of three; what is in the WAL is safe in any case.
+    if let Err(error) = connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)") {
+        crate::log(&format!("writing the last checkpoint: {error}"));
+    }
+}
+
+fn commit(connection: &Connection, batch: &mut [Box<dyn Work>]) -> rusqlite::Result<()> {
+    connection.execute_batch("BEGIN IMMEDIATE")?;
+    let mut all = || {
+        for work in batch.iter_mut() {
+            connection.execute_batch("SAVEPOINT one")?;
+            if !work.run(connection) {
+                connection.execute_batch("ROLLBACK TO one")?;
+            }
+            connection.execute_batch("RELEASE one")?;
+        }
+        connection.execute_batch("COMMIT")
+    };
+    let outcome = all();
+    if outcome.is_err() && !connection.is_autocommit() {
+        connection.execute_batch("ROLLBACK")?;
+    }
+    outcome
+}

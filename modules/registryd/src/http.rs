@@ -1,0 +1,101 @@
+//! The paths of the registry. Handlers read, ask the database, and answer; rules are elsewhere.
+
+mod extract;
+mod files;
+mod query;
+mod read;
+mod write;
+
+use crate::{content::Content, db::Db, db::Fault, refusal};
+use axum::{
+    Router,
+    extract::Request,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::{get, post, put},
+};
+use contract::Timestamp;
+use registry_api::{paths, problem::codes};
+use std::sync::Arc;
+
+/// What every handler can reach.
+#[derive(Debug, Clone)]
+pub struct App {
+    /// The database.
+    pub db: Db,
+    /// The content store.
+    pub content: Arc<Content>,
+    /// The grid that this registry belongs to.
+    pub network: Arc<str>,
+    /// The clock.
+    pub now: fn() -> Timestamp,
+}
+
+/// Every path.
+pub fn router(app: App) -> Router {
+    Router::new()
+        .route(paths::STATEMENTS, post(write::statement))
+        .route("/v1/statements/{id}", get(read::statement))
+        .route("/v1/documents/{id}", get(read::document).put(write::document))
+        .route("/v1/contracts/{id}/versions/{version}/documents", put(write::documents))
+        .route("/v1/contracts/{id}/bundle", get(read::bundle))
+        .route("/v1/nodes/{id}/inbox", get(read::inbox))
+        .route(paths::RESULTS, post(write::results))
+        .route(paths::HEARTBEATS, post(write::heartbeat))
+        .route("/content/{family}/{id}", get(files::get).put(files::put))
+        .route(paths::HEALTHZ, get(read::healthz))
+        .fallback(nothing_here)
+        .method_not_allowed_fallback(other_method)
+        .with_state(app)
+}
+
+async fn nothing_here(request: Request) -> Fault {
+    let text = format!("there is nothing at {}", request.uri().path());
+    refusal(404, codes::NOT_FOUND, text, "See /openapi.json.")
+}
+
+async fn other_method(request: Request) -> Fault {
+    let text = format!("{} does not take {}", request.uri().path(), request.method());
+    refusal(405, codes::METHOD, text, "See /openapi.json.")
+}
+
+impl IntoResponse for Fault {
+    fn into_response(self) -> Response {
+        let problem = match self {
+            Self::Refused(problem) => problem,
+            Self::Broken(error) => {
+                crate::log(&format!("{error:#}"));
+                match refusal(500, codes::INTERNAL, "the registry has a fault of its own", "") {
+                    Self::Refused(problem) => problem,
+                    Self::Broken(_) => return StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+                }
+            }
+        };
+        let status =
+            StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = json(&problem);
+        *response.status_mut() = status;
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, HeaderValue::from_static(paths::PROBLEM_JSON));
+        response
+    }
+}
+
+/// An answer in JSON that nobody keeps.
+fn json<T: serde::Serialize>(value: &T) -> Response {
+    let Ok(body) = serde_json::to_vec(value) else {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    };
+    let headers = [
+        (header::CONTENT_TYPE, "application/json"),
+        (header::CACHE_CONTROL, "no-cache"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    (headers, body).into_response()
+}
+
+/// Something that is not known here.
+fn unknown(what: &str, id: &dyn std::fmt::Display) -> Fault {
+    refusal(404, codes::NOT_FOUND, format!("the {what} {id} is not known here"), "")
+}

@@ -1,0 +1,49 @@
+//! Flists and packs, as any static web server would serve them: whole, by `HEAD`, or in ranges.
+
+use super::{App, extract::Segments, unknown};
+use crate::{content::Family, db::Fault};
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
+use contract::FlistId;
+use tower::ServiceExt as _;
+use tower_http::services::ServeFile;
+
+/// What is named by its hash never changes.
+const FOREVER: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
+
+pub(super) async fn get(
+    State(app): State<App>,
+    Segments((folder, id)): Segments<(String, FlistId)>,
+    request: Request,
+) -> Result<Response, Fault> {
+    let family = Family::from_folder(&folder).ok_or_else(|| unknown("folder", &folder))?;
+    let path = app.content.path(family, &id);
+    let served = ServeFile::new(path).oneshot(request).await;
+    let mut response = match served {
+        Ok(response) => response.map(Body::new).into_response(),
+        Err(impossible) => match impossible {},
+    };
+    match response.status() {
+        StatusCode::NOT_FOUND => return Err(unknown("file", &format!("{folder}/{id}"))),
+        StatusCode::INTERNAL_SERVER_ERROR => {
+            return Err(anyhow::anyhow!("reading content/{folder}/{id}").into());
+        }
+        _ => {}
+    }
+    response.headers_mut().insert(header::CACHE_CONTROL, FOREVER);
+    Ok(response)
+}
+
+pub(super) async fn put(
+    State(app): State<App>,
+    Segments((folder, id)): Segments<(String, FlistId)>,
+    body: Body,
+) -> Result<StatusCode, Fault> {
+    let family = Family::from_folder(&folder).ok_or_else(|| unknown("folder", &folder))?;
+    let new = app.content.put(family, &id, body).await?;
+    Ok(if new { StatusCode::CREATED } else { StatusCode::OK })
+}

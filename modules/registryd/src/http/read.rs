@@ -1,0 +1,100 @@
+//! What counts: statements, documents, bundles and inboxes, as they were signed.
+
+use super::{
+    App,
+    extract::{Fields, Segments},
+    unknown,
+};
+use crate::{
+    bundle::{self, Tagged},
+    db::Fault,
+    documents, store,
+};
+use axum::{
+    extract::State,
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
+use contract::{ContractId, DocumentId, NodeId, StatementId};
+use serde::Deserialize;
+
+/// What is named by its hash never changes.
+const FOREVER: &str = "public, max-age=31536000, immutable";
+
+/// The envelope of a statement. Signatures may still be added, so only the payload is for ever.
+pub(super) async fn statement(
+    State(app): State<App>,
+    headers: HeaderMap,
+    Segments(id): Segments<StatementId>,
+) -> Result<Response, Fault> {
+    let stored = app.db.read(move |db| store::statement(db, &id)).await?;
+    let stored = stored.ok_or_else(|| unknown("statement", &id))?;
+    let tagged = Tagged::json(&stored.envelope)?;
+    let cache = if stored.complete { FOREVER } else { "no-cache" };
+    Ok(answer(tagged, &headers, cache))
+}
+
+/// The exact bytes of a document.
+pub(super) async fn document(
+    State(app): State<App>,
+    Segments(id): Segments<DocumentId>,
+) -> Result<Response, Fault> {
+    let bytes = app.db.read(move |db| documents::get(db, &id)).await?;
+    let bytes = bytes.ok_or_else(|| unknown("document", &id))?;
+    let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, FOREVER)];
+    Ok((headers, bytes).into_response())
+}
+
+/// For whom a bundle is.
+#[derive(Debug, Deserialize)]
+pub(super) struct ForWhom {
+    node: Option<NodeId>,
+}
+
+/// A contract with its evidence, and the documents of one node.
+pub(super) async fn bundle(
+    State(app): State<App>,
+    headers: HeaderMap,
+    Segments(id): Segments<ContractId>,
+    Fields(whom): Fields<ForWhom>,
+) -> Result<Response, Fault> {
+    let work = move |db: &_| bundle::bundle_bytes(db, &id, whom.node.as_ref());
+    let tagged = app.db.read(work).await?.ok_or_else(|| unknown("contract", &id))?;
+    Ok(answer(tagged, &headers, "no-cache"))
+}
+
+/// What concerns a node.
+pub(super) async fn inbox(
+    State(app): State<App>,
+    headers: HeaderMap,
+    Segments(id): Segments<NodeId>,
+) -> Result<Response, Fault> {
+    let tagged = app.db.read(move |db| bundle::inbox(db, &id)).await?;
+    let tagged = tagged.ok_or_else(|| unknown("node", &id))?;
+    Ok(answer(tagged, &headers, "no-cache"))
+}
+
+/// `ok` when the database answers.
+pub(super) async fn healthz(State(app): State<App>) -> Result<&'static str, Fault> {
+    app.db.read(|db| store::count(db, "SELECT COUNT(*) FROM migrations", &[])).await?;
+    Ok("ok\n")
+}
+
+/// The body, or 304 when the caller has it already.
+fn answer(tagged: Tagged, asked: &HeaderMap, cache: &'static str) -> Response {
+    let same = asked.get_all(header::IF_NONE_MATCH).iter().any(|value| {
+        let listed = value.to_str().unwrap_or_default().split(',').map(str::trim);
+        listed.map(|tag| tag.trim_start_matches("W/")).any(|tag| tag == "*" || tag == tagged.etag)
+    });
+    let headers = [
+        (header::ETAG, tagged.etag),
+        (header::CACHE_CONTROL, cache.into()),
+        (header::CONTENT_TYPE, "application/json".into()),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff".into()),
+    ];
+    if same {
+        (StatusCode::NOT_MODIFIED, headers).into_response()
+    } else {
+        (headers, tagged.body).into_response()
+    }
+}

@@ -1,0 +1,95 @@
+//! What the registry takes.
+
+use super::{
+    App,
+    extract::{Segments, bytes},
+    json,
+};
+use crate::{admit, db::Fault, documents, refusal, results};
+use axum::{
+    body::Body,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse as _, Response},
+};
+use contract::{ContractId, DocumentId, Envelope, Kind, strict, workload::DOCUMENT_BYTES_MAX};
+use registry_api::{
+    paths::{DOCUMENTS_BYTES_MAX, STATEMENT_BYTES_MAX},
+    problem::codes,
+    write::Accepted,
+};
+
+fn envelope(bytes: &[u8]) -> Result<Envelope, Fault> {
+    strict::read(bytes, STATEMENT_BYTES_MAX).map_err(|error| {
+        let hint = "Send a DSSE envelope: payloadType, payload, signatures.";
+        refusal(400, codes::MALFORMED, crate::chain(&error), hint)
+    })
+}
+
+fn created(new: bool) -> StatusCode {
+    if new { StatusCode::CREATED } else { StatusCode::OK }
+}
+
+/// Any statement.
+pub(super) async fn statement(State(app): State<App>, body: Body) -> Result<Response, Fault> {
+    let envelope = envelope(&bytes(body, STATEMENT_BYTES_MAX).await?)?;
+    let now = (app.now)();
+    let accepted = match envelope.kind() {
+        Some(kind @ Kind::Result) => {
+            let work = move |db: &_| results::accept(db, &envelope, &app.network, now);
+            match app.db.write(work).await? {
+                (id, results::Taken::Stored(_), new) => Accepted { id, kind, new, complete: true },
+                (_, results::Taken::Conflict(seq), _) => return Err(results::conflict(seq)),
+            }
+        }
+        Some(_) | None => {
+            app.db.write(move |db| admit::accept(db, &envelope, &app.network, now)).await?
+        }
+    };
+    Ok((created(accepted.new), json(&accepted)).into_response())
+}
+
+/// All documents of a version.
+pub(super) async fn documents(
+    State(app): State<App>,
+    Segments((contract, version)): Segments<(ContractId, u64)>,
+    body: Body,
+) -> Result<Response, Fault> {
+    let body = bytes(body, DOCUMENTS_BYTES_MAX).await?;
+    let list: Vec<String> = strict::read(&body, DOCUMENTS_BYTES_MAX).map_err(|error| {
+        let hint = "Send a JSON list of documents in base64, sorted by node id.";
+        refusal(400, codes::MALFORMED, crate::chain(&error), hint)
+    })?;
+    drop(body);
+    // Hashing is not for the thread that writes.
+    let checked = app.db.read(move |db| documents::check(db, &contract, version, &list)).await?;
+    let answer = app.db.write(move |db| documents::insert(db, &checked)).await?;
+    Ok((created(answer.new), json(&answer)).into_response())
+}
+
+/// One document.
+pub(super) async fn document(
+    State(app): State<App>,
+    Segments(id): Segments<DocumentId>,
+    body: Body,
+) -> Result<StatusCode, Fault> {
+    let bytes = bytes(body, DOCUMENT_BYTES_MAX).await?;
+    app.db.write(move |db| documents::insert_one(db, &id, &bytes)).await.map(created)
+}
+
+/// A batch of results.
+pub(super) async fn results(State(app): State<App>, body: Body) -> Result<Response, Fault> {
+    let body = bytes(body, registry_api::paths::RESULTS_BYTES_MAX).await?;
+    let batch = results::read_batch(&body)?;
+    let now = (app.now)();
+    let work = move |db: &_| results::accept_all(db, &batch, &app.network, now);
+    Ok(json(&app.db.write(work).await?))
+}
+
+/// A sign of life.
+pub(super) async fn heartbeat(State(app): State<App>, body: Body) -> Result<Response, Fault> {
+    let envelope = envelope(&bytes(body, STATEMENT_BYTES_MAX).await?)?;
+    let now = (app.now)();
+    let work = move |db: &_| results::heartbeat(db, &envelope, &app.network, now);
+    Ok(json(&app.db.write(work).await?))
+}

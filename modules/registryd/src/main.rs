@@ -1,0 +1,112 @@
+//! registryd: the registry as a program.
+
+#![forbid(unsafe_code)]
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use registryd::{
+    content::Access,
+    db, project,
+    server::{self, Settings, system_clock},
+};
+use std::{
+    io::Write as _,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Stores, orders and serves the signed statements of a Zero-OS grid.
+///
+/// Everything is kept in one directory: a SQLite database, and published flists as plain files.
+/// Nodes and people believe statements, never this server: to back it up, copy the directory; to
+/// move it, start it elsewhere.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+struct Arguments {
+    /// Directory that everything is kept in; made when it is missing.
+    #[arg(long, value_name = "DIR", required = true)]
+    data: Option<PathBuf>,
+    /// Address to listen on. Port 0 takes any free one; it is printed once requests are answered.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8000")]
+    listen: SocketAddr,
+    /// Grid that this registry belongs to. Statements of other grids are refused.
+    #[arg(long, value_name = "NAME", default_value = "main")]
+    network: String,
+    /// Whether flists and packs can be published here. They are checked against their hashes.
+    #[arg(long, value_name = "YES|NO", default_value_t = true, action = clap::ArgAction::Set,
+          num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    content_writable: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Makes the tables that follow from the statements anew. Stop the registry first.
+    Rebuild {
+        /// Directory of the registry.
+        #[arg(long, value_name = "DIR")]
+        data: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let outcome = match (arguments.command, arguments.data) {
+        (Some(Command::Rebuild { data }), _) => rebuild(&data),
+        (None, Some(data)) => serve(Settings {
+            data,
+            listen: arguments.listen,
+            network: arguments.network,
+            content: if arguments.content_writable { Access::Writable } else { Access::ReadOnly },
+            now: system_clock,
+        }),
+        (None, None) => Err(anyhow::anyhow!("--data is missing")),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            registryd::log(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(settings: Settings) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime")?;
+    runtime.block_on(async {
+        // Before anything else, so that no signal ends us half way.
+        let mut terminate = signal(SignalKind::terminate()).context("catching SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("catching SIGINT")?;
+        let server = server::start(settings).await?;
+        say(&format!("registryd: listening on http://{}", server.address))?;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        server.stop().await
+    })
+}
+
+fn rebuild(data: &Path) -> anyhow::Result<()> {
+    anyhow::ensure!(db::path(data).exists(), "there is no registry in {}", data.display());
+    let mut connection = db::open(data)?;
+    let transaction = connection.transaction()?;
+    let count = match project::rebuild(&transaction) {
+        Ok(count) => count,
+        Err(db::Fault::Broken(error)) => return Err(error.context("rebuilding")),
+        Err(db::Fault::Refused(problem)) => return Err(anyhow::anyhow!("rebuilding: {problem}")),
+    };
+    transaction.commit()?;
+    say(&format!("registryd: {count} statements count"))
+}
+
+fn say(line: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}").and_then(|()| out.flush()).context("writing to standard output")
+}

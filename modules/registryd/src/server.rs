@@ -1,0 +1,138 @@
+//! The listener: bounded connections, bounded headers, bounded times, and an orderly end.
+
+use crate::{
+    content::{Access, Content},
+    db::Db,
+    http,
+};
+use anyhow::Context as _;
+use contract::Timestamp;
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulShutdown,
+    service::TowerToHyperService,
+};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, oneshot},
+    time::timeout,
+};
+
+/// Connections at a time; more wait in the kernel's queue.
+const CONNECTIONS_MAX: usize = 1024;
+/// A client must have sent its headers by then. Also ends idle connections.
+const TIMEOUT_HEADERS: Duration = Duration::from_secs(75);
+/// Bytes of headers and buffers of one connection.
+const BUFFER_MAX: usize = 64 * 1024;
+/// Header fields of one request.
+const HEADERS_MAX: usize = 64;
+/// Requests that run at the end have this long to finish.
+const TIMEOUT_SHUTDOWN: Duration = Duration::from_secs(10);
+/// After an error of accept, such as too many open files.
+const ACCEPT_DELAY: Duration = Duration::from_millis(100);
+
+/// What an operator chooses.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Everything is kept here.
+    pub data: PathBuf,
+    /// Where to listen; port 0 takes any free one.
+    pub listen: SocketAddr,
+    /// The grid.
+    pub network: String,
+    /// Whether flists and packs can be published here.
+    pub content: Access,
+    /// The clock.
+    pub now: fn() -> Timestamp,
+}
+
+/// A registry that serves. Dropping it lets it go on until the process ends.
+#[derive(Debug)]
+pub struct Server {
+    /// Where it listens.
+    pub address: SocketAddr,
+    stop: oneshot::Sender<()>,
+    ended: tokio::task::JoinHandle<()>,
+}
+
+/// The time of day.
+pub fn system_clock() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_seconds(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+}
+
+/// Opens the store and listens. Requests are answered from now on.
+pub async fn start(settings: Settings) -> anyhow::Result<Server> {
+    let data = settings.data.clone();
+    std::fs::create_dir_all(&data).with_context(|| format!("making {}", data.display()))?;
+    let db = Db::start(&data)?;
+    let content = Arc::new(Content::open(&data, settings.content)?);
+    let app = http::App { db, content, network: settings.network.into(), now: settings.now };
+    let listener = TcpListener::bind(settings.listen)
+        .await
+        .with_context(|| format!("listening on {}", settings.listen))?;
+    let address = listener.local_addr().context("asking for the address")?;
+    let (stop, stopped) = oneshot::channel();
+    let ended = tokio::spawn(serve(listener, http::router(app), stopped));
+    Ok(Server { address, stop, ended })
+}
+
+impl Server {
+    /// Takes no more requests, and waits for those that run.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        if self.stop.send(()).is_err() {
+            crate::log("the server had ended before it was stopped");
+        }
+        self.ended.await.context("ending")
+    }
+}
+
+async fn serve(listener: TcpListener, router: axum::Router, mut stopped: oneshot::Receiver<()>) {
+    let graceful = GracefulShutdown::new();
+    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let service = TowerToHyperService::new(router);
+    loop {
+        let accepted = async {
+            let permit = Arc::clone(&slots).acquire_owned().await;
+            (listener.accept().await, permit)
+        };
+        let (accepted, permit) = tokio::select! {
+            accepted = accepted => accepted,
+            _ = &mut stopped => break,
+        };
+        let stream: TcpStream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                crate::log(&format!("accepting a connection: {error}"));
+                tokio::time::sleep(ACCEPT_DELAY).await;
+                continue;
+            }
+        };
+        // Small answers go out at once; without it they only take longer.
+        drop(stream.set_nodelay(true));
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(TIMEOUT_HEADERS)
+            .max_buf_size(BUFFER_MAX)
+            .max_headers(HEADERS_MAX)
+            .serve_connection(TokioIo::new(stream), service.clone());
+        let connection = graceful.watch(connection);
+        tokio::spawn(async move {
+            // A connection that breaks is the client's business.
+            drop(connection.await);
+            drop(permit);
+        });
+    }
+    drop(listener);
+    drop(service);
+    if timeout(TIMEOUT_SHUTDOWN, graceful.shutdown()).await.is_err() {
+        crate::log("requests still ran at the end");
+    }
+}

@@ -1,0 +1,115 @@
+//! The way of a contract through the registry: from identities to a verdict, and back as results.
+
+mod common;
+
+use common::{Registry, World, seal};
+use contract::{Verdict, report::State};
+use registry_api::Fetched;
+
+#[tokio::test]
+async fn an_approved_contract_reaches_its_node_and_may_run() {
+    let data = tempfile::tempdir().unwrap();
+    let (world, registry) = (World::new(), Registry::start(data.path()).await);
+    let client = &registry.client;
+    world.prepare(client).await;
+    let header = world.propose(client).await;
+
+    let judge = async || {
+        let fetched = client.bundle_for(&world.contract(), &world.node_id(), None).await.unwrap();
+        let Fetched::New { body, .. } = fetched else { panic!("nothing was known before") };
+        world.judge(&body)
+    };
+    let Verdict::Refuse(refusal) = judge().await else { panic!("nobody has approved") };
+    assert_eq!(refusal.code.name(), "quorum_missing");
+    client.push(&world.approve("it", &header)).await.unwrap();
+    assert!(matches!(judge().await, Verdict::Refuse(_)));
+    client.push(&world.approve("legal", &header)).await.unwrap();
+    let verdict = judge().await;
+    let Verdict::Run(agreed) = verdict else { panic!("{verdict:?}") };
+    assert_eq!(agreed.document.node, world.node_id());
+
+    // A cancel with quorum ends it.
+    let cancel = seal(&world.cancel(), world.key("owner"));
+    client.push(&cancel).await.unwrap();
+    assert!(matches!(judge().await, Verdict::Run(_)));
+    for name in ["it", "legal"] {
+        let mut approval = world.decision(name, &header, contract::decision::Decision::Approve);
+        approval.action = contract::decision::Action::Cancel;
+        approval.subject = cancel.id().unwrap();
+        client.push(&seal(&approval, world.key(name))).await.unwrap();
+    }
+    assert!(matches!(judge().await, Verdict::Stop(_)));
+}
+
+#[tokio::test]
+async fn tags_change_exactly_when_the_content_does() {
+    let data = tempfile::tempdir().unwrap();
+    let (world, registry) = (World::new(), Registry::start(data.path()).await);
+    let client = &registry.client;
+    world.prepare(client).await;
+    let header = world.propose(client).await;
+    let node = world.node_id();
+
+    let Fetched::New { body, etag } = client.inbox(&node, None).await.unwrap() else { panic!() };
+    assert!(body.adopted);
+    assert_eq!(body.contracts[0].contract, world.contract());
+    let bundle_tag = body.contracts[0].etag.clone();
+    assert_eq!(client.inbox(&node, Some(&etag)).await.unwrap(), Fetched::Same);
+    let same = client.bundle_for(&world.contract(), &node, Some(&bundle_tag)).await.unwrap();
+    assert_eq!(same, Fetched::Same);
+
+    client.push(&world.approve("it", &header)).await.unwrap();
+    let Fetched::New { body, .. } = client.inbox(&node, Some(&etag)).await.unwrap() else {
+        panic!("an approval came")
+    };
+    let fetched = client.bundle_for(&world.contract(), &node, Some(&bundle_tag)).await.unwrap();
+    let Fetched::New { etag, .. } = fetched else { panic!("an approval came") };
+    assert_eq!(etag, body.contracts[0].etag);
+}
+
+#[tokio::test]
+async fn results_are_stored_once_and_contradictions_are_kept_apart() {
+    let data = tempfile::tempdir().unwrap();
+    let (world, registry) = (World::new(), Registry::start(data.path()).await);
+    let client = &registry.client;
+    world.prepare(client).await;
+    world.agree(client).await;
+
+    let first = seal(&world.report(1, None, State::Accepted), &world.node_key);
+    let second = world.report(2, Some(first.id().unwrap()), State::Running);
+    let second = seal(&second, &world.node_key);
+    let forged = seal(&world.report(3, first.id().ok(), State::Running), &world.token);
+    let batch = [first.clone(), second.clone(), forged];
+    let answer = client.push_results(&batch).await.unwrap();
+    assert_eq!(answer.accepted, [1, 2]);
+    assert_eq!(answer.refused.len(), 1);
+    assert_eq!((answer.refused[0].index, answer.refused[0].code.as_str()), (2, "bad_signature"));
+
+    let again = client.push_results(&[first.clone(), second]).await.unwrap();
+    assert_eq!(again.accepted, [1, 2]);
+    assert!(again.refused.is_empty());
+
+    let other = world.report(2, Some(first.id().unwrap()), State::Failed);
+    let answer = client.push_results(&[seal(&other, &world.node_key)]).await.unwrap();
+    assert!(answer.accepted.is_empty());
+    assert_eq!(answer.refused[0].code, "conflict");
+    assert_eq!(answer.refused[0].seq, Some(2));
+}
+
+#[tokio::test]
+async fn a_heartbeat_is_answered_with_an_interval_and_never_goes_back() {
+    let data = tempfile::tempdir().unwrap();
+    let (world, registry) = (World::new(), Registry::start(data.path()).await);
+    let client = &registry.client;
+    world.prepare(client).await;
+    let send = async |boot: &str, seq, offset, key: &contract::SigningKey| {
+        let beat = seal(&world.heartbeat(boot, seq, offset), key);
+        client.heartbeat(&beat).await.map_err(|error| error.code().unwrap().to_owned())
+    };
+    assert!(send("b1", 2, 0, &world.node_key).await.unwrap().interval_s > 0);
+    assert!(send("b1", 2, 0, &world.node_key).await.is_ok(), "the same again");
+    assert_eq!(send("b1", 1, 0, &world.node_key).await.unwrap_err(), "stale");
+    assert_eq!(send("b0", 9, -50, &world.node_key).await.unwrap_err(), "stale");
+    assert!(send("b2", 1, 50, &world.node_key).await.is_ok(), "a new boot");
+    assert_eq!(send("b2", 2, 60, &world.token).await.unwrap_err(), "bad_signature");
+}
