@@ -3,7 +3,7 @@
 //!
 //! The node makes the image itself from a checked body and never mounts one that somebody sent.
 //! Same body, same bytes: the image's fs-verity digest follows from the flist's identity. For the
-//! on-disk format see Documentation/filesystems/erofs.rst and fs/erofs/erofs_fs.h of Linux.
+//! on-disk format see Documentation/filesystems/erofs.rst and `fs/erofs/erofs_fs.h` of Linux.
 //!
 //! ```text
 //! 0          1024         1152                     block boundary

@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn the_size_of_the_pieces_does_not_matter() {
         let bytes: Vec<u8> =
-            (0..1_000_000_u32).map(|n| n.to_le_bytes()[0] ^ (n >> 9) as u8).collect();
+            (0..1_000_000_u32).map(|n| n.to_le_bytes()[0] ^ (n >> 9).to_le_bytes()[0]).collect();
         let whole = digest(&bytes);
         for piece in [1, 7, 4095, 4096, 4097, 600_000] {
             let mut hasher = Hasher::new();

@@ -11,7 +11,7 @@ use std::{io, time::Duration};
 /// A server that has not accepted a connection by then is taken for dead.
 const TIMEOUT_CONNECT: Duration = Duration::from_secs(10);
 /// For one range of a few MiB: slower than 35 kB/s is taken for dead.
-const TIMEOUT_ANSWER: Duration = Duration::from_secs(120);
+const TIMEOUT_ANSWER: Duration = Duration::from_mins(2);
 /// A mirror may redirect to a store behind it.
 const REDIRECTS_MAX: usize = 4;
 

@@ -46,9 +46,10 @@ pub(super) fn pack(
         let node = match node {
             TreeNode::Directory(meta) => Node::Directory(settled(meta)),
             TreeNode::Symlink(meta, target) => Node::Symlink(settled(meta), target.clone()),
-            TreeNode::File(file) => match known.get(&Rc::as_ptr(file)) {
-                Some(first) => Node::Link(*first),
-                None => {
+            TreeNode::File(file) => {
+                if let Some(first) = known.get(&Rc::as_ptr(file)) {
+                    Node::Link(*first)
+                } else {
                     known.insert(Rc::as_ptr(file), number(entries.len()));
                     let data = packer.add(path, file, progress)?;
                     if let Packed::Content(digest) = data {
@@ -56,7 +57,7 @@ pub(super) fn pack(
                     }
                     Node::File(settled(&file.meta), data.into_data())
                 }
-            },
+            }
         };
         entries.push(Entry { path: path.clone(), node });
     }

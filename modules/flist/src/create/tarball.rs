@@ -164,7 +164,7 @@ fn long_name(mut bytes: Vec<u8>) -> Result<Vec<u8>, CreateError> {
 
 /// An entry with everything that its headers say.
 struct Entry {
-    entry_type: EntryType,
+    kind: EntryType,
     path: Vec<u8>,
     target: Vec<u8>,
     meta: Meta,
@@ -218,7 +218,7 @@ impl Entry {
         }
         xattrs.sort_by(|a, b| a.name.cmp(&b.name));
         let meta = Meta { mode, uid, gid, mtime, xattrs };
-        Ok(Self { entry_type: header.entry_type(), path, target, meta, size })
+        Ok(Self { kind: header.entry_type(), path, target, meta, size })
     }
 }
 
@@ -232,11 +232,11 @@ fn put(
 ) -> Result<(), CreateError> {
     let path = normal(&entry.path)?;
     let wrong = |what: &str| Err(CreateError::input(shown(&path), what));
-    let file = matches!(entry.entry_type, EntryType::Regular);
+    let file = matches!(entry.kind, EntryType::Regular);
     if !file && entry.size > 0 {
         return wrong("is no file and has contents");
     }
-    if entry.entry_type != EntryType::Directory && entry.path.ends_with(b"/") {
+    if entry.kind != EntryType::Directory && entry.path.ends_with(b"/") {
         return wrong("is written like a directory and is none");
     }
     if names == Names::Whiteouts {
@@ -259,7 +259,7 @@ fn put(
         }
     }
     let mut meta = entry.meta;
-    let node = match entry.entry_type {
+    let node = match entry.kind {
         EntryType::Directory => LayerNode::Node(TreeNode::Directory(meta)),
         EntryType::Symlink => {
             meta.mode = 0o777;

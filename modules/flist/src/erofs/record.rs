@@ -165,7 +165,9 @@ fn directory(body: &Body, layout: &Layout, index: usize) -> Vec<u8> {
             bytes.extend([file_type(body, target), 0]);
             name_offset += name.len();
         }
-        block.iter().for_each(|(name, _)| bytes.extend(*name));
+        for (name, _) in block {
+            bytes.extend(*name);
+        }
     }
     bytes
 }

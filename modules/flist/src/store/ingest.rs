@@ -94,6 +94,7 @@ impl Store {
         self.admit(&flist, &missing)?;
         let staging = store_path::staging(&self.root).join(identity.to_string());
         fs::create_dir_all(&staging).map_err(StoreError::io("making directory", &staging))?;
+        drop_sealed_leftovers(&flist, &missing, &staging)?;
         for pass in 1.. {
             if missing.is_empty() {
                 break;
@@ -251,4 +252,16 @@ fn remove_if_there(path: &Path) -> Result<(), StoreError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(source) => Err(StoreError::io("removing", path)(source)),
     }
+}
+
+/// An earlier run may have sealed a wrong file and been stopped: it can only be removed.
+fn drop_sealed_leftovers(flist: &Flist, missing: &[u32], staging: &Path) -> Result<(), StoreError> {
+    for number in missing {
+        let digest = &flist.body().contents[*number as usize].digest;
+        let path = staging.join(hex::encode(digest));
+        if seal::is_sealed_otherwise(&path, digest)? {
+            fs::remove_file(&path).map_err(StoreError::io("removing", &path))?;
+        }
+    }
+    Ok(())
 }

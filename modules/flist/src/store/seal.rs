@@ -36,6 +36,19 @@ pub(super) fn seal(path: &Path, digest: &[u8; 32]) -> Result<Sealed, StoreError>
     Ok(if measured.as_ref() == Some(digest) { Sealed::Yes } else { Sealed::OtherDigest })
 }
 
+/// Whether `path` is immutable under another digest.
+pub(super) fn is_sealed_otherwise(path: &Path, digest: &[u8; 32]) -> Result<bool, StoreError> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) if is_damage(&error) => return Ok(true),
+        Err(source) => return Err(StoreError::io("opening", path)(source)),
+    };
+    let measured = sys::verity::measure(&file)
+        .map_err(|errno| StoreError::io("measuring", path)(errno.into()))?;
+    Ok(measured.is_some_and(|measured| measured != *digest))
+}
+
 /// What is wrong with the sealed file at `path`, if anything.
 pub(super) fn fault(
     path: &Path,
