@@ -10,10 +10,10 @@ use std::{
 };
 use thiserror::Error;
 
-/// When this was written (1 November 2026): the floor of an image that does not say when it was made.
-const CODE_TIME: Duration = Duration::from_secs(1_793_491_200);
+/// When this was written (1 November 2026, in hours since 1970): the floor of an image that does not say when it was made.
+const CODE_TIME: Duration = Duration::from_hours(498_192);
 /// A machine does not run an image that is older than this.
-const IMAGE_AGE_MAX: Duration = Duration::from_secs(20 * 365 * 86_400);
+const IMAGE_AGE_MAX: Duration = Duration::from_hours(20 * 365 * 24);
 
 /// The times that the clock may show, in seconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn a_clock_before_the_image_or_decades_after_is_put_to_the_images_time() {
         let bounds = Bounds::parse("1800000000\n");
-        let floor = Duration::from_secs(1_800_000_000);
+        let floor = Duration::from_hours(500_000);
         for (now, correction) in [
             (0, Some(floor)),
             (1_799_999_999, Some(floor)),

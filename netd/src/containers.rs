@@ -100,13 +100,11 @@ impl Containers {
         check_id(id)?;
         self.check_ports(id, ports)?;
         let mut next = self.clone();
-        let number = match self.table.get(id) {
-            Some(attachment) => attachment.number,
-            None => {
-                next.last = self.free_number()?;
-                next.last
-            }
-        };
+        let former = self.table.get(id).map(|attachment| attachment.number);
+        let number = former.map_or_else(|| self.free_number(), Ok)?;
+        if former.is_none() {
+            next.last = number;
+        }
         let ports = ports.iter().cloned().collect();
         next.table.insert(id.to_owned(), Attachment { number, ports });
         Ok(next)

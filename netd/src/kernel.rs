@@ -196,7 +196,7 @@ impl Dump {
             match attribute {
                 RouteAttribute::Destination(address) => route.to.address = ip(address)?,
                 RouteAttribute::Gateway(address) => route.via = Some(ip(address)?),
-                RouteAttribute::Oif(index) => route.link = self.names.get(index)?.clone(),
+                RouteAttribute::Oif(index) => route.link.clone_from(self.names.get(index)?),
                 RouteAttribute::Priority(metric) => route.metric = *metric,
                 _ => {}
             }

@@ -41,7 +41,10 @@ use node_api::{
 use rtnetlink::{MulticastGroup, new_connection, new_multicast_connection};
 use std::{io, path::Path, process::ExitCode, thread};
 use thiserror::Error;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{
+    mpsc::{self, error::TrySendError},
+    watch,
+};
 
 /// Calls that wait for the owner; each belongs to one of the few connections.
 const REQUESTS_MAX: usize = 32;
@@ -145,8 +148,11 @@ fn link_events() -> Result<mpsc::Receiver<()>, StartError> {
     let (events, received) = mpsc::channel(1);
     drop(tokio::spawn(async move {
         while messages.next().await.is_some() {
-            // A full channel says the same already.
-            drop(events.try_send(()));
+            match events.try_send(()) {
+                // A full channel says the same already.
+                Ok(()) | Err(TrySendError::Full(())) => {}
+                Err(TrySendError::Closed(())) => return,
+            }
         }
     }));
     Ok(received)

@@ -41,13 +41,16 @@ use std::{
 };
 use thiserror::Error;
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{
+        mpsc::{self, error::TrySendError},
+        oneshot, watch,
+    },
     task::AbortHandle,
     time::{Instant, sleep, sleep_until},
 };
 
 /// What the kernel has is compared with what it should have at least this often.
-const AUDIT: Duration = Duration::from_secs(60);
+const AUDIT: Duration = Duration::from_mins(1);
 /// The same, while something could not be done.
 const RETRY: Duration = Duration::from_secs(5);
 /// Link events come in bursts; a burst is one change.
@@ -461,8 +464,11 @@ async fn tell_lease_changes(mut view: watch::Receiver<View>, changed: mpsc::Send
         let fresh = view.borrow_and_update().lease.clone();
         if fresh != lease {
             lease = fresh;
-            // A full channel says the same already.
-            drop(changed.try_send(()));
+            match changed.try_send(()) {
+                // A full channel says the same already.
+                Ok(()) | Err(TrySendError::Full(())) => {}
+                Err(TrySendError::Closed(())) => return,
+            }
         }
         if view.changed().await.is_err() {
             return;

@@ -11,7 +11,7 @@ use std::{collections::BTreeSet, fmt, net::IpAddr};
 
 /// Something that holds in the kernel. Variants stand in the order in which they are created.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Fact {
+pub(crate) enum Fact {
     /// The network namespace of a container exists, pinned by a file.
     Namespace(String),
     /// A cable leads from a link of the node to `eth0` of a container.
@@ -31,7 +31,7 @@ pub enum Fact {
 
 /// Where a link, an address or a route lives.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Place {
+pub(crate) enum Place {
     /// The node itself.
     Node,
     /// The namespace of the container with this id.
@@ -41,34 +41,34 @@ pub enum Place {
 /// A route of the main table. The order of the fields puts a route to a gateway before those that
 /// go through it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Route {
+pub(crate) struct Route {
     /// Next hop; `None` when the destination is on the link.
-    pub via: Option<IpAddr>,
+    pub(crate) via: Option<IpAddr>,
     /// Destination.
-    pub to: Net,
+    pub(crate) to: Net,
     /// Link that packets leave through.
-    pub link: String,
+    pub(crate) link: String,
     /// Of two routes to one destination the kernel takes the one with the lower metric.
-    pub metric: u32,
+    pub(crate) metric: u32,
 }
 
 /// An address and the length of its network prefix in bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Net {
+pub(crate) struct Net {
     /// An address of the network.
-    pub address: IpAddr,
+    pub(crate) address: IpAddr,
     /// Not above 32 or 128.
-    pub prefix: u8,
+    pub(crate) prefix: u8,
 }
 
 impl Net {
     /// The network that holds one address only.
-    pub fn host(address: IpAddr) -> Self {
+    pub(crate) fn host(address: IpAddr) -> Self {
         Self { address, prefix: if address.is_ipv4() { 32 } else { 128 } }
     }
 
     /// Everything of the family of `address`.
-    pub fn all_like(address: IpAddr) -> Self {
+    pub(crate) fn all_like(address: IpAddr) -> Self {
         let address = match address {
             IpAddr::V4(_) => IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
             IpAddr::V6(_) => IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),
@@ -77,7 +77,7 @@ impl Net {
     }
 
     /// Whether `other` is in this network.
-    pub fn contains(&self, other: IpAddr) -> bool {
+    pub(crate) fn contains(&self, other: IpAddr) -> bool {
         let shared = |own: u128, other: u128, width: u32| {
             let host_bits = width - u32::from(self.prefix).min(width);
             host_bits == 128 || own >> host_bits == other >> host_bits
@@ -94,7 +94,7 @@ impl Net {
 
 /// One change of the kernel's state.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
+pub(crate) enum Step {
     /// Make a fact untrue.
     Remove(Fact),
     /// Make a fact true.
@@ -103,7 +103,7 @@ pub enum Step {
 
 impl Step {
     /// What the step is about.
-    pub fn fact(&self) -> &Fact {
+    pub(crate) fn fact(&self) -> &Fact {
         match self {
             Self::Remove(fact) | Self::Add(fact) => fact,
         }
@@ -113,10 +113,11 @@ impl Step {
 impl Fact {
     /// Whether it is part of the network of container `id`. The node's end of a cable is not: it
     /// goes with the cable.
-    pub fn is_of_container(&self, id: &str) -> bool {
+    pub(crate) fn is_of_container(&self, id: &str) -> bool {
         match self {
-            Self::Namespace(of) | Self::Cable { container: of, .. } => of == id,
-            Self::Up(Place::Container(of), _)
+            Self::Namespace(of)
+            | Self::Cable { container: of, .. }
+            | Self::Up(Place::Container(of), _)
             | Self::Address(Place::Container(of), ..)
             | Self::Route(Place::Container(of), _) => of == id,
             Self::Up(Place::Node, _)
@@ -131,7 +132,7 @@ impl Fact {
 /// Removals first, so that an address can move; they go in the reverse of the order of creation.
 /// The kernel may drop more than we remove (the last address of a link takes the link's routes with
 /// it): whoever applies a plan reads the kernel again and plans again until nothing is left to do.
-pub fn plan(want: &BTreeSet<Fact>, have: &BTreeSet<Fact>) -> Vec<Step> {
+pub(crate) fn plan(want: &BTreeSet<Fact>, have: &BTreeSet<Fact>) -> Vec<Step> {
     let unwanted = have.iter().rev().filter(|fact| !want.contains(*fact));
     let missing = want.iter().filter(|fact| !have.contains(*fact));
     let removals = unwanted.cloned().map(Step::Remove);

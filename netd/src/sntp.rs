@@ -107,7 +107,7 @@ pub(crate) fn offset_ns(
     if !bounds.contains(time) {
         return Err(Rejected::Impossible(server_sent / NANOS));
     }
-    Ok(((server_received - sent) + (server_sent - received)) / 2)
+    Ok(i128::midpoint(server_received - sent, server_sent - received))
 }
 
 /// The sample to follow: the middle one of those that agree, when they are more than half.

@@ -55,8 +55,9 @@ fn concerns(fact: &Fact, name: &str) -> bool {
     match fact {
         Fact::Up(Place::Node, link) | Fact::Address(Place::Node, link, _) => link == name,
         Fact::Route(Place::Node, route) => route.link == name,
-        Fact::Namespace(_) | Fact::Cable { .. } => false,
-        Fact::Up(Place::Container(_), _)
+        Fact::Namespace(_)
+        | Fact::Cable { .. }
+        | Fact::Up(Place::Container(_), _)
         | Fact::Address(Place::Container(_), ..)
         | Fact::Route(Place::Container(_), _) => false,
     }

@@ -85,9 +85,10 @@ fn report(time: &watch::Sender<Time>, synchronised: bool, source: String) {
     time.send_if_modified(|shown| {
         let changed = *shown != fresh && (synchronised || !shown.synchronised);
         if changed {
-            match synchronised {
-                true => daemon::info!("time from {}", fresh.source),
-                false => daemon::warn!("time: {}", fresh.source),
+            if synchronised {
+                daemon::info!("time from {}", fresh.source);
+            } else {
+                daemon::warn!("time: {}", fresh.source);
             }
             *shown = fresh;
         }
