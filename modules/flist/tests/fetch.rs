@@ -1,0 +1,329 @@
+//! Fetching over HTTP from good, bad, short and dead servers.
+
+#![allow(clippy::tests_outside_test_module, reason = "the whole file is tests")]
+
+use flist::{
+    Cancel, Flist, FlistId, Progress, Source, Stage,
+    create::{self, Options},
+    fetch,
+};
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Write as _},
+    net::{TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+use tempfile::TempDir;
+
+/// What a server does wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    None,
+    IgnoresRanges,
+    AnswersError,
+    ClosesEarly,
+    CorruptsPacks,
+    /// Serves this many requests, then answers with errors.
+    DiesAfter(u64),
+}
+
+struct Server {
+    url: String,
+    /// Paths asked for, with ranges.
+    requests: Arc<Mutex<Vec<String>>>,
+    bytes: Arc<AtomicU64>,
+}
+
+impl Server {
+    fn start(root: &Path, fault: Fault) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/base", listener.local_addr().unwrap());
+        let requests = Arc::<Mutex<Vec<String>>>::default();
+        let bytes = Arc::<AtomicU64>::default();
+        let (root, log, sum) = (root.to_owned(), Arc::clone(&requests), Arc::clone(&bytes));
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (root, log, sum) = (root.clone(), Arc::clone(&log), Arc::clone(&sum));
+                // A client that goes away is its own affair.
+                std::thread::spawn(move || serve(&stream.unwrap(), &root, fault, &log, &sum).ok());
+            }
+        });
+        Self { url, requests, bytes }
+    }
+
+    fn requests(&self) -> usize {
+        self.requests.lock().unwrap().len()
+    }
+}
+
+fn serve(
+    stream: &TcpStream,
+    root: &Path,
+    fault: Fault,
+    log: &Mutex<Vec<String>>,
+    sum: &AtomicU64,
+) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream);
+    let mut out = stream;
+    loop {
+        let (mut path, mut range) = (PathBuf::new(), None);
+        loop {
+            let mut line = String::new();
+            if reader.read_line(&mut line)? == 0 {
+                return Ok(());
+            }
+            let line = line.trim_end();
+            if let Some(rest) = line.strip_prefix("GET /base/") {
+                path = root.join(rest.split(' ').next().unwrap());
+                log.lock().unwrap().push(rest.to_owned());
+            }
+            if let Some(rest) = line.to_ascii_lowercase().strip_prefix("range: bytes=") {
+                let (first, last) = rest.split_once('-').unwrap();
+                range = Some((first.parse::<usize>().unwrap(), last.parse::<usize>().unwrap()));
+            }
+            if line.is_empty() {
+                break;
+            }
+        }
+        let count = log.lock().unwrap().len() as u64;
+        let dead = matches!(fault, Fault::DiesAfter(most) if count > most);
+        let body = match fs::read(&path) {
+            Ok(_) if dead || fault == Fault::AnswersError => {
+                write!(out, "HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n")?;
+                continue;
+            }
+            Ok(body) => body,
+            Err(_) => {
+                write!(out, "HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n")?;
+                continue;
+            }
+        };
+        let (mut bytes, head) = match range.filter(|_| fault != Fault::IgnoresRanges) {
+            Some((first, last)) => (
+                body[first..=last].to_vec(),
+                format!("HTTP/1.1 206 Some\r\nContent-Range: bytes {first}-{last}/{}", body.len()),
+            ),
+            None => (body, "HTTP/1.1 200 All".to_owned()),
+        };
+        if fault == Fault::CorruptsPacks && range.is_some() {
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+        }
+        write!(out, "{head}\r\nContent-Length: {}\r\n\r\n", bytes.len())?;
+        sum.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        if fault == Fault::ClosesEarly {
+            out.write_all(&bytes[..bytes.len() / 2])?;
+            return Ok(());
+        }
+        out.write_all(&bytes)?;
+    }
+}
+
+/// A published flist with a file of several chunks and many small ones.
+fn published() -> (TempDir, Flist) {
+    let (tree, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut state = 7_u64;
+    let mut noise = |length: usize| -> Vec<u8> {
+        let next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            state.to_be_bytes()[0]
+        };
+        std::iter::repeat_with(next).take(length).collect()
+    };
+    fs::write(tree.path().join("big"), noise(5 << 20)).unwrap();
+    for number in 0..200 {
+        fs::write(tree.path().join(format!("small{number}")), noise(1000 + number)).unwrap();
+    }
+    let built = create::build_directory(tree.path(), &Options::default(), &()).unwrap();
+    create::publish(&built, out.path()).unwrap();
+    (out, built.flist)
+}
+
+fn fetch_all(flist: &Flist, urls: &[&str], staging: &Path) -> Result<(), flist::FetchError> {
+    let source = Source::new(urls).unwrap();
+    let all: Vec<u32> = (0..).take(flist.body().contents.len()).collect();
+    fetch::contents(flist, &all, &source, staging, &(), &Cancel::default())
+}
+
+fn assert_staged(flist: &Flist, staging: &Path) {
+    for content in &flist.body().contents {
+        let bytes = fs::read(staging.join(hex::encode(content.digest))).unwrap();
+        assert_eq!(flist::verity::digest(&bytes), content.digest);
+    }
+}
+
+#[test]
+fn everything_arrives_with_few_requests() {
+    let (root, flist) = published();
+    let staging = tempfile::tempdir().unwrap();
+    let server = Server::start(root.path(), Fault::None);
+    let source = Source::new([&server.url]).unwrap();
+    let body = fetch::body(&source, flist.identity(), &Cancel::default()).unwrap();
+    assert_eq!(body, flist);
+    fetch_all(&flist, &[&server.url], staging.path()).unwrap();
+    assert_staged(&flist, staging.path());
+    // 5.3 MiB in ranges of 2 MiB, instead of 206 chunks.
+    assert!(server.requests() < 10, "{} requests", server.requests());
+    // What is staged is not fetched again.
+    let before = server.requests();
+    fetch_all(&flist, &[&server.url], staging.path()).unwrap();
+    assert_eq!(server.requests(), before);
+}
+
+#[test]
+fn a_server_without_ranges_will_do() {
+    let (root, flist) = published();
+    let staging = tempfile::tempdir().unwrap();
+    let server = Server::start(root.path(), Fault::IgnoresRanges);
+    fetch_all(&flist, &[&server.url], staging.path()).unwrap();
+    assert_staged(&flist, staging.path());
+}
+
+#[test]
+fn every_failure_has_its_code_and_names_file_and_place() {
+    let (root, flist) = published();
+    let empty = tempfile::tempdir().unwrap();
+    let rows = [
+        (empty.path(), Fault::None, "content_missing"),
+        (root.path(), Fault::AnswersError, "source_unreachable"),
+        (root.path(), Fault::CorruptsPacks, "content_mismatch"),
+    ];
+    for (root, fault, code) in rows {
+        let staging = tempfile::tempdir().unwrap();
+        let server = Server::start(root, fault);
+        let error = fetch_all(&flist, &[&server.url], staging.path()).unwrap_err();
+        assert_eq!(error.reason.code(), code, "{error:?}");
+        let text = error.to_string();
+        assert!(text.contains("/small") || text.contains("/big"), "{text}");
+        assert!(text.contains(&format!("{}/packs/", server.url)), "{text}");
+    }
+    let staging = tempfile::tempdir().unwrap();
+    let server = Server::start(root.path(), Fault::ClosesEarly);
+    let error = fetch_all(&flist, &[&server.url], staging.path()).unwrap_err();
+    let codes = ["content_truncated", "source_unreachable"];
+    assert!(codes.contains(&error.reason.code()), "{error:?}");
+    // Nobody listens there.
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let error = fetch_all(&flist, &[&format!("http://{free}")], staging.path()).unwrap_err();
+    assert_eq!(error.reason.code(), "source_unreachable");
+    // A directory that is shorter than it says.
+    for pack in fs::read_dir(root.path().join("packs")).unwrap() {
+        let pack = fs::File::options().write(true).open(pack.unwrap().path()).unwrap();
+        pack.set_len(100).unwrap();
+    }
+    let place = root.path().to_str().unwrap();
+    let error = fetch_all(&flist, &[place], staging.path()).unwrap_err();
+    assert_eq!(error.reason.code(), "content_truncated");
+    // A staging directory that does not exist.
+    let (root, flist) = published();
+    let place = root.path().to_str().unwrap();
+    let error = fetch_all(&flist, &[place], Path::new("/nowhere")).unwrap_err();
+    assert_eq!(error.reason.code(), "store_failed");
+}
+
+#[test]
+fn another_place_helps_out() {
+    let (root, flist) = published();
+    let empty = tempfile::tempdir().unwrap();
+    for (bad_root, fault) in [
+        (empty.path(), Fault::None),
+        (root.path(), Fault::AnswersError),
+        (root.path(), Fault::CorruptsPacks),
+        (root.path(), Fault::ClosesEarly),
+    ] {
+        let staging = tempfile::tempdir().unwrap();
+        let bad = Server::start(bad_root, fault);
+        let good = Server::start(root.path(), Fault::None);
+        fetch_all(&flist, &[&bad.url, &good.url], staging.path()).unwrap();
+        assert_staged(&flist, staging.path());
+    }
+}
+
+#[test]
+fn a_fetch_goes_on_where_it_was_stopped() {
+    let (root, flist) = published();
+    let staging = tempfile::tempdir().unwrap();
+    let dying = Server::start(root.path(), Fault::DiesAfter(1));
+    fetch_all(&flist, &[&dying.url], staging.path()).unwrap_err();
+    let whole: u64 = flist.body().packs.iter().map(|pack| pack.size).sum();
+    let first = dying.bytes.load(Ordering::Relaxed);
+    assert!(first > 0 && first < whole);
+    let good = Server::start(root.path(), Fault::None);
+    fetch_all(&flist, &[&good.url], staging.path()).unwrap();
+    assert_staged(&flist, staging.path());
+    let second = good.bytes.load(Ordering::Relaxed);
+    // Gaps between chunks are read over, so a little may come twice.
+    assert!(first + second < whole + (128 << 10), "{first} and {second} of {whole} bytes");
+}
+
+#[test]
+fn a_staged_byte_that_changed_is_fetched_again() {
+    let (root, flist) = published();
+    let staging = tempfile::tempdir().unwrap();
+    let place = root.path().to_str().unwrap();
+    fetch_all(&flist, &[place], staging.path()).unwrap();
+    let big = flist.body().contents.iter().max_by_key(|content| content.size).unwrap();
+    let path = staging.path().join(hex::encode(big.digest));
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[3 << 20] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let server = Server::start(root.path(), Fault::None);
+    fetch_all(&flist, &[&server.url], staging.path()).unwrap();
+    assert_eq!(server.requests(), 1);
+    assert_staged(&flist, staging.path());
+}
+
+#[test]
+fn progress_adds_up_and_a_cancelled_fetch_ends() {
+    #[derive(Default)]
+    struct Sum(AtomicU64, AtomicU64);
+    impl Progress for Sum {
+        fn begin(&self, stage: Stage, total: u64) {
+            assert_eq!(stage, Stage::Fetching);
+            self.0.store(total, Ordering::Relaxed);
+        }
+        fn advance(&self, bytes: u64) {
+            self.1.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+    let (root, flist) = published();
+    let staging = tempfile::tempdir().unwrap();
+    let source = Source::new([root.path().to_str().unwrap()]).unwrap();
+    let all: Vec<u32> = (0..).take(flist.body().contents.len()).collect();
+    let (sum, cancel) = (Sum::default(), Cancel::default());
+    cancel.cancel();
+    let stopped = fetch::contents(&flist, &all, &source, staging.path(), &(), &cancel);
+    assert_eq!(stopped.unwrap_err().reason.code(), "cancelled");
+    fetch::contents(&flist, &all, &source, staging.path(), &sum, &Cancel::default()).unwrap();
+    assert_eq!(sum.1.into_inner(), flist.body().content_bytes());
+    assert_eq!(sum.0.into_inner(), flist.body().content_bytes());
+}
+
+#[test]
+fn a_body_that_is_not_the_one_asked_for_is_refused() {
+    let (root, flist) = published();
+    let other = FlistId([9; 32]);
+    let flists = root.path().join("flists");
+    fs::copy(flists.join(flist.identity().to_string()), flists.join(other.to_string())).unwrap();
+    let source = Source::new([root.path().to_str().unwrap()]).unwrap();
+    let error = fetch::body(&source, other, &Cancel::default()).unwrap_err();
+    assert_eq!(error.reason.code(), "content_mismatch");
+    fs::write(flists.join(FlistId::of(b"junk").to_string()), b"junk").unwrap();
+    let error = fetch::body(&source, FlistId::of(b"junk"), &Cancel::default()).unwrap_err();
+    assert_eq!(error.reason.code(), "flist_refused");
+}
+
+#[test]
+fn sources_are_urls_and_absolute_paths() {
+    for good in ["http://host/path/", "/path", "file:///path"] {
+        Source::new([good]).unwrap();
+    }
+    for bad in ["relative/path", "ftp://host", "", "http//host"] {
+        assert!(Source::new([bad]).is_err(), "{bad}");
+    }
+    assert!(Source::new([""; 0]).is_err());
+}
