@@ -1,6 +1,6 @@
 //! What callers may ask of PID 1: one line for each method.
 
-use crate::{cgroup, node::Node};
+use crate::{cgroup, node::Node, supervisor::Service};
 use ipc::{Call, Failure, Method, Outcome};
 use node_api::init::{
     Adopt, Done, Forget, Kill, Log, LogReply, Power, Publish, Signal, Status, StatusReply,
@@ -43,7 +43,7 @@ pub(crate) fn handle(node: &mut Node, call: Call) -> Outcome {
 
 fn status(node: &Node) -> StatusReply {
     StatusReply {
-        services: node.services.iter().map(|service| service.report()).collect(),
+        services: node.services.iter().map(Service::report).collect(),
         ready_after_ms: node.ready_after_ms,
         previous_panic: node.previous_panic.clone(),
     }

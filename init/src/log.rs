@@ -41,7 +41,7 @@ impl Ring {
     /// The newest lines, oldest first, and how many older ones are forgotten.
     pub(crate) fn tail(&self, lines_max: usize) -> (Vec<String>, u64) {
         let skipped = self.lines.len().saturating_sub(lines_max);
-        (self.lines.iter().skip(skipped).map(|line| line.to_string()).collect(), self.dropped)
+        (self.lines.iter().skip(skipped).map(ToString::to_string).collect(), self.dropped)
     }
 }
 

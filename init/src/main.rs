@@ -55,7 +55,9 @@ fn main() -> ExitCode {
         std::env::args_os().map(|it| it.to_string_lossy().into_owned()).collect();
     let words: Vec<&str> = arguments.iter().skip(1).map(String::as_str).collect();
     match (getpid().is_init(), &*words) {
-        (true, [resume::ARGUMENT, count, ..]) => pid1(count.parse().unwrap_or(u32::MAX)),
+        (true, [resume::ARGUMENT, count, ..]) if resume::is_possible() => {
+            pid1(count.parse().unwrap_or(u32::MAX))
+        }
         (true, _) => pid1(0),
         (false, ["devices"]) => devices::serve(),
         (false, ["-q", "--", name]) => devices::modprobe(name),

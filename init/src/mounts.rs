@@ -1,6 +1,6 @@
 //! The file systems that init mounts before anything else, and the root that containers can leave.
 //!
-//! The kernel unpacks the image into its initial root, which pivot_root(2) refuses to leave. A bind
+//! The kernel unpacks the image into its initial root, which `pivot_root(2)` refuses to leave. A bind
 //! mount of it, moved over it, has a parent and can be left; it costs no copy and no memory, and
 //! carries its own read-only flag.
 //!

@@ -89,6 +89,12 @@ impl Saved {
     }
 }
 
+/// Whether a PID 1 wrote its state since the machine was started. The kernel passes words of its
+/// command line on to us; none of them makes a fresh boot skip its preparations.
+pub(crate) fn is_possible() -> bool {
+    Path::new(STATE).exists()
+}
+
 /// After a panic, says why in the kernel log and starts this program again, for the `count`th time.
 pub(crate) fn on_panic(count: u32) {
     std::panic::set_hook(Box::new(move |panic| {

@@ -18,10 +18,10 @@ const DELAY_MIN: Duration = Duration::from_millis(250);
 /// A service that never comes up is tried this often, for ever: the node has no other way out.
 const DELAY_MAX: Duration = Duration::from_secs(30);
 /// Who ran this long did not die of the way it was started: the delay is small again.
-const HEALTHY_AFTER: Duration = Duration::from_secs(60);
+const HEALTHY_AFTER: Duration = Duration::from_mins(1);
 /// Who has not said by then that it is ready is killed and started again. Long, because a first
 /// boot makes file systems on slow disks.
-const READY_LIMIT: Duration = Duration::from_secs(300);
+const READY_LIMIT: Duration = Duration::from_mins(5);
 /// Who does not follow SIGTERM for this long gets SIGKILL.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
@@ -97,8 +97,8 @@ pub(crate) fn step(state: State, event: Event, now: Instant) -> (State, Action) 
         (S::Starting { pid, .. } | S::Ready { pid, .. }, E::Stop) => {
             (S::Stopping { pid, until: now + STOP_LIMIT }, Action::Terminate(pid))
         }
-        (S::Blocked | S::Waiting { .. } | S::Stopped, E::Stop) => (S::Stopped, Action::None),
-        (S::Stopping { .. }, E::Exited) => (S::Stopped, Action::None),
+        (S::Blocked | S::Waiting { .. } | S::Stopped, E::Stop)
+        | (S::Stopping { .. }, E::Exited) => (S::Stopped, Action::None),
         (S::Stopping { pid, until }, E::Timer) if until <= now => (state, Action::Kill(pid)),
         // Stale: it speaks of a process that is already replaced, or of a time not yet come.
         (

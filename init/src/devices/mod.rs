@@ -134,9 +134,8 @@ impl Loader {
         for step in self.database.plan(modules, &self.done) {
             let path = self.directory.join(&step.path);
             match insert(&path) {
-                Ok(()) => {}
-                // Loaded already, or the machine has nothing for it.
-                Err(Errno::EXIST | Errno::NODEV) => {}
+                // On error: loaded already, or the machine has nothing for it.
+                Ok(()) | Err(Errno::EXIST | Errno::NODEV) => {}
                 Err(error) => daemon::warn!("loading {}: {error}", step.name),
             }
             self.done.insert(step.name);

@@ -36,8 +36,8 @@ pub fn inherited_fd(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// Starts a program that finds itself in a cgroup before its first instruction, with one
-/// descriptor of ours left open under the number it has here.
+/// Starts a program that finds itself in a cgroup before its first instruction, with no signal
+/// blocked, and with one descriptor of ours left open under the number it has here.
 ///
 /// `procs` is the cgroup's `cgroup.procs`, open for writing.
 pub fn spawn_in_cgroup(
@@ -51,10 +51,21 @@ pub fn spawn_in_cgroup(
         let written = unsafe { libc::write(procs.as_raw_fd(), c"0".as_ptr().cast(), 1) };
         // SAFETY: F_SETFD takes an integer; fcntl(2) is async-signal-safe.
         let kept = unsafe { libc::fcntl(inherited, libc::F_SETFD, 0) };
-        if written == 1 && kept == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        // SAFETY: an all-zero sigset_t is the empty set on Linux.
+        let nothing: libc::sigset_t = unsafe { std::mem::zeroed() };
+        // SAFETY: both pointers are valid or null as sigprocmask(2) wants; it is
+        // async-signal-safe, and there is one thread after fork.
+        let freed = unsafe {
+            libc::sigprocmask(libc::SIG_SETMASK, &raw const nothing, std::ptr::null_mut())
+        };
+        if written == 1 && kept == 0 && freed == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
     };
-    // SAFETY: the closure calls only write and fcntl, which are async-signal-safe, and allocates
-    // nothing.
+    // SAFETY: the closure calls only write, fcntl and sigprocmask, which are async-signal-safe, and
+    // allocates nothing.
     unsafe { command.pre_exec(prepare) };
     command.spawn()
 }
