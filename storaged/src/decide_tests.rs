@@ -54,6 +54,9 @@ fn kind(decision: &Decision) -> Kind {
     }
 }
 
+/// Claim, superblock, signatures, blank; kind without an order, with an order.
+type Row = (Option<Claim>, Option<Uuid>, &'static [&'static str], bool, Kind, Kind);
+
 /// Every combination of claim, superblock, signature, blankness and order.
 #[test]
 fn every_combination_of_traces_has_the_decision_of_the_table() {
@@ -61,11 +64,10 @@ fn every_combination_of_traces_has_the_decision_of_the_table() {
     use Permission::{Blank, Interrupted, Takeover};
     let (none, some) = (None, Some(pool()));
     let other = Some(Uuid::from_random([2; 16]));
-    let gpt: &[&'static str] = &["a GPT partition table"];
+    let gpt: &'static [&'static str] = &["a GPT partition table"];
     let made = |takeover| Some(making(takeover).made());
     let making = |takeover| Some(making(takeover));
-    // Claim, superblock, signatures, blank; without an order, with an order.
-    let rows: Vec<(Option<Claim>, Option<Uuid>, &[&'static str], bool, Kind, Kind)> = vec![
+    let rows: Vec<Row> = vec![
         (None, none, &[], true, Make(Blank), Make(Blank)),
         (None, none, &[], false, Foreign, Make(Takeover)),
         (None, none, gpt, false, Foreign, Make(Takeover)),

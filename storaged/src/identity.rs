@@ -146,7 +146,7 @@ fn plan_first(witnesses: &[Witness], doubtful: &[String]) -> Plan {
     Plan { source: Source::Mint, write_to, durable, problem }
 }
 
-const NOT_DURABLE: &str = "there is no disk to keep the identity: it is gone at power-off";
+const NOT_DURABLE: &str = "no usable pool holds the identity: without one it is gone at power-off";
 
 fn none(problem: String) -> Plan {
     Plan { source: Source::None, write_to: Vec::new(), durable: false, problem: Some(problem) }

@@ -11,6 +11,7 @@
 //!   @volumes/<id>          a subvolume with a quota for each volume
 //!   @identity/seed         the node's secret, the same on every pool
 //!   @identity/primary      which choice of primary pool this one was
+//!   @identity/volumes      which volume is on which pool
 //! ```
 
 #![forbid(unsafe_code)]
@@ -23,6 +24,7 @@ mod probe;
 mod signature;
 mod uuid;
 
+mod catalogue;
 mod file;
 mod identity;
 mod mounts;

@@ -53,7 +53,7 @@ pub(crate) fn load() -> io::Result<Vec<Mount>> {
     fs::read_to_string("/proc/self/mountinfo").map(|text| parse(&text))
 }
 
-/// Understands mountinfo; see proc_pid_mountinfo(5).
+/// Understands mountinfo; see `proc_pid_mountinfo(5)`.
 fn parse(text: &str) -> Vec<Mount> {
     let line = |line: &str| {
         let (mount, file_system) = line.split_once(" - ")?;

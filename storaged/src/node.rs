@@ -4,6 +4,7 @@
 //! nobody else; its result comes back as a message. Everything else happens here, one event at a
 //! time.
 
+use crate::catalogue::{self, Catalogue};
 use crate::claim::Phase;
 use crate::decide::{Content, Decision, Orders, Permission, decide};
 use crate::disk::{self, Disk};
@@ -52,13 +53,15 @@ pub(crate) struct Entry {
     pub(crate) disk: Disk,
     /// What became of it.
     pub(crate) state: State,
+    /// Whether its thread is at work.
+    working: bool,
 }
 
 /// What became of a disk.
 #[derive(Debug)]
 pub(crate) enum State {
-    /// Its thread is at work.
-    Working,
+    /// Its thread has not answered yet.
+    Unknown,
     /// No pool.
     None(DiskState, String),
     /// A pool: what is wrong with it, or how it came to be.
@@ -171,7 +174,7 @@ impl Node {
     pub(crate) fn pools(&self) -> impl Iterator<Item = &Pool> {
         self.disks.values().filter_map(|entry| match &entry.state {
             State::Pool(pool, Health::Good(_)) => Some(pool),
-            State::Pool(_, Health::Bad(_)) | State::Working | State::None(..) => None,
+            State::Pool(_, Health::Bad(_)) | State::Unknown | State::None(..) => None,
         })
     }
 
@@ -189,12 +192,12 @@ impl Node {
     pub(crate) fn pool_mut(&mut self, uuid: Uuid) -> Option<&mut Pool> {
         self.disks.values_mut().find_map(|entry| match &mut entry.state {
             State::Pool(pool, Health::Good(_)) if pool.uuid == uuid => Some(pool),
-            State::Pool(..) | State::Working | State::None(..) => None,
+            State::Pool(..) | State::Unknown | State::None(..) => None,
         })
     }
 
     fn n_working(&self) -> usize {
-        self.disks.values().filter(|entry| matches!(entry.state, State::Working)).count()
+        self.disks.values().filter(|entry| entry.working).count()
     }
 
     /// Compares sysfs with what is known: new disks get a thread, missing ones are let go.
@@ -213,7 +216,9 @@ impl Node {
         for disk in found {
             // A failed disk is tried again: a cable may have been pushed in.
             let known = self.disks.get(&disk.name);
-            let retry = |entry: &Entry| matches!(entry.state, State::None(DiskState::Failed, _));
+            let retry = |entry: &Entry| {
+                !entry.working && matches!(entry.state, State::None(DiskState::Failed, _))
+            };
             if known.is_some_and(|entry| !retry(entry)) {
                 continue;
             }
@@ -231,9 +236,11 @@ impl Node {
         let Some(entry) = self.disks.remove(name) else { return };
         if let State::Pool(pool, _) = entry.state {
             warn!("disk {name} was removed while pool {} was in use", pool.uuid);
-            let health = Health::Bad("was removed while in use; plug it in again".to_owned());
-            let lost = Entry { disk: entry.disk, state: State::Pool(pool.clone(), health) };
-            self.lost.insert(pool.uuid, lost);
+            let health =
+                Health::Bad("was removed while in use; plug it in again and boot".to_owned());
+            let uuid = pool.uuid;
+            let state = State::Pool(pool, health);
+            self.lost.insert(uuid, Entry { disk: entry.disk, state, working: false });
         } else {
             info!("disk {name} was removed");
         }
@@ -279,23 +286,25 @@ impl Node {
             // Without a receiver the daemon is ending.
             drop(events.send(Event::Settled(job.name, job.sequence, outcome)));
         });
+        let working = thread.is_ok();
         let state = match (thread, former) {
             // A retry keeps showing the former reason until it ends.
             (Ok(_), Some(former)) => former,
-            (Ok(_), None) => State::Working,
+            (Ok(_), None) => State::Unknown,
             (Err(error), _) => {
                 State::None(DiskState::Failed, format!("cannot start a thread for it: {error}"))
             }
         };
-        self.disks.insert(disk.name.clone(), Entry { disk, state });
+        self.disks.insert(disk.name.clone(), Entry { disk, state, working });
     }
 
     /// Takes over what a disk's thread found, unless the disk is gone by now.
     fn absorb(&mut self, name: &str, sequence: u64, outcome: Outcome) {
         let Some(entry) = self.disks.get_mut(name) else { return };
-        if entry.disk.sequence != sequence || matches!(entry.state, State::Pool(..)) {
+        if entry.disk.sequence != sequence {
             return;
         }
+        entry.working = false;
         let next = match outcome {
             Outcome::Pool(pool, how) => {
                 info!("disk {name}: pool {} {how}", pool.uuid);
@@ -317,8 +326,30 @@ impl Node {
         if self.settled {
             self.converge_identity()?;
             self.converge_place()?;
+            self.converge_catalogue();
         }
         Ok(())
+    }
+
+    /// Which pool each volume of this node is on, pools that are not there included.
+    pub(crate) fn catalogue(&self) -> Catalogue {
+        catalogue::merge(&self.members().map(Pool::voice).collect::<Vec<_>>())
+    }
+
+    /// Writes what is known of volumes to every pool that knows less.
+    pub(crate) fn converge_catalogue(&mut self) {
+        let merged = self.catalogue();
+        let behind = self.members().filter(|pool| pool.catalogue != merged);
+        for uuid in behind.map(|pool| pool.uuid).collect::<Vec<_>>() {
+            match catalogue::store(&mounts::pool_point(uuid).join(pool::IDENTITY), &merged) {
+                Ok(()) => {
+                    let pool = self.pool_mut(uuid).expect("members are usable");
+                    pool.catalogue.clone_from(&merged);
+                }
+                // The other pools have theirs, and the next change tries again.
+                Err(error) => warn!("writing the list of volumes to pool {uuid}: {error}"),
+            }
+        }
     }
 
     /// Plans the identity and writes the copies that are missing.
@@ -327,7 +358,7 @@ impl Node {
             |pool: &Pool| Witness { pool: pool.uuid, copy: pool.copy.clone(), used: pool.used };
         let witnesses: Vec<Witness> = self.pools().map(witness).collect();
         let doubtful = self.disks.values().filter(|entry| match &entry.state {
-            State::Working | State::None(DiskState::Failed, _) => true,
+            State::Unknown | State::None(DiskState::Failed, _) => true,
             State::Pool(_, health) => matches!(health, Health::Bad(_)),
             State::None(..) => false,
         });

@@ -5,6 +5,7 @@
 //! subvolumes → identity. Until "made" nothing is stored; from "made" on the disk is never made
 //! again by itself.
 
+use crate::catalogue::{self, Catalogue, Voice};
 use crate::claim::{self, Claim, Phase, SLOT_BYTES};
 use crate::decide::{Content, Make, Permission};
 use crate::disk::Disk;
@@ -55,12 +56,14 @@ pub(crate) struct Pool {
     pub(crate) primary: u64,
     /// Quotas of its volumes, by id. Kept while the disk is gone.
     pub(crate) volumes: volume::Quotas,
+    /// What it knows of the volumes of all pools.
+    pub(crate) catalogue: Catalogue,
 }
 
 /// A step that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{doing}")]
-pub(crate) struct Error {
+pub(crate) struct StepError {
     doing: String,
     #[source]
     source: io::Error,
@@ -69,17 +72,17 @@ pub(crate) struct Error {
 /// Adds what was being done to an error of the kernel.
 pub(crate) trait Doing<T> {
     /// The sentence is made only when there is an error.
-    fn doing(self, doing: impl FnOnce() -> String) -> Result<T, Error>;
+    fn doing(self, doing: impl FnOnce() -> String) -> Result<T, StepError>;
 }
 
 impl<T> Doing<T> for io::Result<T> {
-    fn doing(self, doing: impl FnOnce() -> String) -> Result<T, Error> {
-        self.map_err(|source| Error { doing: doing(), source })
+    fn doing(self, doing: impl FnOnce() -> String) -> Result<T, StepError> {
+        self.map_err(|source| StepError { doing: doing(), source })
     }
 }
 
 /// Makes a pool on a disk, as [`crate::decide`] permitted. Returns the record that is on it then.
-pub(crate) fn make(disk: &Disk, make: Make) -> Result<Claim, Error> {
+pub(crate) fn make(disk: &Disk, make: Make) -> Result<Claim, StepError> {
     let path = disk.path();
     let device = lock(&path)?;
     let takeover = make.permission == Permission::Takeover;
@@ -102,7 +105,7 @@ pub(crate) fn make(disk: &Disk, make: Make) -> Result<Claim, Error> {
 
 /// Opens a disk for writing. The lock travels to mkfs and lasts until it ends, even when we are
 /// killed, so that a restarted storaged does not write at the same time.
-fn lock(path: &Path) -> Result<File, Error> {
+fn lock(path: &Path) -> Result<File, StepError> {
     let device = OpenOptions::new().read(true).write(true).open(path);
     let device = device.doing(|| format!("opening {} for writing", path.display()))?;
     let locked = device.try_lock().map_err(|error| match error {
@@ -136,7 +139,7 @@ fn clear(device: &File, size_bytes: u64) -> io::Result<()> {
     device.sync_all()
 }
 
-fn mkfs(device: &File, path: &Path, uuid: Uuid, size_bytes: u64) -> Result<(), Error> {
+fn mkfs(device: &File, path: &Path, uuid: Uuid, size_bytes: u64) -> Result<(), StepError> {
     let doing = || format!("making a btrfs file system on {}", path.display());
     let program = MKFS.iter().find(|program| Path::new(program).exists()).unwrap_or(&MKFS[0]);
     let keeps_lock = device.try_clone().doing(doing)?;
@@ -173,7 +176,7 @@ fn check(device: &File, disk: &Disk, claim: &Claim, uuid: Uuid) -> io::Result<()
 
 /// Mounts the pool and completes what a former run left unfinished. A pool that is mounted already
 /// stays mounted.
-pub(crate) fn mount(disk: &Disk, claim: &Claim) -> Result<Pool, Error> {
+pub(crate) fn mount(disk: &Disk, claim: &Claim) -> Result<Pool, StepError> {
     let uuid = claim.pool();
     assert_eq!(claim.phase, Phase::Made, "a pool in the making is made again, not mounted");
     let point = pool_point(uuid);
@@ -185,7 +188,7 @@ pub(crate) fn mount(disk: &Disk, claim: &Claim) -> Result<Pool, Error> {
     load(uuid, claim.class, &point).doing(|| format!("reading pool {uuid}"))
 }
 
-fn mount_once(disk: &Disk, uuid: Uuid, point: &Path) -> Result<(), Error> {
+fn mount_once(disk: &Disk, uuid: Uuid, point: &Path) -> Result<(), StepError> {
     let doing = || format!("mounting pool {uuid} from {}", disk.path().display());
     let table = mounts::load().doing(doing)?;
     match mounts::at(&table, point) {
@@ -199,7 +202,7 @@ fn mount_once(disk: &Disk, uuid: Uuid, point: &Path) -> Result<(), Error> {
         // cannot while somebody holds files on it.
         Some(_) => nix::mount::umount(point).map_err(|_| {
             let text = "the disk came back, but its former mount is in use; boot again to use it";
-            Error { doing: doing(), source: io::Error::other(text) }
+            StepError { doing: doing(), source: io::Error::other(text) }
         })?,
         None => {}
     }
@@ -238,7 +241,8 @@ fn load(uuid: Uuid, class: DiskClass, point: &Path) -> io::Result<Pool> {
         Err(error) => return Err(error),
     };
     let volumes = volume::load(&point.join(VOLUMES))?;
-    Ok(Pool { uuid, class, copy, used, primary, volumes })
+    let catalogue = catalogue::load(&point.join(IDENTITY));
+    Ok(Pool { uuid, class, copy, used, primary, volumes, catalogue })
 }
 
 impl Pool {
@@ -247,8 +251,13 @@ impl Pool {
         pool_point(self.uuid)
     }
 
+    /// What it says about volumes.
+    pub(crate) fn voice(&self) -> Voice<'_> {
+        Voice { pool: self.uuid, holds: &self.volumes, knows: &self.catalogue }
+    }
+
     /// Keeps on the pool that it is the primary one, and which share of it the store may fill.
-    pub(crate) fn choose_as_primary(&mut self, number: u64) -> Result<(), Error> {
+    pub(crate) fn choose_as_primary(&mut self, number: u64) -> Result<(), StepError> {
         /// The store may not fill more than one part in this many: state and volumes need room.
         const STORE_PART: u64 = 5;
         let doing = || format!("choosing pool {} as primary", self.uuid);

@@ -71,7 +71,7 @@ fn disks(node: &Node) -> api::DisksReply {
 fn wire_disk(node: &Node, entry: &Entry) -> api::Disk {
     let Disk { name, serial, model, size_bytes, class, .. } = &entry.disk;
     let (state, reason, pool) = match &entry.state {
-        State::Working => {
+        State::Unknown => {
             (api::DiskState::Failed, "has not answered yet; check cable and disk".to_owned(), None)
         }
         State::None(state, reason) => (*state, reason.clone(), None),
@@ -142,21 +142,13 @@ fn volumes(node: &Node) -> api::VolumesReply {
     api::VolumesReply { volumes }
 }
 
-/// Where a volume is: on a pool of this node that can be used, or on one that failed.
+/// Where a volume is: on a pool that can be used, or, as a refusal, on one that cannot.
 fn find(node: &Node, id: &str) -> Result<Option<Uuid>, Refusal> {
-    let holds = |pool: &&Pool| pool.volumes.contains_key(id);
-    if let Some(pool) = node.members().find(holds) {
-        return Ok(Some(pool.uuid));
+    let Some(pool) = node.catalogue().get(id).copied() else { return Ok(None) };
+    if node.members().any(|member| member.uuid == pool) {
+        return Ok(Some(pool));
     }
-    let failed =
-        node.disks.values().chain(node.lost.values()).find_map(|entry| match &entry.state {
-            State::Pool(pool, Health::Bad(_)) => Some(pool).filter(holds),
-            State::Pool(_, Health::Good(_)) | State::Working | State::None(..) => None,
-        });
-    match failed {
-        Some(pool) => Err(Refusal::PoolFailed { id: id.to_owned(), pool: pool.uuid }),
-        None => Ok(None),
-    }
+    Err(Refusal::PoolFailed { id: id.to_owned(), pool })
 }
 
 fn room(node: &Node, pool: &Pool) -> Room {
@@ -176,29 +168,27 @@ fn ensure(node: &mut Node, wish: &api::VolumeEnsure) -> Result<api::VolumeReply,
         return Err(Refusal::Invalid("a volume has a size".to_owned()).into());
     }
     let rooms: Vec<Room> = node.members().map(|pool| room(node, pool)).collect();
-    let path = match find(node, &wish.id)? {
-        Some(uuid) => {
-            let pool = node.pool_mut(uuid).expect("find names usable pools");
-            let directory = pool.point().join(pool::VOLUMES);
-            let had_bytes = pool.volumes[&wish.id];
-            if had_bytes != wish.size_bytes {
-                let room = rooms.iter().find(|room| room.pool == uuid).expect("it is a member");
-                volume::resize(room, had_bytes, wish.size_bytes)?;
-                volume::change(&directory, &wish.id, wish.size_bytes)?;
-                pool.volumes.insert(wish.id.clone(), wish.size_bytes);
-                info!("volume {} has {} bytes, had {had_bytes}", wish.id, wish.size_bytes);
-            }
-            directory.join(&wish.id)
-        }
-        None => {
-            let uuid = volume::place(&rooms, wish.class, wish.size_bytes)?;
-            let pool = node.pool_mut(uuid).expect("place chooses among the rooms");
-            let directory = pool.point().join(pool::VOLUMES);
-            let path = volume::make(&directory, &wish.id, wish.size_bytes)?;
+    let path = if let Some(uuid) = find(node, &wish.id)? {
+        let pool = node.pool_mut(uuid).expect("find names usable pools");
+        let directory = pool.point().join(pool::VOLUMES);
+        let had_bytes = pool.volumes[&wish.id];
+        if had_bytes != wish.size_bytes {
+            let room = rooms.iter().find(|room| room.pool == uuid).expect("it is a member");
+            volume::resize(room, had_bytes, wish.size_bytes)?;
+            volume::change(&directory, &wish.id, wish.size_bytes)?;
             pool.volumes.insert(wish.id.clone(), wish.size_bytes);
-            info!("volume {} of {} bytes made on pool {uuid}", wish.id, wish.size_bytes);
-            path
+            info!("volume {} has {} bytes, had {had_bytes}", wish.id, wish.size_bytes);
         }
+        directory.join(&wish.id)
+    } else {
+        let uuid = volume::place(&rooms, wish.class, wish.size_bytes)?;
+        let pool = node.pool_mut(uuid).expect("place chooses among the rooms");
+        let directory = pool.point().join(pool::VOLUMES);
+        let path = volume::make(&directory, &wish.id, wish.size_bytes)?;
+        pool.volumes.insert(wish.id.clone(), wish.size_bytes);
+        node.converge_catalogue();
+        info!("volume {} of {} bytes made on pool {uuid}", wish.id, wish.size_bytes);
+        path
     };
     Ok(api::VolumeReply { path: path.to_string_lossy().into_owned() })
 }
@@ -211,5 +201,6 @@ fn delete(node: &mut Node, order: &api::VolumeDelete) -> Result<Done, Failure> {
     warn!("deleting volume {} on pool {uuid} by order {}", order.id, order.order);
     volume::delete(&pool.point().join(pool::VOLUMES), &order.id)?;
     pool.volumes.remove(&order.id);
+    node.converge_catalogue();
     Ok(Done {})
 }

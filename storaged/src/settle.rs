@@ -4,8 +4,8 @@ use crate::uuid::Uuid;
 use node_api::storaged::DiskClass;
 use std::time::{Duration, Instant};
 
-/// Disks that answer more slowly are left behind; they join when they answer.
-pub(crate) const WORK_MAX: Duration = Duration::from_secs(60);
+/// A disk that takes longer to be read or made joins when it is done.
+const WORK_MAX: Duration = Duration::from_mins(2);
 /// Drivers report disks one after another. A choice that cannot be taken back (a new identity,
 /// another primary pool) waits until none came for this long.
 const QUIET: Duration = Duration::from_secs(2);
@@ -34,10 +34,13 @@ pub(crate) struct Progress {
 pub(crate) fn wait_until(progress: Progress) -> Instant {
     let Progress { started, arrived, n_working, n_disks, has_former_primary, is_restart } =
         progress;
-    if n_working > 0 {
-        arrived + WORK_MAX
-    } else if has_former_primary || is_restart {
+    let is_known = has_former_primary || is_restart;
+    if is_known && n_working > 0 {
+        arrived + QUIET
+    } else if is_known {
         started
+    } else if n_working > 0 {
+        arrived + WORK_MAX
     } else if n_disks > 0 {
         arrived + QUIET
     } else {
@@ -92,6 +95,7 @@ mod tests {
             Progress { is_restart: true, n_disks: 0, ..quiet },
         ] {
             assert_eq!(wait_until(known), started);
+            assert_eq!(wait_until(Progress { n_working: 1, ..known }), arrived + QUIET);
         }
     }
 

@@ -185,7 +185,10 @@ mod tests {
 
     const SIZE: u64 = (8 << 20) + 512;
 
-    fn disk(writes: &[(u64, &[u8])]) -> Vec<&'static str> {
+    /// Offsets, and what stands there.
+    type Writes<'w> = &'w [(u64, &'w [u8])];
+
+    fn disk(writes: Writes<'_>) -> Vec<&'static str> {
         let mut disk = vec![0_u8; usize::try_from(SIZE).unwrap()];
         for (at, bytes) in writes {
             let at = usize::try_from(*at).unwrap();
@@ -212,7 +215,7 @@ mod tests {
     fn signatures_with_a_rule_of_their_own_are_found() {
         let md = b"\xfc\x4e\x2b\xa9";
         let zfs = &0x00ba_b10c_u64.to_le_bytes();
-        let rows: &[(&[(u64, &[u8])], &str)] = &[
+        let rows: &[(Writes<'_>, &str)] = &[
             (&[(512, b"EFI PART")], "a GPT partition table"),
             (&[(4096, b"EFI PART")], "a GPT partition table"),
             (&[(SIZE - 512, b"EFI PART")], "a GPT partition table"),

@@ -3,7 +3,7 @@
 //! A volume is made under a hidden name, limited and labelled, and then renamed: whoever sees it by
 //! its id sees it complete. Deleting renames first. Hidden names are removed at the next start.
 
-use crate::pool::{Doing, Error};
+use crate::pool::{Doing, StepError};
 use crate::uuid::Uuid;
 use node_api::storaged::DiskClass;
 use rustix::fs::{XattrFlags, fgetxattr, fsetxattr};
@@ -142,7 +142,7 @@ pub(crate) fn check_order(order: &str) -> Result<(), Refusal> {
 }
 
 /// Makes a volume and gives its path. Nothing with that id may exist.
-pub(crate) fn make(volumes: &Path, id: &str, size_bytes: u64) -> Result<PathBuf, Error> {
+pub(crate) fn make(volumes: &Path, id: &str, size_bytes: u64) -> Result<PathBuf, StepError> {
     let doing = || format!("making volume {id}");
     let hidden = format!("{MAKING}{id}");
     let parent = File::open(volumes).doing(doing)?;
@@ -156,7 +156,7 @@ pub(crate) fn make(volumes: &Path, id: &str, size_bytes: u64) -> Result<PathBuf,
 }
 
 /// Gives a volume another quota.
-pub(crate) fn change(volumes: &Path, id: &str, size_bytes: u64) -> Result<(), Error> {
+pub(crate) fn change(volumes: &Path, id: &str, size_bytes: u64) -> Result<(), StepError> {
     limit(&volumes.join(id), size_bytes).doing(|| format!("changing the quota of volume {id}"))
 }
 
@@ -168,7 +168,7 @@ fn limit(volume: &Path, size_bytes: u64) -> io::Result<()> {
 }
 
 /// Deletes a volume. The name is gone for ever on return.
-pub(crate) fn delete(volumes: &Path, id: &str) -> Result<(), Error> {
+pub(crate) fn delete(volumes: &Path, id: &str) -> Result<(), StepError> {
     let doing = || format!("deleting volume {id}");
     let hidden = format!("{DELETING}{id}");
     let parent = File::open(volumes).doing(doing)?;
