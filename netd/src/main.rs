@@ -10,23 +10,31 @@
 
 #![forbid(unsafe_code)]
 
-mod apply;
-mod clock;
+// In reading order: the decision, what it is made from, what is done about it.
+mod plan;
+
 mod containers;
-mod dhcp;
-mod firewall;
+mod want;
+
+mod apply;
 mod kernel;
 mod namespace;
 mod nic;
+
+mod firewall;
+
 mod owner;
-mod paths;
-mod plan;
 mod serve;
-mod sntp;
 mod status;
-mod store;
+
+mod dhcp;
+
+mod clock;
+mod sntp;
 mod timesync;
-mod want;
+
+mod paths;
+mod store;
 
 use crate::{
     clock::Bounds,

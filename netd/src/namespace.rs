@@ -44,8 +44,24 @@ pub(crate) fn list() -> io::Result<BTreeSet<String>> {
     Ok(ids)
 }
 
-/// Makes a namespace and pins it. Replaces a file that pins nothing (a former run was killed
-/// between two steps).
+/// Removes files that pin nothing: a former run was killed between two steps.
+pub(crate) fn sweep() -> io::Result<()> {
+    let pinned = list()?;
+    let entries = match fs::read_dir(NETNS) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        let entry = entry?;
+        if !entry.file_name().to_str().is_some_and(|id| pinned.contains(id)) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes a namespace and pins it.
 pub(crate) fn create(id: &str) -> io::Result<()> {
     fs::create_dir_all(NETNS)?;
     let file = path(id);

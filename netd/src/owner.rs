@@ -30,6 +30,7 @@ use crate::{
 use node_api::{
     boot::{AddressConfig, BootConfig},
     netd::{AttachReply, Port, StatusReply, Time},
+    paths::NETNS,
 };
 use rtnetlink::Handle;
 use std::{
@@ -173,7 +174,12 @@ pub(crate) async fn run(
                     break;
                 }
                 _ = lease_changes.recv() => break,
-                () = sleep_until(audit) => break,
+                () = sleep_until(audit) => {
+                    // Replacing rules by the same ones costs no packet, so nobody asks whether
+                    // they are still there.
+                    owner.rules = None;
+                    break;
+                }
             }
         }
     }
@@ -181,6 +187,9 @@ pub(crate) async fn run(
 
 impl Owner {
     async fn start(parts: Parts, lease_changed: mpsc::Sender<()>) -> Self {
+        if let Err(error) = namespace::sweep() {
+            daemon::warn!("removing leftovers in {NETNS}: {error}");
+        }
         let containers = match parts.store.read(CONTAINERS_FILE) {
             Ok(Some(containers)) => containers,
             Ok(None) => rebuild(&parts.node).await,

@@ -1,6 +1,6 @@
 //! The socket's side: one thread for each caller, which hands the call to the owner and waits.
 
-use crate::owner::Request;
+use crate::owner::{CallError, Request};
 use ipc::{Call, Failure, Method, Outcome};
 use node_api::{
     init::Done,
@@ -16,10 +16,10 @@ pub(crate) fn answer(call: Call, owner: &mpsc::Sender<Request>) -> Outcome {
         }
         Attach::NAME => call.answer(|Attach { id, ports }| {
             let request = |reply| Request::Attach(id, ports, reply);
-            ask(owner, request)?.map_err(Failure::from)
+            ask(owner, request)?.map_err(failure)
         }),
         Detach::NAME => call.answer(|Detach { id }| {
-            ask(owner, |reply| Request::Detach(id, reply))?.map_err(Failure::from)?;
+            ask(owner, |reply| Request::Detach(id, reply))?.map_err(failure)?;
             Ok::<_, Failure>(Done {})
         }),
         Attachments::NAME => call.answer(|_: Attachments| {
@@ -27,6 +27,14 @@ pub(crate) fn answer(call: Call, owner: &mpsc::Sender<Request>) -> Outcome {
             Ok::<_, Failure>(AttachmentsReply { ids })
         }),
         _ => call.unknown(),
+    }
+}
+
+/// `Refused`: asking again without a change is of no use. `Failed`: it may be.
+fn failure(error: CallError) -> Failure {
+    match error {
+        CallError::Refused(refusal) => Failure::new("Refused", refusal.to_string()),
+        CallError::Store(_) | CallError::Firewall(_) | CallError::Incomplete { .. } => error.into(),
     }
 }
 

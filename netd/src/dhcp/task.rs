@@ -26,6 +26,10 @@ impl View {
     /// What the client waits for, as a sentence; `None` while it has what it needs.
     pub(crate) fn sentence(&self, now: Moment) -> Option<String> {
         let (tries, next) = self.unanswered?;
+        if tries < 2 && self.lease.is_some() {
+            // The answer is still under way.
+            return None;
+        }
         let wait_s = next.saturating_sub(now).as_secs();
         let lease = if self.lease.is_some() { "; the former lease is still used" } else { "" };
         let detail = self.problem.as_ref().map(|text| format!(" ({text})")).unwrap_or_default();
