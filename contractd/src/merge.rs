@@ -11,6 +11,7 @@ use contract::{
     header::Header,
     identity::{Identity, Signer},
     merkle,
+    verdict::Case,
 };
 use std::collections::BTreeSet;
 
@@ -26,7 +27,7 @@ pub(crate) fn merge(known: &Bundle, offered: &Bundle) -> Bundle {
         .filter_map(|envelope| Signed::<Identity>::open(envelope).ok())
         .filter_map(|identity| Signer::from_statement(&identity))
         .collect();
-    extend_chain(&mut merged.headers, &offered.headers, &signers);
+    merged.headers = chain(known, &offered.headers, &signers);
     let headers: Vec<Header> = merged
         .headers
         .iter()
@@ -61,11 +62,23 @@ pub(crate) fn merge(known: &Bundle, offered: &Bundle) -> Bundle {
     merged
 }
 
-/// Adds versions that follow from those that are there. A version that is there is never replaced:
-/// only its first form that the owner signed counts on this node.
-fn extend_chain(known: &mut Vec<Envelope>, offered: &[Envelope], signers: &[Signer]) {
+/// The versions up to the one in force, which are never replaced, and those that are offered on top.
+/// A version that is not agreed on yet gives way: its owner may have proposed another instead.
+fn chain(known: &Bundle, offered: &[Envelope], signers: &[Signer]) -> Vec<Envelope> {
+    let settled = Case::read(known)
+        .ok()
+        .and_then(|case| case.in_force().ok().flatten().map(|header| header.body.version))
+        .and_then(|version| usize::try_from(version).ok())
+        .unwrap_or(0);
+    let mut extended = known.headers[..settled].to_vec();
+    extend(&mut extended, offered, signers);
+    if extended.len() > settled { extended } else { known.headers.clone() }
+}
+
+/// Adds versions that follow from the last and that the owner has signed.
+fn extend(chain: &mut Vec<Envelope>, offered: &[Envelope], signers: &[Signer]) {
     let mut last: Option<(StatementId, Header)> =
-        known.last().and_then(|envelope| Signed::open(envelope).ok()).map(|one| (one.id, one.body));
+        chain.last().and_then(|envelope| Signed::open(envelope).ok()).map(|one| (one.id, one.body));
     for envelope in offered {
         let Ok(next) = Signed::<Header>::open(envelope) else { continue };
         let follows = match &last {
@@ -77,8 +90,8 @@ fn extend_chain(known: &mut Vec<Envelope>, offered: &[Envelope], signers: &[Sign
             }
         };
         let owner = signers.iter().find(|signer| signer.id == next.body.owner);
-        if follows && owner.is_some_and(|owner| owner.signed(&next)) && known.len() < VERSIONS_MAX {
-            known.push(envelope.clone());
+        if follows && owner.is_some_and(|owner| owner.signed(&next)) && chain.len() < VERSIONS_MAX {
+            chain.push(envelope.clone());
             last = Some((next.id, next.body));
         }
     }
@@ -116,3 +129,6 @@ pub(crate) fn empty() -> Bundle {
         documents: Vec::new(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,190 @@
+//! What a registry can and cannot do to what a node has seen.
+
+use super::*;
+use contract::{
+    FlistId, IdentityId, SigningKey, Timestamp,
+    decision::{Action, Decision},
+    header::{
+        Deployments, Execution, Flist, Nonce, OnPartition, Policy, Role, Rule, Stakeholder,
+        contract_id,
+    },
+    strict::Extensions,
+};
+
+fn key(n: u8) -> SigningKey {
+    SigningKey::from_seed(&[n; 32])
+}
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_seconds(1_800_000_000 + seconds)
+}
+
+fn identity(n: u8) -> Envelope {
+    let key = key(n);
+    let body = Identity {
+        network: "test".into(),
+        version: 1,
+        prev: None,
+        name: format!("P{n}"),
+        keys: vec![key.public()],
+        threshold: 1,
+    };
+    Envelope::seal(&body, &[&key]).unwrap()
+}
+
+fn id(n: u8) -> IdentityId {
+    IdentityId(identity(n).id().unwrap().0)
+}
+
+/// A version owned by person 1, decided on by person 2.
+fn header(version: u64, prev: Option<StatementId>, title: &str) -> Envelope {
+    let nonce = Nonce("00".repeat(16));
+    let rule = Rule { required: vec![id(2)], roles: vec![], min_weight: 1, veto_roles: vec![] };
+    let body = Header {
+        network: "test".into(),
+        contract: contract_id(&id(1), &nonce),
+        nonce,
+        version,
+        prev,
+        owner: id(1),
+        title: title.into(),
+        purpose: String::new(),
+        policy: Policy { create: rule.clone(), update: rule.clone(), cancel: rule },
+        stakeholders: vec![Stakeholder { identity: id(2), role: Role::It, weight: 1 }],
+        approve_by: at(100),
+        not_before: at(0),
+        start_by: at(100),
+        expires: at(1000),
+        pool: StatementId([0; 32]),
+        flists: vec![Flist {
+            name: "web".into(),
+            digest: FlistId([0; 32]),
+            bytes: 1,
+            urls: vec!["http://a".into()],
+        }],
+        deployments: Deployments { count: 1, root: StatementId(merkle::leaf(b"document")) },
+        execution: Execution { on_partition: OnPartition::Keep },
+        extensions: Extensions::default(),
+    };
+    Envelope::seal(&body, &[&key(1)]).unwrap()
+}
+
+fn approval(of: &Envelope, signer: u8) -> Envelope {
+    let signed = Signed::<Header>::open(of).unwrap();
+    let body = Approval {
+        network: "test".into(),
+        contract: signed.body.contract,
+        version: signed.body.version,
+        subject: signed.id,
+        action: if signed.body.version == 1 { Action::Create } else { Action::Update },
+        decision: Decision::Approve,
+        signer: id(signer),
+        issued: at(1),
+        comment: String::new(),
+    };
+    Envelope::seal(&body, &[&key(signer)]).unwrap()
+}
+
+fn bundle() -> Bundle {
+    let first = header(1, None, "one");
+    Bundle {
+        approvals: vec![approval(&first, 2)],
+        headers: vec![first],
+        cancels: vec![],
+        identities: vec![identity(1), identity(2)],
+        pools: vec![],
+        documents: vec![Deployment::new(
+            b"document",
+            contract::merkle::Path { index: 0, siblings: vec![] },
+        )],
+    }
+}
+
+#[test]
+fn a_sound_bundle_is_taken_whole() {
+    assert_eq!(merge(&empty(), &bundle()), bundle());
+}
+
+#[test]
+fn less_or_nothing_takes_nothing_away() {
+    let known = bundle();
+    assert_eq!(merge(&known, &empty()), known);
+    for cut in 0..4 {
+        let mut less = bundle();
+        match cut {
+            0 => less.approvals.clear(),
+            1 => less.identities.clear(),
+            2 => less.documents.clear(),
+            _ => less.headers.clear(),
+        }
+        assert_eq!(merge(&known, &less), known);
+    }
+}
+
+#[test]
+fn a_later_version_is_added_and_an_earlier_one_never_replaced() {
+    let known = bundle();
+    let mut newer = bundle();
+    newer.headers.push(header(2, Some(known.headers[0].id().unwrap()), "two"));
+    let merged = merge(&known, &newer);
+    assert_eq!(merged.headers.len(), 2);
+    // Going back is not possible.
+    assert_eq!(merge(&merged, &known), merged);
+    // Nor is another form of a version in force, even with the owner's signature.
+    let mut other = bundle();
+    other.headers = vec![header(1, None, "another")];
+    assert_eq!(merge(&merged, &other), merged);
+}
+
+#[test]
+fn a_proposal_that_nobody_agreed_on_gives_way_to_another() {
+    let known = bundle();
+    let prev = Some(known.headers[0].id().unwrap());
+    let (first, second) = (header(2, prev, "two"), header(2, prev, "two again"));
+    let mut offered = bundle();
+    offered.headers.push(first);
+    let merged = merge(&known, &offered);
+    offered.headers[1] = second.clone();
+    assert_eq!(merge(&merged, &offered).headers[1], second);
+    // Once agreed on, it stays.
+    offered.approvals.push(approval(&second, 2));
+    let agreed = merge(&merged, &offered);
+    offered.headers[1] = header(2, prev, "two once more");
+    assert_eq!(merge(&agreed, &offered).headers[1], second);
+}
+
+#[test]
+fn what_is_not_signed_by_whom_it_must_be_is_left_out() {
+    let mut offered = bundle();
+    offered.headers[0].signatures.clear();
+    assert!(merge(&empty(), &offered).headers.is_empty());
+
+    let mut offered = bundle();
+    let mut forged = approval(&offered.headers[0], 2);
+    forged.signatures.clear();
+    forged.sign(&key(3)).unwrap();
+    offered.approvals = vec![forged];
+    let merged = merge(&empty(), &offered);
+    assert_eq!((merged.headers.len(), merged.approvals.len()), (1, 0));
+}
+
+#[test]
+fn rubbish_and_what_belongs_elsewhere_is_left_out() {
+    let known = bundle();
+    let mut offered = bundle();
+    let rubbish = Envelope { payload_type: "x".into(), payload: "eA==".into(), signatures: vec![] };
+    offered.headers.insert(0, rubbish.clone());
+    offered.approvals.push(rubbish.clone());
+    offered.cancels.push(rubbish.clone());
+    offered.identities.push(rubbish.clone());
+    offered.pools.push(rubbish);
+    let path = contract::merkle::Path { index: 0, siblings: vec![] };
+    offered.documents.push(Deployment::new(b"another document", path));
+    assert_eq!(merge(&known, &offered), known);
+}
+
+#[test]
+fn merging_twice_changes_nothing() {
+    let once = merge(&empty(), &bundle());
+    assert_eq!(merge(&once, &bundle()), once);
+}
