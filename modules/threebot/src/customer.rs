@@ -61,13 +61,9 @@ pub async fn plan(grid: &Grid, request: &Request<'_>) -> Result<Planned, BotErro
     let registry = [grid.content_url()];
     let content = if request.content.is_empty() { &registry[..] } else { request.content };
     let flists = content::look_up(&wanted, request.base, content).await?;
-    let nonce;
     let follows = match &before {
         Some((header, _)) => Follows::Version(&header.body, header.id),
-        None => {
-            nonce = fresh_nonce()?;
-            Follows::Nothing(nonce)
-        }
+        None => Follows::Nothing(fresh_nonce()?),
     };
     let inputs = Inputs {
         source: request.source,
@@ -80,8 +76,9 @@ pub async fn plan(grid: &Grid, request: &Request<'_>) -> Result<Planned, BotErro
     };
     let plan = plan::plan(&inputs)?;
     let replaces = before.map(|(header, documents)| (header.body, documents));
-    let world = world(grid, &plan, replaces.as_ref().and_then(|(_, documents)| documents.as_deref()))
-        .await?;
+    let world =
+        world(grid, &plan, replaces.as_ref().and_then(|(_, documents)| documents.as_deref()))
+            .await?;
     let findings = findings(&plan, &world, request.now);
     Ok(Planned { plan, findings, replaces })
 }
@@ -94,11 +91,7 @@ pub fn fresh_nonce() -> Result<Nonce, BotError> {
 }
 
 /// What the registry knows about the nodes and the pool of a plan.
-async fn world(
-    grid: &Grid,
-    plan: &Plan,
-    replaced: Option<&[Document]>,
-) -> Result<World, BotError> {
+async fn world(grid: &Grid, plan: &Plan, replaced: Option<&[Document]>) -> Result<World, BotError> {
     let pool = match grid.statement(&plan.header.pool).await {
         Ok(pool) => Some(pool),
         Err(BotError::Registry { source, .. }) if is_missing(&source) => None,
@@ -132,10 +125,7 @@ pub fn sign(sealed: &mut Sealed, actor: &Actor) -> Result<(), BotError> {
     if header.owner != actor.id() {
         return Err(BotError::NotTheOwner { owner: header.owner, contract: header.contract });
     }
-    sealed
-        .envelope
-        .sign(&actor.key.secret)
-        .map_err(|source| BotError::Write("contract", source))
+    sealed.envelope.sign(&actor.key.secret).map_err(|source| BotError::Write("contract", source))
 }
 
 /// What came of a push.

@@ -518,11 +518,10 @@ fn entry(flist: &FlistBody, path: &str) -> Found {
     for part in parents.chain([path]) {
         match at(part) {
             Some(Entry::Symlink(..)) => return Found::BehindLink,
-            None => return Found::Nothing,
             Some(Entry::Directory(_)) if part == path => return Found::Directory,
             Some(Entry::File(..) | Entry::Link(_)) if part == path => return Found::File,
             Some(Entry::Directory(_)) => {}
-            Some(Entry::File(..) | Entry::Link(_)) => return Found::Nothing,
+            None | Some(Entry::File(..) | Entry::Link(_)) => return Found::Nothing,
         }
     }
     Found::Nothing

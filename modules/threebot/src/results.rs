@@ -149,10 +149,7 @@ async fn follow(
 }
 
 /// Every report about a contract, in the order of arrival, and how many did not verify.
-pub async fn results(
-    grid: &Grid,
-    contract: &ContractId,
-) -> Result<(Vec<Told>, usize), BotError> {
+pub async fn results(grid: &Grid, contract: &ContractId) -> Result<(Vec<Told>, usize), BotError> {
     let mut by_node: BTreeMap<NodeId, Vec<StatementId>> = BTreeMap::new();
     let mut order = Vec::new();
     let mut filter = ResultFilter { contract: Some(*contract), ..ResultFilter::default() };
@@ -216,7 +213,8 @@ mod tests {
     fn a_report_beside_the_chain_is_marked() {
         let key = SigningKey::from_seed(&[1; 32]);
         let node = node_id(&key.public());
-        let (first, other) = (report(1, None, &key), report(1, None, &SigningKey::from_seed(&[1; 32])));
+        let (first, other) =
+            (report(1, None, &key), report(1, None, &SigningKey::from_seed(&[1; 32])));
         assert_eq!(first.id, other.id, "equal reports are one");
         let second = report(2, Some(first.id), &key);
         let forked = report(2, Some(second.id), &key);

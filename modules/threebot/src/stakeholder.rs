@@ -126,9 +126,8 @@ fn review_cancel(
     let first = &case.headers()[0].body;
     let contract = first.contract;
     let refused = |refusal| BotError::Refused { contract, refusal };
-    let nothing = |text: &str| {
-        Err(BotError::Nothing(format!("{text} of the contract {}", contract.short())))
-    };
+    let nothing =
+        |text: &str| Err(BotError::Nothing(format!("{text} of the contract {}", contract.short())));
     let Some(header) = case.in_force().map_err(refused)? else {
         return nothing("there is no version in force");
     };
@@ -174,8 +173,7 @@ fn review_cancel(
 
 /// The last version before `index` that this stakeholder approved.
 fn approved_before(case: &Case, index: usize, me: &IdentityId) -> Option<usize> {
-    let approved =
-        |index: &usize| case.decisions_on(*index).get(me) == Some(&Decision::Approve);
+    let approved = |index: &usize| case.decisions_on(*index).get(me) == Some(&Decision::Approve);
     (0..index).rev().find(approved)
 }
 

@@ -21,7 +21,7 @@ use contract::{
     report::State,
     tally::{Tally, awaited},
     verdict::Case,
-    workload::{Document, Spec},
+    workload::Document,
 };
 use registry_api::view::ContractState;
 use serde::Serialize;
@@ -153,7 +153,7 @@ async fn nodes(
         let (reports, unproven) = verified(grid, &node, &statements).await?;
         let document = documents.iter().find(|document| document.node == node);
         let online = told.is_some_and(|told| told.online);
-        found.push(node_status(node, online, document, contract, reports, unproven));
+        found.push(node_status(node, online, document, &reports, unproven));
     }
     Ok(found)
 }
@@ -162,8 +162,7 @@ fn node_status(
     node: NodeId,
     online: bool,
     document: Option<&Document>,
-    _contract: &ContractId,
-    reports: Vec<Told>,
+    reports: &[Told],
     unproven: usize,
 ) -> NodeStatus {
     let written = document.map(|document| document.workloads.as_slice()).unwrap_or_default();
@@ -261,9 +260,9 @@ fn state(
         };
     };
     let wiped = !nodes.is_empty()
-        && nodes.iter().all(|node| {
-            node.contract.as_ref().is_some_and(|told| told.state == State::Wiped)
-        });
+        && nodes
+            .iter()
+            .all(|node| node.contract.as_ref().is_some_and(|told| told.state == State::Wiped));
     if let Some(order) = case.cancelled(header) {
         if wiped {
             return (ContractState::Wiped, Vec::new());
@@ -306,13 +305,15 @@ fn running(version: u64, nodes: &[NodeStatus]) -> (ContractState, Vec<String>) {
         }
         if let Some(whole) = whole {
             told += 1;
-            if matches!(whole.state, State::Refused | State::Failed) {
-                problems.push(format!(
-                    "node {} refuses: {} ({})",
-                    node.node.short(),
-                    whole.message,
-                    whole.code
-                ));
+            let what = match whole.state {
+                State::Refused => Some("refuses"),
+                State::Failed => Some("failed"),
+                State::Stopped | State::Wiped => Some("has stopped it"),
+                State::Accepted | State::Running => None,
+            };
+            if let Some(what) = what {
+                let node = node.node.short();
+                problems.push(format!("node {node} {what}: {} ({})", whole.message, whole.code));
             }
         }
     }
@@ -323,12 +324,4 @@ fn running(version: u64, nodes: &[NodeStatus]) -> (ContractState, Vec<String>) {
         () => ContractState::Deploying,
     };
     (state, problems)
-}
-
-/// Names of the containers of a document; a volume is not reported as running by itself.
-pub fn container_names(document: &Document) -> impl Iterator<Item = &str> {
-    document.workloads.iter().filter_map(|workload| match workload.spec {
-        Spec::Container(_) => Some(workload.name.as_str()),
-        Spec::Volume(_) => None,
-    })
 }

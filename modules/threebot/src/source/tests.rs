@@ -22,7 +22,7 @@ fn the_template_is_a_source() {
     let source = parse(template::TEMPLATE, Language::Toml).unwrap();
     assert_eq!(source.stakeholders.len(), 3);
     assert_eq!(source.containers["web"].cpu.milli, 500);
-    let uncommented: String = template::TEMPLATE
+    let uncommented: Vec<_> = template::TEMPLATE
         .lines()
         .map(|line| match line.strip_prefix("# ") {
             // Options of the template are comments that hold an assignment.
@@ -32,8 +32,8 @@ fn the_template_is_a_source() {
             _ => line,
         })
         .filter(|line| !line.starts_with("required = ") || line.contains("it-lead"))
-        .map(|line| format!("{line}\n"))
         .collect();
+    let uncommented = uncommented.join("\n");
     let uncommented =
         uncommented.replace("# [policy.create]", "[policy.create]").replace("\"…\"", "\"00\"");
     let full = parse(&uncommented, Language::Toml).unwrap();

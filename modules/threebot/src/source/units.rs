@@ -231,7 +231,7 @@ pub fn show_bytes(bytes: u64) -> String {
         unit += 1;
     }
     let (whole, rest) = (bytes >> (10 * unit), bytes & ((1 << (10 * unit)) - 1));
-    let tenths = u128::from(rest) * 10 >> (10 * unit);
+    let tenths = (u128::from(rest) * 10) >> (10 * unit);
     if tenths == 0 {
         format!("{whole} {}", UNITS[unit])
     } else {
