@@ -2,6 +2,8 @@
 
 mod extract;
 mod files;
+mod openapi;
+mod pages;
 mod query;
 mod read;
 mod write;
@@ -39,11 +41,20 @@ pub fn router(app: App) -> Router {
         .route("/v1/documents/{id}", get(read::document).put(write::document))
         .route("/v1/contracts/{id}/versions/{version}/documents", put(write::documents))
         .route("/v1/contracts/{id}/bundle", get(read::bundle))
+        .route("/v1/contracts/{id}", get(query::contract))
+        .route(paths::CONTRACTS, get(query::contracts))
+        .route("/v1/nodes/{id}", get(query::node))
+        .route(paths::NODES, get(query::nodes))
+        .route("/v1/farms/{id}", get(query::farm))
+        .route(paths::FARMS, get(query::farms))
+        .route("/v1/identities/{id}", get(query::identity))
         .route("/v1/nodes/{id}/inbox", get(read::inbox))
-        .route(paths::RESULTS, post(write::results))
+        .route(paths::RESULTS, post(write::results).get(query::results))
         .route(paths::HEARTBEATS, post(write::heartbeat))
         .route("/content/{family}/{id}", get(files::get).put(files::put))
         .route(paths::HEALTHZ, get(read::healthz))
+        .route(paths::OPENAPI, get(openapi::document))
+        .merge(pages::router())
         .fallback(nothing_here)
         .method_not_allowed_fallback(other_method)
         .with_state(app)

@@ -14,7 +14,9 @@ pub mod http;
 pub mod project;
 pub mod results;
 pub mod server;
+pub mod standing;
 pub mod store;
+pub mod views;
 
 use db::Fault;
 use registry_api::Problem;

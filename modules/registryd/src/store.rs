@@ -168,20 +168,29 @@ fn in_force<T: Statement>(
     found.first().map(|id| signed(connection, &StatementId(*id))).transpose()
 }
 
-/// Whether the farm has consented to the node, by its statement in force.
-pub fn adopted(connection: &Connection, node: &NodeId, farm: &IdentityId) -> Result<bool, Fault> {
+/// The farm's consent to the node, by the farm's statement in force.
+pub fn adoption(
+    connection: &Connection,
+    node: &NodeId,
+    farm: &IdentityId,
+) -> Result<Option<StatementId>, Fault> {
     let (Some(owner), Some(statement)) = (signer(connection, farm)?, self::farm(connection, farm)?)
     else {
-        return Ok(false);
+        return Ok(None);
     };
     let sql = "SELECT statement FROM adoptions WHERE node = ?1 AND farm = ?2";
     for id in ids(connection, sql, &[&node.0, &farm.0])? {
         let adoption: Signed<Adoption> = signed(connection, &StatementId(id))?;
         if consents(&owner, &statement, &adoption) {
-            return Ok(true);
+            return Ok(Some(adoption.id));
         }
     }
-    Ok(false)
+    Ok(None)
+}
+
+/// Whether the farm has consented to the node.
+pub fn adopted(connection: &Connection, node: &NodeId, farm: &IdentityId) -> Result<bool, Fault> {
+    Ok(adoption(connection, node, farm)?.is_some())
 }
 
 /// The standing header of a version.

@@ -15,6 +15,12 @@ use tower_http::services::ServeFile;
 /// What is named by its hash never changes.
 const FOREVER: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
 
+/// A published file; ranges are served.
+#[utoipa::path(get, path = "/content/{family}/{id}", tag = "content",
+    params(("family" = String, Path, description = "`flists` or `packs`"),
+           ("id" = String, Path, description = "SHA-256 of an flist, BLAKE3 of a pack")),
+    responses((status = 200, description = "the file"), (status = 206, description = "a range"),
+              (status = 404, body = registry_api::Problem)))]
 pub(super) async fn get(
     State(app): State<App>,
     Segments((folder, id)): Segments<(String, FlistId)>,
@@ -38,6 +44,13 @@ pub(super) async fn get(
     Ok(response)
 }
 
+/// Publishes a file, once for ever.
+#[utoipa::path(put, path = "/content/{family}/{id}", tag = "content",
+    params(("family" = String, Path, description = "`flists` or `packs`"),
+           ("id" = String, Path, description = "SHA-256 of an flist, BLAKE3 of a pack")),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream"),
+    responses((status = 201, description = "published"), (status = 200, description = "known"),
+              (status = "4XX", body = registry_api::Problem)))]
 pub(super) async fn put(
     State(app): State<App>,
     Segments((folder, id)): Segments<(String, FlistId)>,

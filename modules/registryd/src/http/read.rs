@@ -22,6 +22,10 @@ use serde::Deserialize;
 const FOREVER: &str = "public, max-age=31536000, immutable";
 
 /// The envelope of a statement. Signatures may still be added, so only the payload is for ever.
+#[utoipa::path(get, path = "/v1/statements/{id}", tag = "statements",
+    params(("id" = String, Path, description = "SHA-256 of the payload")),
+    responses((status = 200, body = Object, description = "a DSSE envelope"),
+              (status = 404, body = registry_api::Problem)))]
 pub(super) async fn statement(
     State(app): State<App>,
     headers: HeaderMap,
@@ -35,6 +39,10 @@ pub(super) async fn statement(
 }
 
 /// The exact bytes of a document.
+#[utoipa::path(get, path = "/v1/documents/{id}", tag = "statements",
+    params(("id" = String, Path, description = "SHA-256 of the bytes")),
+    responses((status = 200, body = Object, description = "the exact bytes"),
+              (status = 404, body = registry_api::Problem)))]
 pub(super) async fn document(
     State(app): State<App>,
     Segments(id): Segments<DocumentId>,
@@ -52,6 +60,12 @@ pub(super) struct ForWhom {
 }
 
 /// A contract with its evidence, and the documents of one node.
+#[utoipa::path(get, path = "/v1/contracts/{id}/bundle", tag = "nodes",
+    params(("id" = String, Path, description = "64 hexadecimal digits"),
+           ("node" = Option<String>, Query, description = "with the documents of this node")),
+    responses((status = 200, body = Object, description = "all that is needed to judge"),
+              (status = 304, description = "as before"),
+              (status = 404, body = registry_api::Problem)))]
 pub(super) async fn bundle(
     State(app): State<App>,
     headers: HeaderMap,
@@ -64,6 +78,11 @@ pub(super) async fn bundle(
 }
 
 /// What concerns a node.
+#[utoipa::path(get, path = "/v1/nodes/{id}/inbox", tag = "nodes",
+    params(("id" = String, Path, description = "64 hexadecimal digits")),
+    responses((status = 200, body = registry_api::view::Inbox),
+              (status = 304, description = "as before"),
+              (status = 404, body = registry_api::Problem)))]
 pub(super) async fn inbox(
     State(app): State<App>,
     headers: HeaderMap,
@@ -75,6 +94,8 @@ pub(super) async fn inbox(
 }
 
 /// `ok` when the database answers.
+#[utoipa::path(get, path = "/healthz", tag = "operation",
+    responses((status = 200, body = String)))]
 pub(super) async fn healthz(State(app): State<App>) -> Result<&'static str, Fault> {
     app.db.read(|db| store::count(db, "SELECT COUNT(*) FROM migrations", &[])).await?;
     Ok("ok\n")

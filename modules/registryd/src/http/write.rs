@@ -31,6 +31,11 @@ fn created(new: bool) -> StatusCode {
 }
 
 /// Any statement.
+#[utoipa::path(post, path = "/v1/statements", tag = "statements",
+    request_body(content = Object, description = "a DSSE envelope"),
+    responses((status = 201, body = Accepted, description = "learned"),
+              (status = 200, body = Accepted, description = "known already"),
+              (status = "4XX", body = registry_api::Problem)))]
 pub(super) async fn statement(State(app): State<App>, body: Body) -> Result<Response, Fault> {
     let envelope = envelope(&bytes(body, STATEMENT_BYTES_MAX).await?)?;
     let now = (app.now)();
@@ -50,6 +55,13 @@ pub(super) async fn statement(State(app): State<App>, body: Body) -> Result<Resp
 }
 
 /// All documents of a version.
+#[utoipa::path(put, path = "/v1/contracts/{id}/versions/{version}/documents", tag = "statements",
+    params(("id" = String, Path, description = "64 hexadecimal digits"),
+           ("version" = u64, Path, description = "counts from 1")),
+    request_body(content = Vec<String>, description = "documents in base64, sorted by node id"),
+    responses((status = 201, body = registry_api::write::DocumentsAnswer, description = "learned"),
+              (status = 200, body = registry_api::write::DocumentsAnswer, description = "known"),
+              (status = "4XX", body = registry_api::Problem)))]
 pub(super) async fn documents(
     State(app): State<App>,
     Segments((contract, version)): Segments<(ContractId, u64)>,
@@ -68,6 +80,11 @@ pub(super) async fn documents(
 }
 
 /// One document.
+#[utoipa::path(put, path = "/v1/documents/{id}", tag = "statements",
+    params(("id" = String, Path, description = "SHA-256 of the bytes")),
+    request_body(content = Vec<u8>, content_type = "application/json"),
+    responses((status = 201, description = "learned"), (status = 200, description = "known"),
+              (status = "4XX", body = registry_api::Problem)))]
 pub(super) async fn document(
     State(app): State<App>,
     Segments(id): Segments<DocumentId>,
@@ -78,6 +95,10 @@ pub(super) async fn document(
 }
 
 /// A batch of results.
+#[utoipa::path(post, path = "/v1/results", tag = "nodes",
+    request_body(content = Vec<Object>, description = "DSSE envelopes"),
+    responses((status = 200, body = registry_api::write::ResultsAnswer),
+              (status = "4XX", body = registry_api::Problem)))]
 pub(super) async fn results(State(app): State<App>, body: Body) -> Result<Response, Fault> {
     let body = bytes(body, registry_api::paths::RESULTS_BYTES_MAX).await?;
     let batch = results::read_batch(&body)?;
@@ -87,6 +108,10 @@ pub(super) async fn results(State(app): State<App>, body: Body) -> Result<Respon
 }
 
 /// A sign of life.
+#[utoipa::path(post, path = "/v1/heartbeats", tag = "nodes",
+    request_body(content = Object, description = "a DSSE envelope"),
+    responses((status = 200, body = registry_api::write::HeartbeatAnswer),
+              (status = "4XX", body = registry_api::Problem)))]
 pub(super) async fn heartbeat(State(app): State<App>, body: Body) -> Result<Response, Fault> {
     let envelope = envelope(&bytes(body, STATEMENT_BYTES_MAX).await?)?;
     let now = (app.now)();

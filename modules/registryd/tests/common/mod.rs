@@ -226,7 +226,12 @@ impl World {
         }
     }
 
-    pub(crate) fn decision(&self, name: &'static str, header: &Envelope, what: Decision) -> Approval {
+    pub(crate) fn decision(
+        &self,
+        name: &'static str,
+        header: &Envelope,
+        what: Decision,
+    ) -> Approval {
         let header = contract::Signed::<Header>::open(header).unwrap();
         Approval {
             network: NETWORK.into(),
