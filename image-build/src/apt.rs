@@ -4,12 +4,12 @@
 //! each package. This file only asks it. An unpacked package is kept in the cache under its
 //! SHA-256, so that it is fetched once.
 
+use crate::cache;
 use crate::packages;
 use crate::process;
 use crate::progress;
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,7 +18,7 @@ use std::time::{Duration, SystemTime};
 /// Where apt keeps its signed lists.
 const LISTS: &str = "/var/lib/apt/lists";
 /// "The newest of the day": older lists are renewed.
-const LISTS_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
+const LISTS_AGE_MAX: Duration = Duration::from_hours(24);
 
 /// A package as the archive offers it today.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -27,6 +27,8 @@ pub(crate) struct Package {
     pub(crate) name: String,
     /// Its version.
     pub(crate) version: String,
+    /// `amd64` or `all`.
+    pub(crate) architecture: String,
     /// SHA-256 of the `.deb` file.
     pub(crate) sha256: String,
 }
@@ -43,10 +45,10 @@ struct Answer {
 pub(crate) fn renew_lists(cache: &Path) -> Result<()> {
     let stamp = cache.join("apt-lists-renewed");
     let newest = [modified(Path::new(LISTS)), modified(&stamp)].into_iter().flatten().max();
-    let have_lists = std::fs::read_dir(LISTS)
-        .is_ok_and(|mut entries| entries.any(|entry| entry.is_ok_and(|entry| entry.path().is_file())));
-    let fresh = newest
-        .is_some_and(|time| time.elapsed().is_ok_and(|age| age < LISTS_AGE_MAX));
+    let have_lists = std::fs::read_dir(LISTS).is_ok_and(|mut entries| {
+        entries.any(|entry| entry.is_ok_and(|entry| entry.path().is_file()))
+    });
+    let fresh = newest.is_some_and(|time| time.elapsed().is_ok_and(|age| age < LISTS_AGE_MAX));
     if have_lists && fresh {
         return Ok(());
     }
@@ -72,7 +74,11 @@ fn pick_newest(names: &str, prefix: &str, suffix: &str) -> Option<String> {
     let number = |name: &str| -> Option<u32> {
         name.strip_prefix(prefix)?.strip_suffix(suffix)?.parse().ok()
     };
-    names.lines().filter(|name| number(name).is_some()).max_by_key(|name| number(name)).map(str::to_owned)
+    names
+        .lines()
+        .filter(|name| number(name).is_some())
+        .max_by_key(|name| number(name))
+        .map(str::to_owned)
 }
 
 /// Those packages and all that they depend on, by name.
@@ -83,15 +89,15 @@ pub(crate) fn with_dependencies(names: &[String]) -> Result<BTreeSet<String>> {
             .args(["--no-breaks", "--no-replaces", "--no-enhances"])
             .args(names),
     )?;
-    let names = text.lines().filter(|line| line.starts_with(|first: char| first.is_ascii_alphanumeric()));
+    let names =
+        text.lines().filter(|line| line.starts_with(|first: char| first.is_ascii_alphanumeric()));
     Ok(names.map(str::to_owned).collect())
 }
 
 /// The state of apt's lists: the same text means the same answers.
 pub(crate) fn lists_state() -> String {
-    let modified = modified(Path::new(LISTS)).and_then(|time| {
-        time.duration_since(SystemTime::UNIX_EPOCH).ok()
-    });
+    let modified = modified(Path::new(LISTS))
+        .and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
     format!("{modified:?}")
 }
 
@@ -116,7 +122,8 @@ pub(crate) fn remembered(
 
 /// What the archive offers for those names today.
 pub(crate) fn candidates(names: &BTreeSet<String>) -> Result<Vec<Package>> {
-    let text = process::output(Command::new("apt-get").args(["download", "--print-uris"]).args(names))?;
+    let text =
+        process::output(Command::new("apt-get").args(["download", "--print-uris"]).args(names))?;
     let mut packages = text.lines().map(parse_uri).collect::<Result<Vec<_>>>()?;
     packages.sort();
     Ok(packages)
@@ -131,16 +138,35 @@ fn parse_uri(line: &str) -> Result<Package> {
         bail!("apt described a package as {line:?}");
     };
     let mut parts = file.split('_');
-    let (Some(name), Some(version)) = (parts.next(), parts.next()) else {
+    let (Some(name), Some(version), Some(rest)) = (parts.next(), parts.next(), parts.next()) else {
         bail!("apt named a package file {file:?}");
     };
-    let sha256 = hash.strip_prefix("SHA256:").with_context(|| format!("apt gave no SHA-256 for {file}"))?;
-    Ok(Package { name: name.to_owned(), version: version.replace("%3a", ":"), sha256: sha256.to_owned() })
+    let architecture =
+        rest.strip_suffix(".deb").with_context(|| format!("apt named a package file {file:?}"))?;
+    let sha256 =
+        hash.strip_prefix("SHA256:").with_context(|| format!("apt gave no SHA-256 for {file}"))?;
+    Ok(Package {
+        name: name.to_owned(),
+        version: version.replace("%3a", ":"),
+        architecture: architecture.to_owned(),
+        sha256: sha256.to_owned(),
+    })
+}
+
+/// The name that apt gives to the downloaded file.
+fn file_name(package: &Package) -> String {
+    let version = package.version.replace(':', "%3a");
+    format!("{}_{version}_{}.deb", package.name, package.architecture)
 }
 
 /// Unpacks packages into the cache and returns the directory of each, in the same order.
 pub(crate) fn unpacked(packages: &[Package], cache: &Path) -> Result<Vec<PathBuf>> {
-    packages.iter().map(|package| unpack(package, cache)).collect()
+    let missing: Vec<&Package> =
+        packages.iter().filter(|package| !is_unpacked(package, cache)).collect();
+    if !missing.is_empty() {
+        fetch(&missing, cache)?;
+    }
+    Ok(packages.iter().map(|package| directory(package, cache)).collect())
 }
 
 /// Whether the package is already unpacked in the cache.
@@ -153,24 +179,28 @@ fn directory(package: &Package, cache: &Path) -> PathBuf {
     cache.join("packages").join(format!("{}-{hash}", package.name))
 }
 
-fn unpack(package: &Package, cache: &Path) -> Result<PathBuf> {
-    let directory = directory(package, cache);
-    if directory.is_dir() {
-        return Ok(directory);
-    }
-    let step = progress::step(format!("Fetching {} {}", package.name, package.version));
-    let parent = directory.parent().context("a cache directory has a parent")?;
-    std::fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
-    let work = tempfile::tempdir_in(parent).context("making a directory for a download")?;
+fn fetch(packages: &[&Package], cache: &Path) -> Result<()> {
+    let step = progress::step(format!("Fetching {} Debian packages", packages.len()));
+    let parent = cache.join("packages");
+    std::fs::create_dir_all(&parent).with_context(|| format!("making {}", parent.display()))?;
+    let work = tempfile::tempdir_in(&parent).context("making a directory for downloads")?;
+    let exact = packages.iter().map(|package| format!("{}={}", package.name, package.version));
     process::run(
-        Command::new("apt-get")
-            .args(["download", "-q"])
-            .arg(format!("{}={}", package.name, package.version))
-            .current_dir(work.path()),
-    )?;
-    let file = only_file(work.path())?;
-    let bytes = std::fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
-    let sha256 = hex::encode(Sha256::digest(&bytes));
+        Command::new("apt-get").args(["download", "-q"]).args(exact).current_dir(work.path()),
+    )
+    .context("downloading packages; if the archive has newer ones, run apt-get update")?;
+    for package in packages {
+        let file = work.path().join(file_name(package));
+        unpack(package, &file, &directory(package, cache))?;
+        std::fs::remove_file(&file).with_context(|| format!("removing {}", file.display()))?;
+    }
+    step.done("");
+    Ok(())
+}
+
+fn unpack(package: &Package, file: &Path, directory: &Path) -> Result<()> {
+    let bytes = std::fs::read(file).with_context(|| format!("reading {}", file.display()))?;
+    let sha256 = cache::hash(&bytes);
     ensure!(
         sha256 == package.sha256,
         "{} {} has SHA-256 {sha256}, the archive's list says {}",
@@ -179,24 +209,10 @@ fn unpack(package: &Package, cache: &Path) -> Result<PathBuf> {
         package.sha256
     );
     // Renamed only when complete: a directory that exists is whole.
-    let fresh = work.path().join("tree");
-    process::run(Command::new("dpkg-deb").arg("-x").arg(&file).arg(&fresh))?;
-    std::fs::rename(&fresh, &directory)
-        .with_context(|| format!("moving the unpacked {} to {}", package.name, directory.display()))?;
-    step.done("");
-    Ok(directory)
-}
-
-fn only_file(directory: &Path) -> Result<PathBuf> {
-    let entries = std::fs::read_dir(directory)
-        .with_context(|| format!("reading {}", directory.display()))?;
-    for entry in entries {
-        let path = entry.with_context(|| format!("reading {}", directory.display()))?.path();
-        if path.extension().is_some_and(|extension| extension == "deb") {
-            return Ok(path);
-        }
-    }
-    bail!("apt-get download left no package in {}", directory.display())
+    let fresh = file.with_extension("tree");
+    process::run(Command::new("dpkg-deb").arg("-x").arg(file).arg(&fresh))?;
+    std::fs::rename(&fresh, directory)
+        .with_context(|| format!("moving the unpacked {} to {}", package.name, directory.display()))
 }
 
 fn modified(path: &Path) -> Option<SystemTime> {
@@ -214,7 +230,10 @@ mod tests {
                      linux-image-6.12.86+deb12-amd64\n";
         let newest = pick_newest(names, "linux-image-6.12.", "+deb12-amd64");
         assert_eq!(newest.as_deref(), Some("linux-image-6.12.117+deb12-amd64"));
-        assert_eq!(pick_newest("linux-image-6.1.0-1-amd64", "linux-image-6.12.", "+deb12-amd64"), None);
+        assert_eq!(
+            pick_newest("linux-image-6.1.0-1-amd64", "linux-image-6.12.", "+deb12-amd64"),
+            None
+        );
     }
 
     #[test]
@@ -226,6 +245,7 @@ mod tests {
         assert_eq!(package.name, "syslinux");
         assert_eq!(package.version, "3:6.04~git+dfsg1-3+b1");
         assert_eq!(package.sha256, "abcd");
+        assert_eq!(file_name(&package), "syslinux_3%3a6.04~git+dfsg1-3+b1_amd64.deb");
         assert!(parse_uri("'http://x' x_1_amd64.deb 1 MD5Sum:aa").is_err());
         assert!(parse_uri("Reading package lists...").is_err());
     }

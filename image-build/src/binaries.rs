@@ -37,7 +37,21 @@ pub(crate) fn build(root: &Path, binaries: &[Binary], profile: Profile) -> Resul
         Profile::Dev => ("target/vm", "debug"),
     };
     let directory = root.join(target).join(TARGET).join(folder);
-    Ok(binaries.iter().map(|binary| directory.join(&binary.name)).collect())
+    let files: Vec<PathBuf> = binaries.iter().map(|binary| directory.join(&binary.name)).collect();
+    match profile {
+        Profile::Release => Ok(files),
+        Profile::Dev => stripped(&files),
+    }
+}
+
+/// Copies without debug information, which is five times the program and would fill a small guest.
+fn stripped(files: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let strip = |file: &PathBuf| {
+        let small = file.with_extension("stripped");
+        process::run(Command::new("objcopy").arg("--strip-all").arg(file).arg(&small))?;
+        Ok(small)
+    };
+    files.iter().map(strip).collect()
 }
 
 fn cargo(root: &Path, binaries: &[&Binary], profile: Profile) -> Result<()> {

@@ -46,8 +46,8 @@ pub(crate) fn hash(content: &[u8]) -> String {
 }
 
 fn prune(directory: &Path) -> Result<()> {
-    let entries = std::fs::read_dir(directory)
-        .with_context(|| format!("reading {}", directory.display()))?;
+    let entries =
+        std::fs::read_dir(directory).with_context(|| format!("reading {}", directory.display()))?;
     let mut files: Vec<(SystemTime, PathBuf)> = entries
         .filter_map(|entry| {
             let entry = entry.ok()?;

@@ -74,10 +74,14 @@ impl Tree {
                 Node::Link { target } => (0o120_777, 1, target.as_bytes(), (0, 0)),
                 Node::Device { major, minor } => (0o020_600, 1, &[][..], (*major, *minor)),
             };
-            record(&mut out, &Header { index, mode, n_links, mtime_s, major, minor }, path, content);
+            record(
+                &mut out,
+                &Header { index, mode, n_links, mtime_s, major, minor },
+                path,
+                content,
+            );
         }
-        let trailer =
-            Header { index: 0, mode: 0, n_links: 1, mtime_s: 0, major: 0, minor: 0 };
+        let trailer = Header { index: 0, mode: 0, n_links: 1, mtime_s: 0, major: 0, minor: 0 };
         record(&mut out, &trailer, "TRAILER!!!", &[]);
         out
     }

@@ -49,8 +49,10 @@ pub(crate) fn needs(file: &[u8]) -> Result<Needs> {
         }
     }
     if let Some(strings) = strings {
-        needs.libraries =
-            names.into_iter().map(|name| text(file, strings.saturating_add(name))).collect::<Result<_>>()?;
+        needs.libraries = names
+            .into_iter()
+            .map(|name| text(file, strings.saturating_add(name)))
+            .collect::<Result<_>>()?;
     }
     Ok(needs)
 }

@@ -47,8 +47,13 @@ impl Files {
                 let entries = std::fs::read_dir(&directory)
                     .with_context(|| format!("reading {}", directory.display()))?;
                 for entry in entries {
-                    let entry = entry.with_context(|| format!("reading {}", directory.display()))?;
-                    if entry.file_type().with_context(|| format!("looking at {}", entry.path().display()))?.is_dir() {
+                    let entry =
+                        entry.with_context(|| format!("reading {}", directory.display()))?;
+                    if entry
+                        .file_type()
+                        .with_context(|| format!("looking at {}", entry.path().display()))?
+                        .is_dir()
+                    {
                         open.push(entry.path());
                     } else if let Some(path) = inside(root, &entry.path()) {
                         files.by_path.insert(path, Found { package, file: entry.path() });
@@ -107,7 +112,9 @@ pub(crate) fn add(program: &str, files: &Files, tree: &mut Tree) -> Result<Vec<T
 /// Puts the certificates of a directory into one file.
 pub(crate) fn certificates(directory: &Path) -> Result<Vec<u8>> {
     let mut paths = Vec::new();
-    for entry in std::fs::read_dir(directory).with_context(|| format!("reading {}", directory.display()))? {
+    for entry in
+        std::fs::read_dir(directory).with_context(|| format!("reading {}", directory.display()))?
+    {
         paths.push(entry.with_context(|| format!("reading {}", directory.display()))?.path());
     }
     paths.sort();
@@ -126,12 +133,10 @@ fn locate(library: &str, files: &Files) -> Option<String> {
         return Some(merged(library));
     }
     let mut paths = LIBRARY_DIRECTORIES.iter().map(|directory| format!("{directory}/{library}"));
-    paths
-        .find(|path| files.by_path.contains_key(path))
-        .or_else(|| {
-            let loader = merged(&format!("/lib64/{library}"));
-            files.by_path.contains_key(&loader).then_some(loader)
-        })
+    paths.find(|path| files.by_path.contains_key(path)).or_else(|| {
+        let loader = merged(&format!("/lib64/{library}"));
+        files.by_path.contains_key(&loader).then_some(loader)
+    })
 }
 
 /// `/bin`, `/sbin`, `/lib` and `/lib64` are links to their namesakes in `/usr`.

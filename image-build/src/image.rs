@@ -16,6 +16,7 @@ use crate::packages::{self, Task};
 use crate::process;
 use crate::progress::{self, megabytes};
 use crate::recipe::{self, PackageFile, Recipe};
+use crate::sizes::Sizes;
 use crate::{cache, lock, media, pe, sbom, vmlinux};
 use anyhow::{Context, Result, bail, ensure};
 use node_api::boot::BootConfig;
@@ -76,7 +77,7 @@ pub struct Outputs {
 }
 
 /// One output file.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Output {
     /// Its size.
     pub size_bytes: u64,
@@ -96,6 +97,32 @@ pub fn build(options: &Options) -> Result<Outputs> {
     let prepared = prepare(&root, options)?;
     let out = options.out.clone().unwrap_or_else(|| root.join("build/image"));
     write_media(&prepared, options, &out)
+}
+
+/// Makes the media twice from the same programs, the second time without the cache, and compares.
+pub fn check_reproducible(options: &Options) -> Result<()> {
+    let root = checkout();
+    let work = root.join("build");
+    let mut prepared = prepare(&root, options)?;
+    let step = progress::step("Making the media twice");
+    let first = tempfile::tempdir_in(&work).context("making a directory for the first media")?;
+    let one = write_media(&prepared, options, first.path())?;
+    let second = tempfile::tempdir_in(&work).context("making a directory for the second media")?;
+    prepared.cache = second.path().join("cache");
+    let other = write_media(&prepared, options, &second.path().join("image"))?;
+    let differ: Vec<&str> = one
+        .files
+        .iter()
+        .filter(|(name, output)| other.files.get(*name) != Some(*output))
+        .map(|(name, _)| name.as_str())
+        .collect();
+    ensure!(
+        differ.is_empty() && one.files.len() == other.files.len(),
+        "two builds from the same programs differ in {}",
+        differ.join(", ")
+    );
+    step.done("the same bytes");
+    Ok(())
 }
 
 /// Everything that does not depend on the farm.
@@ -119,12 +146,23 @@ pub(crate) fn prepare(root: &Path, options: &Options) -> Result<Prepared> {
     let cache = root.join("build/cache");
     std::fs::create_dir_all(&cache).with_context(|| format!("making {}", cache.display()))?;
     let mut recipe = recipe::load(&root.join("image-build/image.toml"))?;
-    if let Some(name) = options.only.iter().find(|name| recipe.binary.iter().all(|binary| binary.name != **name)) {
+    if let Some(name) =
+        options.only.iter().find(|name| recipe.binary.iter().all(|binary| binary.name != **name))
+    {
         bail!("the image has no program {name}");
     }
     recipe.binary.retain(|binary| options.only.is_empty() || options.only.contains(&binary.name));
-    let packages = resolve(root, &cache, &recipe)?;
-    let directories = apt::unpacked(&packages, &cache)?;
+    let mut packages = resolve(root, &cache, &recipe)?;
+    let directories = match apt::unpacked(&packages, &cache) {
+        Ok(directories) => directories,
+        Err(error) => {
+            // The usual reason: the archive has replaced a package since apt's lists were made.
+            progress::say(&format!("trying again with new package lists: {error:#}"));
+            packages::update_lists()?;
+            packages = resolve(root, &cache, &recipe)?;
+            apt::unpacked(&packages, &cache)?
+        }
+    };
 
     let kernel = packages
         .iter()
@@ -133,9 +171,13 @@ pub(crate) fn prepare(root: &Path, options: &Options) -> Result<Prepared> {
     let kernel_package = packages[kernel].name.clone();
     let release = kernel_package.trim_start_matches("linux-image-").to_owned();
     let vmlinuz = directories[kernel].join(format!("boot/vmlinuz-{release}"));
-    let vmlinuz = std::fs::read(&vmlinuz).with_context(|| format!("reading {}", vmlinuz.display()))?;
+    let vmlinuz =
+        std::fs::read(&vmlinuz).with_context(|| format!("reading {}", vmlinuz.display()))?;
     let inside = vmlinux::release(&vmlinuz)?;
-    ensure!(inside == release, "package {kernel_package} holds a kernel that calls itself {inside}");
+    ensure!(
+        inside == release,
+        "package {kernel_package} holds a kernel that calls itself {inside}"
+    );
 
     index_modules(&directories[kernel], &release)?;
     let profile = if options.dev { Profile::Dev } else { Profile::Release };
@@ -175,7 +217,8 @@ fn index_modules(directory: &Path, release: &str) -> Result<()> {
         return Ok(());
     }
     let step = progress::step("Indexing kernel modules");
-    let depmod = if process::exists_with("depmod", &["--version"]) { "depmod" } else { "/sbin/depmod" };
+    let depmod =
+        if process::exists_with("depmod", &["--version"]) { "depmod" } else { "/sbin/depmod" };
     process::run(Command::new(depmod).arg("-b").arg(directory).arg(release))?;
     step.done("");
     Ok(())
@@ -209,15 +252,22 @@ fn resolve(root: &Path, cache: &Path, recipe: &Recipe) -> Result<Vec<Package>> {
     let packages = match apt::remembered(cache, &question, find) {
         Ok(packages) => packages,
         // Offline, or on a machine whose apt knows nothing: what the lock names may be in the cache.
-        Err(error) if !locked.is_empty() && locked.iter().all(|package| apt::is_unpacked(package, cache)) => {
-            progress::say(&format!("apt cannot answer; building with the locked packages from the cache: {error:#}"));
+        Err(error)
+            if !locked.is_empty()
+                && locked.iter().all(|package| apt::is_unpacked(package, cache)) =>
+        {
+            progress::say(&format!(
+                "apt cannot answer; building with the locked packages from the cache: {error:#}"
+            ));
             locked.clone()
         }
         Err(error) => return Err(error),
     };
     let differences = lock::differences(&locked, &packages);
     if !differences.is_empty() {
-        progress::say("The packages differ from image-build/image.lock, which is rewritten now; commit it:");
+        progress::say(
+            "The packages differ from image-build/image.lock, which is rewritten now; commit it:",
+        );
         for sentence in &differences {
             progress::say(&format!("  {sentence}"));
         }
@@ -241,7 +291,9 @@ impl<'a> Kernel<'a> {
 fn source_time(root: &Path) -> Result<u32> {
     if let Some(text) = std::env::var_os("SOURCE_DATE_EPOCH") {
         let text = text.to_string_lossy().into_owned();
-        return text.parse().with_context(|| format!("SOURCE_DATE_EPOCH is {text:?}, no number of seconds"));
+        return text
+            .parse()
+            .with_context(|| format!("SOURCE_DATE_EPOCH is {text:?}, no number of seconds"));
     }
     let mut git = Command::new("git");
     git.current_dir(root).args(["log", "-1", "--format=%ct"]);
@@ -250,7 +302,9 @@ fn source_time(root: &Path) -> Result<u32> {
     {
         return Ok(seconds);
     }
-    bail!("the image's time is that of the last commit, and this is no git checkout: set SOURCE_DATE_EPOCH")
+    bail!(
+        "the image's time is that of the last commit, and this is no git checkout: set SOURCE_DATE_EPOCH"
+    )
 }
 
 /// The whole kernel command line, checked with the node's own parser.
@@ -268,12 +322,19 @@ pub fn command_line(recipe: &Recipe, bake: &Bake) -> Result<String> {
     words.extend(bake.cmdline.clone());
     let line = words.join(" ");
     let problems = BootConfig::parse(&line).problems;
-    ensure!(problems.is_empty(), "the node would not understand its boot options:\n{}", problems.join("\n"));
+    ensure!(
+        problems.is_empty(),
+        "the node would not understand its boot options:\n{}",
+        problems.join("\n")
+    );
     ensure!(
         line.bytes().all(|byte| (b' '..=b'~').contains(&byte)),
         "the kernel command line may only hold printable ASCII"
     );
-    ensure!(line.len() <= CMDLINE_MAX, "the kernel command line is longer than {CMDLINE_MAX} bytes");
+    ensure!(
+        line.len() <= CMDLINE_MAX,
+        "the kernel command line is longer than {CMDLINE_MAX} bytes"
+    );
     Ok(line)
 }
 
@@ -326,14 +387,14 @@ pub(crate) fn write_media(prepared: &Prepared, options: &Options, out: &Path) ->
         binaries: &prepared.recipe.binary,
     })?;
     let sizes = Sizes {
-        uki: uki.len(),
-        kernel: prepared.vmlinuz.len(),
-        initramfs: initramfs.len(),
-        initramfs_unpacked: archive.len(),
+        uki: length(&uki)?,
+        kernel: length(&prepared.vmlinuz)?,
+        initramfs: length(&initramfs)?,
+        initramfs_unpacked: length(&archive)?,
         n_modules: prepared.assembled.n_modules,
-        parts_unpacked: &prepared.assembled.sizes,
+        parts_unpacked: prepared.assembled.sizes.clone(),
     };
-    let sizes = serde_json::to_string_pretty(&sizes).context("writing down sizes")? + "\n";
+    let sizes_text = serde_json::to_string_pretty(&sizes).context("writing down sizes")? + "\n";
 
     let mut outputs: Vec<(&str, &[u8])> = vec![
         ("zero-os.efi", &uki),
@@ -343,7 +404,7 @@ pub(crate) fn write_media(prepared: &Prepared, options: &Options, out: &Path) ->
         ("boot.ipxe", script.as_bytes()),
         ("cmdline", cmdline.as_bytes()),
         ("sbom.spdx.json", bill.as_bytes()),
-        ("sizes.json", sizes.as_bytes()),
+        ("sizes.json", sizes_text.as_bytes()),
     ];
     if options.test_media {
         outputs.push(("initramfs.cpio", &archive));
@@ -354,27 +415,17 @@ pub(crate) fn write_media(prepared: &Prepared, options: &Options, out: &Path) ->
     }
     outputs.push(("zero-os.img", &disk));
     for (name, content) in outputs {
-        let size_bytes = u64::try_from(content.len()).context("measuring an output")?;
-        files.insert(name.to_owned(), Output { size_bytes, sha256: cache::hash(content) });
+        let output = Output { size_bytes: length(content)?, sha256: cache::hash(content) };
+        files.insert(name.to_owned(), output);
     }
     step.done(&format!(
         "{} (UKI {}, initramfs {}, kernel {})",
         out.display(),
-        megabytes(uki.len() as u64),
-        megabytes(initramfs.len() as u64),
+        megabytes(sizes.uki),
+        megabytes(sizes.initramfs),
         prepared.release
     ));
     Ok(Outputs { directory: out.to_owned(), kernel: prepared.release.clone(), cmdline, files })
-}
-
-#[derive(Serialize)]
-struct Sizes<'a> {
-    uki: usize,
-    kernel: usize,
-    initramfs: usize,
-    initramfs_unpacked: usize,
-    n_modules: usize,
-    parts_unpacked: &'a BTreeMap<String, u64>,
 }
 
 fn packed(prepared: &Prepared, archive: &[u8], level: i32) -> Result<Vec<u8>> {
@@ -386,6 +437,10 @@ fn packed(prepared: &Prepared, archive: &[u8], level: i32) -> Result<Vec<u8>> {
         Ok(packed)
     })?;
     std::fs::read(&path).with_context(|| format!("reading {}", path.display()))
+}
+
+fn length(content: &[u8]) -> Result<u64> {
+    u64::try_from(content.len()).context("measuring an output")
 }
 
 fn locate(prepared: &Prepared, file: &PackageFile) -> Result<PathBuf> {

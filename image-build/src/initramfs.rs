@@ -64,8 +64,7 @@ pub(crate) fn assemble(parts: &Parts<'_>) -> Result<Assembled> {
     tree.insert("/dev/console", Node::Device { major: 5, minor: 1 });
 
     for (binary, file) in parts.recipe.binary.iter().zip(parts.binaries) {
-        let content =
-            std::fs::read(file).with_context(|| format!("reading {}", file.display()))?;
+        let content = std::fs::read(file).with_context(|| format!("reading {}", file.display()))?;
         sizes.insert(binary.name.clone(), length(&content)?);
         tree.program(&foreign::merged(&binary.path), content);
     }

@@ -8,9 +8,9 @@
 
 pub mod recipe;
 
-pub mod packages;
 mod apt;
 mod lock;
+pub mod packages;
 
 mod binaries;
 mod elf;
@@ -26,6 +26,9 @@ mod pe;
 mod sbom;
 
 pub mod image;
+pub mod sizes;
+
+pub mod check;
 
 mod cache;
 pub mod process;

@@ -48,8 +48,8 @@ pub(crate) fn differences(locked: &[Package], found: &[Package]) -> Vec<String> 
 pub(crate) fn load(path: &Path) -> Result<Vec<Package>> {
     match std::fs::read_to_string(path) {
         Ok(text) => {
-            let lock: Lock =
-                toml::from_str(&text).with_context(|| format!("understanding {}", path.display()))?;
+            let lock: Lock = toml::from_str(&text)
+                .with_context(|| format!("understanding {}", path.display()))?;
             Ok(lock.package)
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
@@ -70,13 +70,28 @@ mod tests {
     use super::*;
 
     fn package(name: &str, version: &str, sha256: &str) -> Package {
-        Package { name: name.into(), version: version.into(), sha256: sha256.into() }
+        Package {
+            name: name.into(),
+            version: version.into(),
+            architecture: "amd64".into(),
+            sha256: sha256.into(),
+        }
     }
 
     #[test]
     fn every_kind_of_difference_is_told_and_sameness_is_silent() {
-        let locked = [package("a", "1", "x"), package("b", "1", "x"), package("c", "1", "x"), package("d", "1", "x")];
-        let found = [package("a", "1", "x"), package("b", "2", "y"), package("c", "1", "y"), package("e", "1", "x")];
+        let locked = [
+            package("a", "1", "x"),
+            package("b", "1", "x"),
+            package("c", "1", "x"),
+            package("d", "1", "x"),
+        ];
+        let found = [
+            package("a", "1", "x"),
+            package("b", "2", "y"),
+            package("c", "1", "y"),
+            package("e", "1", "x"),
+        ];
         let told = differences(&locked, &found);
         assert_eq!(told.len(), 4);
         assert_eq!(told[0], "b is 2, was 1");

@@ -58,7 +58,8 @@ pub(crate) fn write_disk(path: &Path, disk: &Disk<'_>) -> Result<()> {
         ("syslinux.cfg", "::/syslinux.cfg", menu.as_bytes()),
     ];
     let content: u64 = files.iter().map(|(_, _, bytes)| bytes.len() as u64).sum();
-    let partition = (content + content / 64 + PARTITION_SPARE).next_multiple_of(MIB).max(PARTITION_MIN);
+    let partition =
+        (content + content / 64 + PARTITION_SPARE).next_multiple_of(MIB).max(PARTITION_MIN);
     let image = work.path().join("disk");
     let mut file = File::create_new(&image).context("making the disk image")?;
     file.set_len(PARTITION_START + partition + TAIL).context("sizing the disk image")?;
@@ -74,7 +75,9 @@ pub(crate) fn write_disk(path: &Path, disk: &Disk<'_>) -> Result<()> {
             .arg(&image),
     )?;
     let code = disk.mbr.get(..disk.mbr.len().min(MBR_CODE_MAX)).unwrap_or_default();
-    file.seek(SeekFrom::Start(0)).and_then(|_| file.write_all(code)).context("writing the first sector")?;
+    file.seek(SeekFrom::Start(0))
+        .and_then(|_| file.write_all(code))
+        .context("writing the first sector")?;
     drop(file);
 
     let tool = |name: &str| {
@@ -142,7 +145,10 @@ mod tests {
     #[test]
     fn both_boot_loaders_get_the_whole_command_line() {
         let cmdline = "quiet zos.farm=ab";
-        assert!(ipxe_script(cmdline).contains("kernel vmlinuz initrd=initramfs.img quiet zos.farm=ab ||"));
+        assert!(
+            ipxe_script(cmdline)
+                .contains("kernel vmlinuz initrd=initramfs.img quiet zos.farm=ab ||")
+        );
         assert!(menu(cmdline).contains("APPEND quiet zos.farm=ab\n"));
     }
 }

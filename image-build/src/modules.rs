@@ -73,7 +73,8 @@ pub(crate) fn select(groups: &[ModuleGroup], index: Index<'_>) -> Result<Selecti
     let shipped: BTreeSet<String> = files.iter().map(|path| module_name(path)).collect();
     let mut dep = String::new();
     for path in &files {
-        let needs = dependencies.get(path.as_str()).map(|needs| needs.join(" ")).unwrap_or_default();
+        let needs =
+            dependencies.get(path.as_str()).map(|needs| needs.join(" ")).unwrap_or_default();
         let space = if needs.is_empty() { "" } else { " " };
         writeln!(dep, "{path}:{space}{needs}").expect("a string takes any text");
     }

@@ -30,23 +30,79 @@ struct Needed {
 use Task::{Bench, Demo, Image, Test};
 
 const NEEDED: &[Needed] = &[
-    Needed { package: "gcc", reason: "links the programs and compiles SQLite and zstd", tasks: &[Image, Test, Demo, Bench] },
-    Needed { package: "libc6-dev", reason: "the C library that the static programs contain", tasks: &[Image, Test, Demo, Bench] },
-    Needed { package: "mtools", reason: "fills the boot partition of the disk image without root", tasks: &[Image, Test, Demo, Bench] },
-    Needed { package: "gdisk", reason: "writes the partition table of the disk image", tasks: &[Image, Test, Demo, Bench] },
-    Needed { package: "kmod", reason: "depmod indexes the kernel's modules", tasks: &[Image, Test, Demo, Bench] },
+    Needed {
+        package: "gcc",
+        reason: "links the programs and compiles SQLite and zstd",
+        tasks: &[Image, Test, Demo, Bench],
+    },
+    Needed {
+        package: "libc6-dev",
+        reason: "the C library that the static programs contain",
+        tasks: &[Image, Test, Demo, Bench],
+    },
+    Needed {
+        package: "mtools",
+        reason: "fills the boot partition of the disk image without root",
+        tasks: &[Image, Test, Demo, Bench],
+    },
+    Needed {
+        package: "gdisk",
+        reason: "writes the partition table of the disk image",
+        tasks: &[Image, Test, Demo, Bench],
+    },
+    Needed {
+        package: "kmod",
+        reason: "depmod indexes the kernel's modules",
+        tasks: &[Image, Test, Demo, Bench],
+    },
     Needed { package: "cpio", reason: "lists the initramfs in a test", tasks: &[Test] },
-    Needed { package: "binutils", reason: "objdump checks the unified kernel image in a test", tasks: &[Test] },
-    Needed { package: "qemu-system-x86", reason: "runs nodes as virtual machines", tasks: &[Test, Demo, Bench] },
+    Needed {
+        package: "binutils",
+        reason: "objcopy takes debug information out of the programs of a quick try",
+        tasks: &[Image, Test, Demo, Bench],
+    },
+    Needed {
+        package: "qemu-system-x86",
+        reason: "runs nodes as virtual machines",
+        tasks: &[Test, Demo, Bench],
+    },
     Needed { package: "ovmf", reason: "UEFI firmware for virtual machines", tasks: &[Test, Demo] },
-    Needed { package: "ipxe-qemu", reason: "network boot ROMs for virtual machines", tasks: &[Test] },
-    Needed { package: "iproute2", reason: "makes the private network between virtual machines", tasks: &[Test, Demo, Bench] },
-    Needed { package: "dnsmasq-base", reason: "DHCP and DNS on the private network", tasks: &[Test, Demo, Bench] },
+    Needed {
+        package: "ipxe-qemu",
+        reason: "network boot ROMs for virtual machines",
+        tasks: &[Test],
+    },
+    Needed {
+        package: "iproute2",
+        reason: "makes the private network between virtual machines",
+        tasks: &[Test, Demo, Bench],
+    },
+    Needed {
+        package: "dnsmasq-base",
+        reason: "DHCP and DNS on the private network",
+        tasks: &[Test, Demo, Bench],
+    },
     Needed { package: "nftables", reason: "checks the rulesets that netd plans", tasks: &[Test] },
-    Needed { package: "wireguard-tools", reason: "the other end of WireGuard links in tests", tasks: &[Test] },
-    Needed { package: "btrfs-progs", reason: "makes and checks file systems in tests", tasks: &[Test] },
-    Needed { package: "erofs-utils", reason: "checks flist images against the reference implementation", tasks: &[Test] },
-    Needed { package: "fsverity", reason: "checks file digests against the reference implementation", tasks: &[Test] },
+    Needed {
+        package: "wireguard-tools",
+        reason: "the other end of WireGuard links in tests",
+        tasks: &[Test],
+    },
+    Needed {
+        package: "btrfs-progs",
+        reason: "makes and checks file systems in tests",
+        tasks: &[Test],
+    },
+    Needed {
+        package: "erofs-utils",
+        reason: "checks flist images against the reference implementation",
+        tasks: &[Test],
+    },
+    Needed {
+        package: "fsverity",
+        reason: "checks file digests against the reference implementation",
+        tasks: &[Test],
+    },
 ];
 
 /// Installs what is missing for a task.
@@ -111,7 +167,9 @@ fn as_root(program: &str) -> Result<Command> {
         return Ok(Command::new(program));
     }
     if !process::exists_with("sudo", &["-V"]) {
-        bail!("installing packages needs root or sudo; run `{program}` yourself or start again as root");
+        bail!(
+            "installing packages needs root or sudo; run `{program}` yourself or start again as root"
+        );
     }
     let mut command = Command::new("sudo");
     command.args(["--preserve-env=DEBIAN_FRONTEND", program]);

@@ -20,7 +20,10 @@ pub(crate) fn append(stub: &[u8], sections: &[(&str, &[u8])]) -> Result<Vec<u8>>
     let n_old = usize::from(u16_at(stub, pe + 6)?);
     let table = optional + usize::from(u16_at(stub, pe + 20)?);
     let file_alignment = u32_at(stub, optional + 36)?;
-    ensure!(file_alignment.is_power_of_two(), "the EFI stub has a file alignment of {file_alignment}");
+    ensure!(
+        file_alignment.is_power_of_two(),
+        "the EFI stub has a file alignment of {file_alignment}"
+    );
     let headers_end = usize::try_from(u32_at(stub, optional + 60)?)?;
     let n_all = n_old + sections.len();
     ensure!(

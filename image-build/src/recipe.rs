@@ -136,7 +136,9 @@ mod tests {
     #[test]
     fn the_committed_description_is_understood_and_every_part_has_a_reason() {
         let recipe = parse(include_str!("../image.toml")).unwrap();
-        assert!(recipe.modules.iter().all(|group| group.reason.len() > 5 && !group.names.is_empty()));
+        assert!(
+            recipe.modules.iter().all(|group| group.reason.len() > 5 && !group.names.is_empty())
+        );
         assert!(recipe.program.iter().all(|program| program.reason.len() > 5));
         assert!(recipe.binary.iter().any(|binary| binary.path == "/init" && binary.alone));
     }

@@ -143,9 +143,10 @@ fn debian_package(package: &Package) -> Value {
         "supplier": "Organization: Debian",
         "checksums": [{ "algorithm": "SHA256", "checksumValue": package.sha256 }],
         "externalRefs": [reference(&format!(
-            "pkg:deb/debian/{}@{}?arch=amd64",
+            "pkg:deb/debian/{}@{}?arch={}",
             percent(&package.name),
-            percent(&package.version)
+            percent(&package.version),
+            package.architecture
         ))],
     })
 }
@@ -182,7 +183,8 @@ fn reference(locator: &str) -> Value {
 fn linked<'a>(metadata: &'a Metadata, names: &BTreeSet<&str>) -> Vec<&'a Crate> {
     let nodes: BTreeMap<&str, &CrateNode> =
         metadata.resolve.nodes.iter().map(|node| (node.id.as_str(), node)).collect();
-    let is_ours = |package: &&Crate| package.source.is_none() && names.contains(package.name.as_str());
+    let is_ours =
+        |package: &&Crate| package.source.is_none() && names.contains(package.name.as_str());
     let mut open: Vec<&str> =
         metadata.packages.iter().filter(is_ours).map(|package| package.id.as_str()).collect();
     let mut seen = BTreeSet::new();
@@ -191,8 +193,8 @@ fn linked<'a>(metadata: &'a Metadata, names: &BTreeSet<&str>) -> Vec<&'a Crate> 
             continue;
         }
         let dependencies = nodes.get(id).into_iter().flat_map(|node| &node.deps);
-        let normal =
-            dependencies.filter(|dependency| dependency.dep_kinds.iter().any(|kind| kind.kind.is_none()));
+        let normal = dependencies
+            .filter(|dependency| dependency.dep_kinds.iter().any(|kind| kind.kind.is_none()));
         open.extend(normal.map(|dependency| dependency.pkg.as_str()));
     }
     let mut crates: Vec<&Crate> =
@@ -217,7 +219,8 @@ fn percent(text: &str) -> String {
             _ => {
                 let mut bytes = [0; 4];
                 for byte in c.encode_utf8(&mut bytes).bytes() {
-                    out.push_str(&format!("%{byte:02X}"));
+                    out.push('%');
+                    out.push_str(&hex::encode_upper([byte]));
                 }
             }
         }
@@ -286,7 +289,10 @@ mod tests {
 
     #[test]
     fn versions_are_written_as_identifiers_and_urls_allow() {
-        assert_eq!(identifier("deb", "libc6", "2.36-9+deb12u10"), "SPDXRef-deb-libc6-2.36-9-deb12u10");
+        assert_eq!(
+            identifier("deb", "libc6", "2.36-9+deb12u10"),
+            "SPDXRef-deb-libc6-2.36-9-deb12u10"
+        );
         assert_eq!(percent("3:6.04~git+b1"), "3%3A6.04~git%2Bb1");
     }
 }

@@ -17,9 +17,8 @@ pub(crate) fn extract(vmlinuz: &[u8]) -> Result<Vec<u8>> {
     let offset = word(vmlinuz, 0x248)?;
     let length = word(vmlinuz, 0x24c)?;
     let start = (setup_sectors + 1) * 512 + offset;
-    let payload = vmlinuz
-        .get(start..start + length)
-        .context("the kernel file ends before its payload")?;
+    let payload =
+        vmlinuz.get(start..start + length).context("the kernel file ends before its payload")?;
     ensure!(
         payload.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]),
         "the kernel is not compressed with zstd"
@@ -41,7 +40,8 @@ pub(crate) fn release(vmlinuz: &[u8]) -> Result<String> {
     let pointer = vmlinuz.get(0x20e..0x210).context("the kernel file is too short")?;
     let start = usize::from(u16::from_le_bytes([pointer[0], pointer[1]])) + 0x200;
     let text = vmlinuz.get(start..).context("the kernel file has no version")?;
-    let end = text.iter().position(|byte| *byte == b' ').context("the kernel's version has no end")?;
+    let end =
+        text.iter().position(|byte| *byte == b' ').context("the kernel's version has no end")?;
     String::from_utf8(text[..end].to_vec()).context("the kernel's version is no text")
 }
 

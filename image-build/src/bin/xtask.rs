@@ -3,7 +3,8 @@
 #![forbid(unsafe_code)]
 
 use clap::{Args, Parser, Subcommand};
-use image_build::{image, progress};
+use image_build::check::{self, Deny, Extent};
+use image_build::{image, progress, sizes};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -22,6 +23,26 @@ enum Task {
     /// Writes zero-os.efi (UEFI), zero-os.img (USB stick, BIOS and UEFI), boot.ipxe with vmlinuz and
     /// initramfs.img (network boot), sbom.spdx.json and sizes.json.
     Image(ImageArgs),
+    /// Prints what the image weighs, part by part, and fails above the budget.
+    Sizes {
+        /// Directory of the image [default: build/image]
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
+    /// Checks format, lints, licences, layers and house rules.
+    Check {
+        /// Install cargo-deny when it is missing
+        #[arg(long)]
+        deny: bool,
+    },
+    /// Runs every test: on this machine, then in virtual machines.
+    ///
+    /// Installs the Debian packages that it needs, and says which and why.
+    Test {
+        /// Only what needs no virtual machine
+        #[arg(long)]
+        host: bool,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -56,6 +77,9 @@ struct ImageArgs {
     /// Only these of the project's programs, separated by commas: for a try, not for a node
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     only: Vec<String>,
+    /// Make the media twice and compare them, instead of keeping them
+    #[arg(long, conflicts_with_all = ["out", "json"])]
+    check: bool,
     /// Print what was written as JSON
     #[arg(long)]
     json: bool,
@@ -74,6 +98,9 @@ fn main() -> ExitCode {
 fn run(task: Task) -> anyhow::Result<()> {
     match task {
         Task::Image(args) => {
+            if args.check {
+                return image::check_reproducible(&args.into());
+            }
             let json = args.json;
             let outputs = image::build(&args.into())?;
             if json {
@@ -81,6 +108,9 @@ fn run(task: Task) -> anyhow::Result<()> {
             }
             Ok(())
         }
+        Task::Sizes { out } => sizes::show(out.as_deref()),
+        Task::Check { deny } => check::check(if deny { Deny::Install } else { Deny::IfInstalled }),
+        Task::Test { host } => check::test(if host { Extent::Host } else { Extent::Full }),
     }
 }
 
