@@ -11,7 +11,7 @@ const SYSCTLS: &[(&str, &str)] = &[
     ("kernel.unprivileged_bpf_disabled", "1"),
     ("net.core.bpf_jit_harden", "2"),
     ("kernel.kexec_load_disabled", "1"),
-    ("kernel.yama.ptrace_scope", "2"),
+    ("kernel.yama.ptrace_scope", "1"),
     ("kernel.perf_event_paranoid", "3"),
     ("kernel.sysrq", "0"),
     ("kernel.panic", "10"),

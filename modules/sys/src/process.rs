@@ -78,3 +78,61 @@ pub fn keep_over_exec(number: RawFd) -> io::Result<()> {
         _ => Err(io::Error::last_os_error()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::signal::{SigSet, Signal};
+    use std::{
+        fs::File,
+        io::{Read, Write},
+        os::fd::{AsFd, IntoRawFd},
+        process::Stdio,
+    };
+
+    #[test]
+    fn an_inherited_descriptor_is_taken_once_and_closed_for_children() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let number = OwnedFd::from(writer).into_raw_fd();
+        keep_over_exec(number).unwrap();
+        let taken = inherited_fd(number).unwrap();
+        let flags = rustix::io::fcntl_getfd(&taken).unwrap();
+        assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
+        inherited_fd(number).unwrap_err();
+        File::from(taken).write_all(b"x").unwrap();
+        let mut said = String::new();
+        reader.read_to_string(&mut said).unwrap();
+        assert_eq!(said, "x");
+    }
+
+    #[test]
+    fn standard_streams_and_closed_numbers_are_refused() {
+        for number in [-1, 0, 1, 2, 1_000_000] {
+            inherited_fd(number).unwrap_err();
+        }
+        keep_over_exec(1_000_000).unwrap_err();
+    }
+
+    #[test]
+    fn a_program_enters_its_cgroup_with_its_descriptor_and_no_blocked_signal() {
+        let mut blocked = SigSet::empty();
+        blocked.add(Signal::SIGTERM);
+        blocked.thread_block().unwrap();
+        let (mut procs, procs_writer) = io::pipe().unwrap();
+        let (mut ready, ready_writer) = io::pipe().unwrap();
+        let ready_writer = OwnedFd::from(ready_writer);
+        let number = ready_writer.as_raw_fd();
+        let mut command = Command::new("/bin/sh");
+        let script = format!("echo up >&{number}; grep SigBlk /proc/self/status");
+        command.args(["-c", &script]).stdout(Stdio::piped());
+        let child =
+            spawn_in_cgroup(&mut command, procs_writer.into(), ready_writer.as_fd()).unwrap();
+        drop((command, ready_writer));
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.stdout, b"SigBlk:\t0000000000000000\n");
+        let (mut entered, mut said) = (String::new(), String::new());
+        procs.read_to_string(&mut entered).unwrap();
+        ready.read_to_string(&mut said).unwrap();
+        assert_eq!((entered.as_str(), said.as_str()), ("0", "up\n"));
+    }
+}
