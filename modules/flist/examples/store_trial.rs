@@ -3,12 +3,14 @@
 //! `store_trial publish DIRECTORY OUT` runs on a host and prints the identity. `store_trial` runs as
 //! root in a throw-away machine: `/dev/vda` is an empty btrfs, `/extra/public` a published
 //! directory with the one flist whose identity is in `/extra/identity`. It prints one line for each
-//! step, and `store trial: all good` at the end. The end-to-end tests boot it.
+//! step, and `store trial: all good` at the end. `store_trial crash N` ingests in the same machine,
+//! which is switched off without a warning at the N-th step of progress; booted again on the same
+//! disk until it ends by itself, it shows that no crash harms the store. The end-to-end tests boot it.
 
 #![allow(clippy::print_stdout, reason = "its output is its result")]
 
 use flist::{
-    Cancel, Depth, FaultKind, Flist, FlistId, Root, Source, Store,
+    Cancel, Depth, FaultKind, Flist, FlistId, Progress, Root, Source, Stage, Store,
     body::{Data, Node},
     create,
 };
@@ -22,6 +24,7 @@ use std::{
     os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _, fs::PermissionsExt as _},
     path::{Path, PathBuf},
     process::Command,
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
@@ -40,6 +43,7 @@ fn main() -> Outcome<()> {
             println!("{}", built.flist.identity());
             Ok(())
         }
+        ["crash", step] => crash(step.parse()?),
         _ => trial(),
     }
 }
@@ -51,6 +55,14 @@ fn trial() -> Outcome<()> {
     let cancel = Cancel::default();
     for directory in [STORE, "/image", "/merged"] {
         fs::create_dir_all(directory)?;
+    }
+    // A store of memory has no fs-verity, and a small one has no room.
+    for (size, code) in [("size=16m", "store_full"), ("size=200m", "no_verity")] {
+        let options = CString::new(size)?;
+        mount("none", STORE, "tmpfs", MountFlags::empty(), options.as_c_str())?;
+        let refused = Store::open(STORE.as_ref())?.ingest(identity, &good, &(), &cancel);
+        expect(size, refused.err().map(|error| error.code()), Some(code))?;
+        unmount(STORE, UnmountFlags::empty())?;
     }
     mount_store()?;
 
@@ -129,11 +141,49 @@ fn trial() -> Outcome<()> {
     Ok(())
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "calls read better without borrows")]
 fn expect<T: PartialEq + std::fmt::Debug>(what: &str, found: T, expected: T) -> Outcome<()> {
     if found == expected {
         return Ok(());
     }
     Err(format!("{what}: found {found:?}, expected {expected:?}").into())
+}
+
+/// Ends the machine at a step of progress, with whatever the disk has by then.
+struct Crasher(AtomicU64);
+
+impl Progress for Crasher {
+    fn begin(&self, stage: Stage, total: u64) {
+        println!("{stage:?}: {total} bytes");
+    }
+
+    fn advance(&self, _bytes: u64) {
+        if self.0.fetch_sub(1, Ordering::Relaxed) == 1 {
+            println!("switching off");
+            fs::write("/proc/sysrq-trigger", "b").expect("sysrq is compiled in");
+        }
+    }
+}
+
+fn crash(step: u64) -> Outcome<()> {
+    let identity: FlistId = fs::read_to_string("/extra/identity")?.trim().parse()?;
+    let source = Source::new(["/extra/public"])?;
+    for directory in [STORE, "/image", "/merged"] {
+        fs::create_dir_all(directory)?;
+    }
+    mount_store()?;
+    let store = Store::open(STORE.as_ref())?;
+    // What has a name is right, after any crash.
+    for complete in store.list()? {
+        expect("faults after a crash", store.verify(complete, Depth::Read)?, vec![])?;
+    }
+    let flist = flist::fetch::body(&source, identity, &Cancel::default())?;
+    println!("{} bytes are missing", store.missing_bytes(&flist)?);
+    let root =
+        store.ingest(identity, &source, &Crasher(AtomicU64::new(step)), &Cancel::default())?;
+    check_repaired(&store, identity, &root, &flist)?;
+    println!("store trial: survived");
+    Ok(())
 }
 
 fn mount_store() -> io::Result<()> {

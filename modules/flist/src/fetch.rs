@@ -394,3 +394,68 @@ fn get(source: &Source, place: &Place, name: &str, wanted: Wanted) -> Result<Vec
         GetError::Unreachable(source) => (Reason::SourceUnreachable, Some(source)),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::body::{Content, FORMAT, MAGIC, Pack, Run};
+
+    /// A body with one content for each chunk, which is all that the plan looks at.
+    fn body(chunks: &[(u32, u64, u32)]) -> Body {
+        let content = |&(pack, offset, packed)| Content {
+            digest: [0; 32],
+            size: 1 << 20,
+            chunks: vec![Chunk { id: [0; 32], pack, offset, packed }],
+        };
+        Body {
+            magic: MAGIC,
+            format: FORMAT,
+            run: Run::default(),
+            packs: vec![Pack { id: [0; 32], size: 64 << 20 }; 2],
+            contents: chunks.iter().map(content).collect(),
+            entries: Vec::new(),
+        }
+    }
+
+    fn check(chunks: &[(u32, u64, u32)], expected: &[(u32, u64, u64, &[u32])]) {
+        let pieces: Vec<_> = (0..).take(chunks.len()).collect();
+        let pieces: Vec<_> =
+            pieces.into_iter().map(|content| Piece { content, number: 0 }).collect();
+        let jobs = plan(&body(chunks), &pieces);
+        let found: Vec<(u32, u64, u64, Vec<u32>)> = jobs
+            .into_iter()
+            .map(|job| {
+                let contents = job.pieces.iter().map(|piece| piece.content).collect();
+                (job.pack, job.offset, job.length, contents)
+            })
+            .collect();
+        let expected: Vec<_> =
+            expected.iter().map(|(a, b, c, contents)| (*a, *b, *c, contents.to_vec())).collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn neighbours_come_together_and_strangers_do_not() {
+        check(&[], &[]);
+        check(&[(0, 100, 50), (0, 0, 100)], &[(0, 0, 150, &[1, 0])]);
+        check(&[(0, 0, 9), (1, 9, 9)], &[(0, 0, 9, &[0]), (1, 9, 9, &[1])]);
+        let gap = GAP_MAX;
+        check(&[(0, 0, 9), (0, 9 + gap, 9)], &[(0, 0, 18 + gap, &[0, 1])]);
+        check(&[(0, 0, 9), (0, 10 + gap, 9)], &[(0, 0, 9, &[0]), (0, 10 + gap, 9, &[1])]);
+    }
+
+    #[test]
+    fn the_same_chunk_is_asked_for_once() {
+        check(&[(0, 5, 9), (0, 5, 9), (0, 5, 9)], &[(0, 5, 9, &[0, 1, 2])]);
+    }
+
+    #[test]
+    fn no_request_is_larger_than_its_bounds() {
+        let large = 1 << 20;
+        let chunks = [(0, 0, large), (0, 1 << 20, large), (0, 2 << 20, large)];
+        check(&chunks, &[(0, 0, 2 << 20, &[0, 1]), (0, 2 << 20, 1 << 20, &[2])]);
+        // Ten chunks of a few bytes that say to be a MiB each.
+        let chunks: Vec<_> = (0..10).map(|n| (0, n * 40, 40)).collect();
+        check(&chunks, &[(0, 0, 320, &[0, 1, 2, 3, 4, 5, 6, 7]), (0, 320, 80, &[8, 9])]);
+    }
+}

@@ -21,7 +21,7 @@ pub struct Source {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Place {
     Directory(PathBuf),
-    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "never made without http"))]
+    #[cfg(feature = "http")]
     Web(String),
 }
 
@@ -101,8 +101,6 @@ impl Source {
             Place::Directory(directory) => read(&directory.join(name), wanted),
             #[cfg(feature = "http")]
             Place::Web(base) => self.web.get(&format!("{base}/{name}"), wanted),
-            #[cfg(not(feature = "http"))]
-            Place::Web(_) => Err(GetError::Missing),
         }
     }
 }
@@ -112,6 +110,7 @@ impl Place {
     pub(crate) fn url(&self, name: &str) -> String {
         match self {
             Self::Directory(directory) => directory.join(name).display().to_string(),
+            #[cfg(feature = "http")]
             Self::Web(base) => format!("{base}/{name}"),
         }
     }
@@ -122,9 +121,8 @@ fn place(text: &str) -> Result<Place, SourceError> {
     if path.starts_with('/') {
         return Ok(Place::Directory(PathBuf::from(path)));
     }
-    let http = cfg!(feature = "http") && text.starts_with("http://");
-    let https = cfg!(feature = "https") && text.starts_with("https://");
-    if http || https {
+    #[cfg(feature = "http")]
+    if text.starts_with("http://") || (cfg!(feature = "https") && text.starts_with("https://")) {
         return Ok(Place::Web(text.trim_end_matches('/').to_owned()));
     }
     Err(SourceError::Unknown(text.to_owned()))

@@ -142,7 +142,7 @@ pub enum StoreError {
         /// A file that could not be sealed.
         path: PathBuf,
     },
-    /// The same flist is being ingested, or the store is being swept.
+    /// Cancelled while another call ingested the same flist.
     #[error("the store is busy with flist {0}")]
     Busy(FlistId),
     /// Flists are being ingested, so nothing can be swept.
@@ -250,5 +250,52 @@ impl Store {
 
     fn lock(&self) -> MutexGuard<'_, Working> {
         self.working.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_store_has_nothing_and_stays_when_opened_again() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path()).unwrap();
+        assert_eq!(store.list().unwrap(), BTreeSet::new());
+        assert_eq!(store.root(FlistId([1; 32])).unwrap_err().code(), "absent");
+        assert_eq!(store.sweep(&BTreeSet::new()).unwrap(), Swept::default());
+        let kept = root.path().join("staging/kept");
+        fs::write(&kept, "").unwrap();
+        Store::open(root.path()).unwrap();
+        assert!(kept.exists());
+    }
+
+    #[test]
+    fn a_damaged_record_of_a_pinned_flist_stops_the_sweep() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path()).unwrap();
+        let identity = FlistId([1; 32]);
+        fs::write(store_path::record(root.path(), identity), "junk").unwrap();
+        let object = root.path().join("objects/aa").join("b".repeat(62));
+        fs::create_dir(object.parent().unwrap()).unwrap();
+        fs::write(&object, "object").unwrap();
+        assert_eq!(store.root(identity).unwrap_err().code(), "record_damaged");
+        let pinned = BTreeSet::from([identity]);
+        assert_eq!(store.sweep(&pinned).unwrap_err().code(), "record_damaged");
+        assert!(object.exists());
+        // Without the pin, everything goes.
+        let swept = store.sweep(&BTreeSet::new()).unwrap();
+        assert_eq!(swept, Swept { images: 0, objects: 1, bytes: 10 });
+        assert!(!object.exists());
+    }
+
+    #[test]
+    fn nothing_is_swept_while_an_flist_arrives() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path()).unwrap();
+        store.lock().ingesting.insert(FlistId([1; 32]));
+        assert_eq!(store.sweep(&BTreeSet::new()).unwrap_err().code(), "busy");
+        store.lock().ingesting.clear();
+        store.sweep(&BTreeSet::new()).unwrap();
     }
 }

@@ -3,7 +3,7 @@
 use crate::source::{GetError, SourceError, Wanted, take};
 use reqwest::{
     StatusCode,
-    blocking::{Client, Response},
+    blocking::{Client, ClientBuilder, Response},
     header, redirect,
 };
 use std::{io, time::Duration};
@@ -23,7 +23,7 @@ pub(crate) struct Web {
 
 impl Web {
     pub(crate) fn new() -> Result<Self, SourceError> {
-        let client = Client::builder()
+        let client = builder()
             .connect_timeout(TIMEOUT_CONNECT)
             .timeout(TIMEOUT_ANSWER)
             .redirect(redirect::Policy::limited(REDIRECTS_MAX))
@@ -43,6 +43,27 @@ impl Web {
         let mut answer = at_first_byte(answer, wanted)?;
         take(&mut answer, wanted)
     }
+}
+
+#[cfg(not(feature = "https"))]
+fn builder() -> ClientBuilder {
+    Client::builder()
+}
+
+/// TLS with ring and the root certificates that are built in: a node has no files to read them
+/// from. Nothing rests on it, as content proves itself; it hides what is fetched.
+#[cfg(feature = "https")]
+fn builder() -> ClientBuilder {
+    // An error only says that the process has a provider already.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    let provider = rustls::crypto::ring::default_provider();
+    let tls = rustls::ClientConfig::builder_with_provider(provider.into())
+        .with_safe_default_protocol_versions()
+        .expect("ring speaks the versions that rustls thinks safe")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Client::builder().tls_backend_preconfigured(tls)
 }
 
 /// Skips to the wanted range when the server sends the whole file.

@@ -1,6 +1,10 @@
 //! Building from directories and tar files, publishing, checking and unpacking.
 
-#![allow(clippy::tests_outside_test_module, reason = "the whole file is tests")]
+#![allow(
+    clippy::tests_outside_test_module,
+    clippy::unwrap_used,
+    reason = "the whole file is tests"
+)]
 
 mod common;
 
@@ -9,6 +13,7 @@ use flist::{
     body::{Data, Node},
     create::{self, CreateError, Options, Overrides, Special},
 };
+use proptest::prelude::*;
 use std::{
     fs,
     io::Write as _,
@@ -342,4 +347,30 @@ fn ambiguous_and_hostile_archives_are_refused() {
     let good =
         [file("a"), member("b", b'1', "a", b""), member("c", b'2', "../x", b""), vec![0; 2048]];
     build_members(&good).unwrap();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn damaged_archives_never_panic(
+        places in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+    ) {
+        let pax = member("x", b'x', "", b"12 path=a/b\n12 size=5\n");
+        let link = member("l", b'1', "dir/file", b"");
+        let file = member("dir/file", b'0', "", b"bytes");
+        let mut archive = [pax, file.clone(), file, link, vec![0; 1024]].concat();
+        for (place, value) in places {
+            // Mostly where the headers say something.
+            let place = place.index(archive.len());
+            archive[place] = value;
+            let header = place / 512 * 512;
+            let mut sum = tar::Header::from_byte_slice(&archive[header..header + 512]).clone();
+            sum.set_cksum();
+            archive[header..header + 512].copy_from_slice(sum.as_bytes());
+        }
+        if let Ok(built) = build_members(&[archive]) {
+            prop_assert_eq!(Flist::decode(&built.flist.encode()), Ok(built.flist));
+        }
+    }
 }

@@ -1,6 +1,10 @@
 //! Fetching over HTTP from good, bad, short and dead servers.
 
-#![allow(clippy::tests_outside_test_module, reason = "the whole file is tests")]
+#![allow(
+    clippy::tests_outside_test_module,
+    clippy::unwrap_used,
+    reason = "the whole file is tests"
+)]
 
 use flist::{
     Cancel, Flist, FlistId, Progress, Source, Stage,

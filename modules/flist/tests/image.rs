@@ -1,6 +1,10 @@
 //! The metadata image, judged by the file system's own checker.
 
-#![allow(clippy::tests_outside_test_module, reason = "the whole file is tests")]
+#![allow(
+    clippy::tests_outside_test_module,
+    clippy::unwrap_used,
+    reason = "the whole file is tests"
+)]
 
 mod common;
 

@@ -1,6 +1,10 @@
 //! Our fs-verity digests against the program that everybody else uses.
 
-#![allow(clippy::tests_outside_test_module, reason = "the whole file is tests")]
+#![allow(
+    clippy::tests_outside_test_module,
+    clippy::unwrap_used,
+    reason = "the whole file is tests"
+)]
 
 mod common;
 

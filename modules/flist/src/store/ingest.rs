@@ -18,10 +18,13 @@ use std::{
     fs::{self, File},
     io::{self, BufWriter, Write as _},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 /// Space that stays free: a file system without any cannot even delete.
 const FREE_MIN: u64 = 64 << 20;
+/// Another call for the same flist takes as long as its network.
+const CLAIM_RETRY: Duration = Duration::from_millis(100);
 /// Fetched content that the kernel does not confirm is fetched this often.
 const PASSES_MAX: u32 = 2;
 
@@ -30,7 +33,8 @@ impl Store {
     ///
     /// Measures every object that is already there; what is missing, has another digest or cannot
     /// be measured is removed and fetched. Fetches nothing that is there or staged. A second call
-    /// for a complete flist needs no network. Blocks; call it from a thread that may.
+    /// for a complete flist needs no network; one for the same flist at the same time waits. Blocks;
+    /// call it from a thread that may.
     pub fn ingest(
         &self,
         identity: FlistId,
@@ -75,7 +79,7 @@ impl Store {
         progress: &dyn Progress,
         cancel: &Cancel,
     ) -> Result<Root, StoreError> {
-        let _claim = self.claim(identity)?;
+        let _claim = self.claim(identity, cancel)?;
         let fetch_failed = |source: FetchError| StoreError::Fetch { identity, source };
         let (flist, recorded) = match self.flist(identity) {
             Ok(flist) => (flist, true),
@@ -124,7 +128,16 @@ impl Store {
         for (number, content) in (0..).zip(&flist.body().contents) {
             let object = self.object(&content.digest);
             match seal::fault(&object, &content.digest, depth)? {
-                None => continue,
+                None => {
+                    // The object is right, so it is the flist that lies about it.
+                    let found = fs::metadata(&object);
+                    let found = found.map_err(StoreError::io("looking at", &object))?;
+                    if found.len() != content.size {
+                        let path = flist.body().paths_of_contents()[number as usize];
+                        return Err(StoreError::Mismatch { file: shown(path) });
+                    }
+                    continue;
+                }
                 Some(FaultKind::Missing) => {}
                 Some(FaultKind::WrongDigest | FaultKind::Unreadable) => {
                     fs::remove_file(&object).map_err(StoreError::io("removing", &object))?;
@@ -225,12 +238,19 @@ impl Store {
         rustix::fs::syncfs(&root).map_err(|errno| failed()(errno.into()))
     }
 
-    fn claim(&self, identity: FlistId) -> Result<Claim<'_>, StoreError> {
-        let mut working = self.lock();
-        if working.sweeping || !working.ingesting.insert(identity) {
-            return Err(StoreError::Busy(identity));
+    /// Waits until nobody else ingests this flist, and no sweep runs.
+    fn claim(&self, identity: FlistId, cancel: &Cancel) -> Result<Claim<'_>, StoreError> {
+        loop {
+            let mut working = self.lock();
+            if !working.sweeping && working.ingesting.insert(identity) {
+                return Ok(Claim { store: self, identity });
+            }
+            drop(working);
+            if cancel.is_cancelled() {
+                return Err(StoreError::Busy(identity));
+            }
+            cancel.wait(CLAIM_RETRY);
         }
-        Ok(Claim { store: self, identity })
     }
 }
 

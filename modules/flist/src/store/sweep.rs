@@ -26,7 +26,8 @@ impl Store {
     /// A pinned flist that is not complete keeps what is staged for it, and loses objects only if
     /// no complete pinned flist has them. If the record of a complete pinned flist cannot be read,
     /// nothing is removed at all. Fails with [`StoreError::BusyFetching`] while anything is being
-    /// ingested. What running containers have open stays until they end.
+    /// ingested. A running container opens objects by name, so the caller pins
+    /// every flist that runs.
     pub fn sweep(&self, pinned: &BTreeSet<FlistId>) -> Result<Swept, StoreError> {
         let _claim = self.claim_all()?;
         let complete = self.list()?;
@@ -62,7 +63,9 @@ impl Store {
             if name.parse().is_ok_and(|identity: FlistId| pinned.contains(&identity)) {
                 continue;
             }
-            fs::remove_dir_all(&path).map_err(StoreError::io("removing", &path))?;
+            let removed =
+                if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            removed.map_err(StoreError::io("removing", &path))?;
         }
         Ok(swept)
     }

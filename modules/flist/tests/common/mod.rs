@@ -8,7 +8,7 @@ use flist::body::{
 use std::{path::Path, process::Command};
 
 /// A body with one of everything.
-pub fn sample() -> Body {
+pub(crate) fn sample() -> Body {
     let meta = |mode| Meta { mode, uid: 7, gid: 8, mtime: 1_700_000_000, xattrs: Vec::new() };
     let mut capable = meta(0o755);
     capable.xattrs = vec![
@@ -54,7 +54,7 @@ pub fn sample() -> Body {
 }
 
 /// Sorts the entries and keeps hard links right.
-pub trait Sorted {
+pub(crate) trait Sorted {
     fn sorted(self) -> Self;
 }
 
@@ -76,7 +76,7 @@ impl Sorted for Body {
 }
 
 /// Runs a program of the host that the tests compare with.
-pub fn run(program: &str, arguments: &[&str]) -> String {
+pub(crate) fn run(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output().unwrap_or_else(|error| {
         panic!("{program} is missing ({error}): run `cargo xtask test`, which installs it")
     });
@@ -87,6 +87,6 @@ pub fn run(program: &str, arguments: &[&str]) -> String {
 }
 
 /// For programs that take paths.
-pub fn text(path: &Path) -> &str {
+pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
