@@ -15,6 +15,7 @@ use crate::{
     apply,
     containers::{Containers, Refusal},
     dhcp::{
+        client::Lease,
         message::Mac,
         task::{self, Target, View},
     },
@@ -107,8 +108,6 @@ pub(crate) struct Owner {
     clients: BTreeMap<String, Client>,
     /// Cloned into every client; what comes out says that some lease changed.
     lease_changed: mpsc::Sender<()>,
-    /// The link that carries the static address.
-    static_link: Option<String>,
     /// The rules in force.
     rules: Option<String>,
     problems: Problems,
@@ -203,7 +202,6 @@ impl Owner {
             containers,
             clients: BTreeMap::new(),
             lease_changed,
-            static_link: None,
             rules: None,
             problems: Problems::default(),
             time_servers: Vec::new(),
@@ -354,13 +352,8 @@ impl Owner {
 
     /// One DHCP client for each physical link, and none for links that are gone.
     fn follow(&mut self, nics: &[Nic]) {
-        let links: Vec<(String, bool)> =
-            nics.iter().map(|nic| (nic.link.clone(), nic.carrier)).collect();
         match self.parts.config.address {
-            AddressConfig::Static { .. } => {
-                let chosen = want::static_link(&links, self.static_link.as_deref());
-                self.static_link = chosen.map(str::to_owned);
-            }
+            AddressConfig::Static { .. } => {}
             AddressConfig::Automatic => {
                 let macs: BTreeMap<&str, Mac> =
                     nics.iter().map(|nic| (nic.link.as_str(), nic.mac)).collect();
@@ -391,30 +384,27 @@ impl Owner {
     }
 
     fn want(&self, uplinks: &Uplinks) -> BTreeSet<Fact> {
-        let uplinks: Vec<Uplink> = uplinks.nics.iter().map(|nic| self.uplink(nic)).collect();
-        want::facts(&uplinks, &self.containers)
+        let nics = &uplinks.nics;
+        let wanted: Vec<Uplink> = match &self.parts.config.address {
+            AddressConfig::Static { address, prefix, gateway } => {
+                let net = Net { address: *address, prefix: *prefix };
+                static_uplinks(nics, net, *gateway)
+            }
+            AddressConfig::Automatic => nics.iter().map(|nic| self.leased_uplink(nic)).collect(),
+        };
+        want::facts(&wanted, &self.containers)
     }
 
-    fn uplink(&self, nic: &Nic) -> Uplink {
-        let (link, carrier) = (nic.link.clone(), nic.carrier);
-        let (address, gateway) = match &self.parts.config.address {
-            AddressConfig::Static { address, prefix, gateway } => {
-                if self.static_link.as_deref() == Some(&link) {
-                    (Some(Net { address: *address, prefix: *prefix }), *gateway)
-                } else {
-                    (None, None)
-                }
-            }
-            AddressConfig::Automatic => self.clients.get(&link).map_or((None, None), |client| {
-                let view = client.view.borrow();
-                let lease = view.lease.as_ref();
-                (
-                    lease.map(|lease| Net { address: lease.address.into(), prefix: lease.prefix }),
-                    lease.and_then(|lease| lease.router).map(IpAddr::V4),
-                )
-            }),
-        };
-        Uplink { link, carrier, address, gateway }
+    fn leased_uplink(&self, nic: &Nic) -> Uplink {
+        let lease =
+            self.clients.get(&nic.link).and_then(|client| client.view.borrow().lease.clone());
+        let net = |lease: &Lease| Net { address: lease.address.into(), prefix: lease.prefix };
+        Uplink {
+            link: nic.link.clone(),
+            carrier: nic.carrier,
+            address: lease.as_ref().map(net),
+            gateway: lease.and_then(|lease| lease.router).map(IpAddr::V4),
+        }
     }
 
     /// Name servers in use.
@@ -446,6 +436,24 @@ impl Owner {
             }
         }
     }
+}
+
+/// The static address stays on the link that has it, as long as no other is better.
+fn static_uplinks(nics: &[Nic], net: Net, gateway: Option<IpAddr>) -> Vec<Uplink> {
+    let links: Vec<(String, bool)> =
+        nics.iter().map(|nic| (nic.link.clone(), nic.carrier)).collect();
+    let present = nics.iter().find(|nic| nic.addresses.contains(&net));
+    let chosen = want::static_link(&links, present.map(|nic| nic.link.as_str()));
+    let uplink = |(link, carrier): &(String, bool)| {
+        let has_it = Some(link.as_str()) == chosen;
+        Uplink {
+            link: link.clone(),
+            carrier: *carrier,
+            address: has_it.then_some(net),
+            gateway: gateway.filter(|_| has_it),
+        }
+    };
+    links.iter().map(uplink).collect()
 }
 
 impl Problems {

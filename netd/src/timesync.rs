@@ -73,7 +73,7 @@ pub(crate) fn run(bounds: &Bounds, servers: &Receiver<Vec<String>>, time: &watch
             Err(reason) => {
                 wait = Duration::from_secs(RETRY_S[failures.min(RETRY_S.len() - 1)]);
                 failures += 1;
-                report(time, false, format!("{reason}; trying again every {} s", wait.as_secs()));
+                report(time, false, format!("{reason}; next try after {} s", wait.as_secs()));
             }
         }
     }

@@ -131,18 +131,42 @@ mod tests {
         assert_eq!(checksum(sum_of(pseudo, &frame[34..])), u16::MAX);
     }
 
+    /// `frame` with one byte changed and a checksum that is right again.
+    fn changed(frame: &[u8], at: usize, byte: u8) -> Vec<u8> {
+        let mut frame = frame.to_vec();
+        assert_ne!(frame[at], byte, "byte {at} says so already");
+        frame[at] = byte;
+        frame[24..26].fill(0);
+        let sum = !checksum(sum_of(0, &frame[14..34]));
+        frame[24..26].copy_from_slice(&sum.to_be_bytes());
+        frame
+    }
+
     #[test]
     fn other_traffic_is_not_taken_for_an_answer() {
         let good = from_server(b"hello");
-        assert!(payload(&good).is_some());
-        for (at, byte) in
-            [(12, 0x86), (14, 0x65), (14, 0x44), (20, 0x20), (23, 6), (24, 1), (35, 53), (37, 69)]
-        {
-            let mut frame = good.clone();
-            frame[at] ^= 0x01;
-            frame[at] = if frame[at] == byte { byte ^ 0x80 } else { byte };
-            assert_eq!(payload(&frame), None, "byte {at}");
+        assert!(payload(&changed(&good, 22, 1)).is_some(), "a short way to live changes nothing");
+        assert!(payload(&changed(&good, 20, 0x40)).is_some(), "nor does a ban on fragments");
+        for (what, at, byte) in [
+            ("IPv6 or ARP", 12, 0x86),
+            ("version 6", 14, 0x65),
+            ("a header shorter than the shortest", 14, 0x44),
+            ("a header longer than the packet", 14, 0x4f),
+            ("a packet longer than the frame", 17, 200),
+            ("a packet shorter than its header", 17, 19),
+            ("a fragment that others follow", 20, 0x20),
+            ("a fragment that follows others", 21, 1),
+            ("TCP", 23, 6),
+            ("another server's port", 35, 53),
+            ("another client's port", 37, 69),
+            ("a datagram longer than the packet", 39, 200),
+            ("a datagram shorter than its header", 39, 7),
+        ] {
+            assert_eq!(payload(&changed(&good, at, byte)), None, "{what}");
         }
+        let mut damaged = good.clone();
+        damaged[24] ^= 1;
+        assert_eq!(payload(&damaged), None, "a wrong checksum");
         for end in 0..good.len() {
             assert_eq!(payload(&good[..end]), None, "{end} bytes");
         }
