@@ -281,6 +281,18 @@ impl Client {
         self.put_file(&paths::pack(id), file).await
     }
 
+    /// Whether a path of [`paths::flist`] or [`paths::pack`] is published at the first registry
+    /// that answers. Any doubt is a no: publishing again does no harm.
+    pub async fn has_content(&self, path: &str) -> bool {
+        for base in &self.bases {
+            let request = self.http.head(format!("{base}{path}")).timeout(TIMEOUT_EXCHANGE);
+            if let Ok(response) = request.send().await {
+                return response.status().is_success();
+            }
+        }
+        false
+    }
+
     async fn put_file(&self, path: &str, file: &Path) -> Result<(), ClientError> {
         let mut last = None;
         for base in &self.bases {
