@@ -56,15 +56,14 @@ fn allow(list: &str) -> Result<BpfProgram, Box<dyn Error>> {
 }
 
 /// Calls that depend on an argument. The rules of one call are alternatives.
-fn conditional() -> Result<Vec<(i64, Vec<SeccompRule>)>, Box<dyn Error>> {
-    let is = |argument, value| -> Result<SeccompRule, Box<dyn Error>> {
+fn conditional() -> Result<Vec<(i64, Vec<SeccompRule>)>, seccompiler::BackendError> {
+    let is = |argument, value| {
         let equal = SeccompCondition::new(argument, Dword, SeccompCmpOp::Eq, value)?;
-        Ok(SeccompRule::new(vec![equal])?)
+        SeccompRule::new(vec![equal])
     };
     let families = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
-    let families = || families.iter().map(|f| is(0, u64::from(f.unsigned_abs()))).collect();
-    let sockets: Vec<SeccompRule> = Result::<_, Box<dyn Error>>::from(families())?;
-    let pairs: Vec<SeccompRule> = Result::<_, Box<dyn Error>>::from(families())?;
+    let families = families.map(|family| is(0, u64::from(family.unsigned_abs())));
+    let families = families.into_iter().collect::<Result<Vec<_>, _>>()?;
     // Linux, Linux without address randomisation, either with UNAME26; and the question.
     let personalities = [0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff].map(|value| is(0, value));
     let personalities = personalities.into_iter().collect::<Result<Vec<_>, _>>()?;
@@ -75,8 +74,8 @@ fn conditional() -> Result<Vec<(i64, Vec<SeccompRule>)>, Box<dyn Error>> {
         .map(|request| SeccompCondition::new(1, Dword, SeccompCmpOp::Ne, request));
     let terminal = terminal.into_iter().collect::<Result<Vec<_>, _>>()?;
     Ok(vec![
-        (libc::SYS_socket, sockets),
-        (libc::SYS_socketpair, pairs),
+        (libc::SYS_socket, families.clone()),
+        (libc::SYS_socketpair, families),
         (libc::SYS_personality, personalities),
         (libc::SYS_clone, vec![SeccompRule::new(vec![no_namespace])?]),
         (libc::SYS_ioctl, vec![SeccompRule::new(terminal)?]),

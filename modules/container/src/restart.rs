@@ -12,9 +12,9 @@ use std::time::Duration;
 /// The first wait, and the one after a good run.
 pub const DELAY_MIN: Duration = Duration::from_secs(1);
 /// No wait is longer.
-pub const DELAY_MAX: Duration = Duration::from_secs(60);
+pub const DELAY_MAX: Duration = Duration::from_mins(1);
 /// A container that ran for so long is taken for healthy.
-pub const HEALTHY_AFTER: Duration = Duration::from_secs(60);
+pub const HEALTHY_AFTER: Duration = Duration::from_mins(1);
 
 /// How long to wait before the next start, given the wait before this one (`None` for the first
 /// start) and how long it ran (zero when it did not start).

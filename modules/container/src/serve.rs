@@ -37,7 +37,7 @@ pub(crate) fn serve(listener: &UnixListener, launcher: &Launcher) -> io::Error {
             continue;
         }
         // A broken connection concerns only the peer, which sees it at its end.
-        let _ = converse(&stream, launcher);
+        converse(&stream, launcher).ok();
     }
 }
 

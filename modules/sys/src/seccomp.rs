@@ -62,6 +62,6 @@ mod tests {
         assert!(Program::from_bytes(&[0; 8]).is_some());
         assert!(Program::from_bytes(&[]).is_none());
         assert!(Program::from_bytes(&[0; 9]).is_none());
-        assert!(Program::from_bytes(&[0; 8 * (INSTRUCTIONS_MAX + 1)]).is_none());
+        assert!(Program::from_bytes(&vec![0; 8 * (INSTRUCTIONS_MAX + 1)]).is_none());
     }
 }

@@ -17,6 +17,7 @@ pub(crate) fn run(node: &mut Node) {
     network(node);
     limits(node);
     refusals(node);
+    deaths(node);
     residue(node);
 }
 
@@ -314,35 +315,27 @@ fn refusals(node: &mut Node) {
     type Change = fn(&mut node_api::launcher::Start);
     let rows: [(&str, Change, &str); 14] = [
         ("another digest", |s| s.root.image_digest = "ab".repeat(32), "image_digest_mismatch"),
-        ("no image", |s| s.root.image = "/pools/none".to_owned(), "image_missing"),
-        (
-            "an image without verity",
-            |s| s.root.image = "/pools/used/file".to_owned(),
-            "image_missing",
-        ),
-        ("no objects", |s| s.root.objects = "/pools/none".to_owned(), "root_mount_failed"),
-        ("no such program", |s| s.command[0] = "/bin/none".to_owned(), "entrypoint_missing"),
-        ("no such program along PATH", |s| s.command[0] = "none".to_owned(), "entrypoint_missing"),
-        (
-            "a program that is a directory",
-            |s| s.command[0] = "/bin".to_owned(),
-            "entrypoint_missing",
-        ),
-        ("a program without x", |s| s.command[0] = "/etc/passwd".to_owned(), "entrypoint_missing"),
+        ("no image", |s| s.root.image = "/pools/none".into(), "image_missing"),
+        ("an image without verity", |s| s.root.image = "/pools/used/file".into(), "image_missing"),
+        ("no objects", |s| s.root.objects = "/pools/none".into(), "root_mount_failed"),
+        ("no such program", |s| s.command[0] = "/bin/none".into(), "entrypoint_missing"),
+        ("no such program along PATH", |s| s.command[0] = "none".into(), "entrypoint_missing"),
+        ("a program that is a directory", |s| s.command[0] = "/bin".into(), "entrypoint_missing"),
+        ("a program without x", |s| s.command[0] = "/etc/passwd".into(), "entrypoint_missing"),
         (
             "a damaged program",
-            |s| s.command[0] = "/bin/damaged".to_owned(),
+            |s| s.command[0] = "/bin/damaged".into(),
             "entrypoint_digest_mismatch",
         ),
         (
             "a program whose content is gone",
-            |s| s.command[0] = "/bin/gone".to_owned(),
+            |s| s.command[0] = "/bin/gone".into(),
             "entrypoint_digest_mismatch",
         ),
-        ("no working directory", |s| s.cwd = "/none".to_owned(), "cwd_missing"),
-        ("a bad id", |s| s.id = "../../system".to_owned(), "plan_invalid"),
+        ("no working directory", |s| s.cwd = "/none".into(), "cwd_missing"),
+        ("a bad id", |s| s.id = "../../system".into(), "plan_invalid"),
         ("ids of the node", |s| s.id_base = 0, "plan_invalid"),
-        ("init refuses", |s| s.id = "refused".to_owned(), "adopt_failed"),
+        ("init refuses", |s| s.id = "refused".into(), "adopt_failed"),
     ];
     for (what, change, want) in rows {
         let mut start = node.request(&["sh", "-c", "echo ran"]);
@@ -352,10 +345,51 @@ fn refusals(node: &mut Node) {
     }
 }
 
+/// The launcher dies at any moment of a start, forty times.
+fn deaths(node: &mut Node) {
+    let mounts = || fs::read_to_string("/proc/self/mountinfo").unwrap_or_default().lines().count();
+    let before = mounts();
+    let (mut ran, mut lost) = (0, 0);
+    for round in 0..40_u32 {
+        let start = node.request(&["/bin/busybox", "echo", "ran"]);
+        let caller = std::thread::spawn(move || ipc::call(paths::LAUNCHER_SOCKET, &start).is_ok());
+        // Spins for a time that differs from round to round; a start takes some 100 ms here.
+        let wait = std::time::Duration::from_millis(u64::from(round) * 7);
+        let since = std::time::Instant::now();
+        while since.elapsed() < wait && !caller.is_finished() {
+            std::thread::yield_now();
+        }
+        node.restart_launcher();
+        if caller.join().unwrap_or(false) {
+            ran += 1;
+        } else {
+            lost += 1;
+        }
+        node.bury();
+    }
+    println!("     {ran} starts were faster, {lost} were lost");
+    node.restart_launcher();
+    let script = format!("cat {}/*/cgroup.procs 2>/dev/null || true", paths::CGROUP_WORK);
+    let mut processes = shell(&script);
+    // The last one may be on its way out.
+    for _ in 0..100 {
+        if processes.is_empty() {
+            break;
+        }
+        processes = shell(&script);
+    }
+    node.check("a killed launcher leaves no process", processes.is_empty(), &processes);
+    node.check("and no mount", mounts() == before, mounts());
+    let start = node.request(&["sh", "-c", "echo still"]);
+    let ended = node.run(&start);
+    let good = ended.as_ref().is_ok_and(|ended| ended.output == "still\n");
+    node.check("and the next one starts containers", good, &ended);
+}
+
 fn residue(node: &mut Node) {
     let state = |node: &Node| {
         let pid = node.launcher.id();
-        let count = |path: &str| fs::read_dir(path).map(Iterator::count).unwrap_or(0);
+        let count = |path: &str| fs::read_dir(path).map_or(0, Iterator::count);
         let fds = count(&format!("/proc/{pid}/fd"));
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default().lines().count();
         let groups: Vec<String> = fs::read_dir(paths::CGROUP_WORK)
@@ -380,7 +414,7 @@ fn residue(node: &mut Node) {
     for round in 0..100 {
         let mut start = node.request(&["/bin/busybox", "true"]);
         if round % 4 == 3 {
-            start.cwd = "/none".to_owned();
+            start.cwd = "/none".into();
             bad += i32::from(node.run(&start).is_err());
         } else {
             good += i32::from(node.run(&start).is_ok_and(|ended| ended.code == Some(0)));

@@ -26,7 +26,7 @@ use std::{
 
 const STORE: &str = "/pools/store";
 /// A container of these checks that is not done by then hangs.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 pub(crate) struct Node {
     pub(crate) root: Root,
@@ -148,6 +148,31 @@ impl Node {
         self.launcher.kill().expect("it runs");
         self.launcher.wait().expect("it is our child");
         self.launcher = start_launcher(&self.launcher_path);
+    }
+}
+
+impl Node {
+    /// Reaps every child but the launcher, as init does: adopted or not.
+    pub(crate) fn bury(&mut self) {
+        while let Ok((_, pidfd, _log)) = self.adopted.try_recv() {
+            reap(&pidfd);
+        }
+        let launcher = i32::try_from(self.launcher.id()).expect("a pid");
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            let flags = options | WaitIdOptions::NOHANG;
+            let Ok(Some(_)) = waitid(WaitId::All, flags) else { break };
+            let children = format!("/proc/self/task/{}/children", std::process::id());
+            let children = fs::read_to_string(children).unwrap_or_default();
+            for child in children.split_whitespace().filter_map(|pid| pid.parse().ok()) {
+                if child != launcher
+                    && let Some(pid) = rustix::process::Pid::from_raw(child)
+                {
+                    waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG).ok();
+                }
+            }
+        }
     }
 }
 

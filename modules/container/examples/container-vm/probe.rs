@@ -20,7 +20,7 @@ pub(crate) fn run(what: &[&str]) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn say<T>(name: &str, result: Result<T, Errno>) {
+fn say<T>(name: &str, result: &Result<T, Errno>) {
     match result {
         Ok(_) => println!("{name}=done"),
         Err(errno) => println!("{name}={errno:?}"),
@@ -30,23 +30,23 @@ fn say<T>(name: &str, result: Result<T, Errno>) {
 fn calls() {
     use nix::sched::{CloneFlags, setns, unshare};
     let from = |result: nix::Result<()>| result.map_err(|e| Errno::from_raw_os_error(e as i32));
-    say("unshare-user", from(unshare(CloneFlags::CLONE_NEWUSER)));
-    say("unshare-mount", from(unshare(CloneFlags::CLONE_NEWNS)));
+    say("unshare-user", &from(unshare(CloneFlags::CLONE_NEWUSER)));
+    say("unshare-mount", &from(unshare(CloneFlags::CLONE_NEWNS)));
     let namespace = fs::File::open("/proc/self/ns/net").expect("our own");
-    say("setns", from(setns(&namespace, CloneFlags::CLONE_NEWNET)));
-    say("mount", rustix::mount::mount("none", "/tmp", "tmpfs", MountFlags::empty(), None));
-    say("umount", rustix::mount::unmount("/proc", rustix::mount::UnmountFlags::DETACH));
-    say("fsopen", rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC));
-    say("open_tree", rustix::mount::open_tree(CWD, "/", OpenTreeFlags::OPEN_TREE_CLONE));
-    say("pivot_root", rustix::process::pivot_root(".", "."));
-    say("chroot", rustix::process::chroot("/"));
-    say("sethostname", from(nix::unistd::sethostname("other")));
-    say("remount", rustix::mount::mount_remount("/", MountFlags::empty(), ""));
+    say("setns", &from(setns(&namespace, CloneFlags::CLONE_NEWNET)));
+    say("mount", &rustix::mount::mount("none", "/tmp", "tmpfs", MountFlags::empty(), None));
+    say("umount", &rustix::mount::unmount("/proc", rustix::mount::UnmountFlags::DETACH));
+    say("fsopen", &rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC));
+    say("open_tree", &rustix::mount::open_tree(CWD, "/", OpenTreeFlags::OPEN_TREE_CLONE));
+    say("pivot_root", &rustix::process::pivot_root(".", "."));
+    say("chroot", &rustix::process::chroot("/"));
+    say("sethostname", &from(nix::unistd::sethostname("other")));
+    say("remount", &rustix::mount::mount_remount("/", MountFlags::empty(), ""));
     // The positive control: calls that every program needs.
-    say("getcwd", rustix::process::getcwd(Vec::new()));
+    say("getcwd", &rustix::process::getcwd(Vec::new()));
     say(
         "socket",
-        rustix::net::socket(
+        &rustix::net::socket(
             rustix::net::AddressFamily::INET,
             rustix::net::SocketType::STREAM,
             None,
@@ -54,11 +54,15 @@ fn calls() {
     );
     say(
         "packet-socket",
-        rustix::net::socket(rustix::net::AddressFamily::PACKET, rustix::net::SocketType::RAW, None),
+        &rustix::net::socket(
+            rustix::net::AddressFamily::PACKET,
+            rustix::net::SocketType::RAW,
+            None,
+        ),
     );
     say(
         "mknod",
-        rustix::fs::mknodat(
+        &rustix::fs::mknodat(
             CWD,
             "/tmp/device",
             rustix::fs::FileType::CharacterDevice,
@@ -94,9 +98,9 @@ fn eat() {
 
 fn exec_memfd() {
     let flags = rustix::fs::MemfdFlags::ALLOW_SEALING;
-    say("memfd", rustix::fs::memfd_create("x", flags));
+    say("memfd", &rustix::fs::memfd_create("x", flags));
     let quiet = rustix::fs::memfd_create("x", flags | rustix::fs::MemfdFlags::NOEXEC_SEAL);
-    say("memfd-noexec", quiet.as_ref().map(drop).map_err(|errno| *errno));
+    say("memfd-noexec", &quiet.as_ref().map(drop).map_err(|errno| *errno));
     if let Ok(memory) = quiet {
         let program = fs::read("/bin/busybox").expect("it is in the image");
         std::io::Write::write_all(
@@ -109,7 +113,7 @@ fn exec_memfd() {
         println!("exec-memfd={error:?}");
     }
     let copy = rustix::fs::open("/tmp/copy", OFlags::CREATE | OFlags::WRONLY, Mode::RWXU);
-    say("copy", copy.map(drop));
+    say("copy", &copy.map(drop));
     fs::copy("/bin/busybox", "/tmp/copy").expect("room");
     let error = std::process::Command::new("/tmp/copy").spawn().map(drop);
     println!("exec-tmp={error:?}");

@@ -17,6 +17,9 @@ const CPU_QUOTA_MIN_US: u64 = 1_000;
 /// How often the removal of a cgroup is tried while the kernel lets its last process go.
 const REMOVE_TRIES: u32 = 200;
 
+/// Groups that are looked at when the launcher starts; also bounds the files of the parent.
+const GROUPS_MAX: usize = 65_536;
+
 /// A cgroup that is removed on drop unless it is kept.
 #[derive(Debug)]
 pub(super) struct Group {
@@ -35,6 +38,15 @@ pub(super) fn settings(limits: &Limits) -> [(&'static str, String); 5] {
         ("memory.oom.group", "1".to_owned()),
         ("pids.max", limits.pids_max.to_string()),
     ]
+}
+
+/// Removes what a killed launcher left: groups without a process. Those of ended workloads go as
+/// well, which init would do when it forgets them.
+pub(super) fn sweep(parent: &Path) {
+    for entry in fs::read_dir(parent).into_iter().flatten().take(GROUPS_MAX).flatten() {
+        // One with a process stays (`EBUSY`), and the files of the parent are no directories.
+        fs::remove_dir(entry.path()).ok();
+    }
 }
 
 impl Group {
@@ -79,7 +91,7 @@ impl Group {
     /// Kills every process in it.
     pub(super) fn kill(&self) {
         // It fails only if the cgroup is gone, and then nothing is left to kill.
-        let _ = fs::write(self.path.join("cgroup.kill"), "1");
+        fs::write(self.path.join("cgroup.kill"), "1").ok();
     }
 }
 

@@ -7,7 +7,8 @@
 use super::{
     devices,
     entry::Entry,
-    failure::{Context as _, Failure, fail},
+    failure::{Context as _, Failure},
+    filter::Filters,
     mounts::Prepared,
     status::{self, Step, StepFailed},
 };
@@ -29,7 +30,7 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
 };
-use sys::{clone, seccomp::Program};
+use sys::clone;
 
 /// Capabilities of a process with user id 0 in the container: over its own user namespace, and so
 /// over nothing but its own files and processes. Any other user has none.
@@ -85,23 +86,6 @@ const RESOURCE_LIMITS: [(Resource, u64, u64); 3] = [
 const NO_SUID_DEV_EXEC: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
     .union(MountAttrFlags::MOUNT_ATTR_NODEV)
     .union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
-
-/// The system call filters, see `build.rs`.
-#[derive(Debug)]
-pub(super) struct Filters([Program; 2]);
-
-impl Filters {
-    pub(super) fn load() -> Result<Self, Failure> {
-        match (Program::from_bytes(ALLOW), Program::from_bytes(ABSENT)) {
-            // The filter that is installed last wins when both refuse: its ENOSYS is the answer.
-            (Some(allow), Some(absent)) => Ok(Self([allow, absent])),
-            _ => fail(Reason::IsolationFailed, "reading the built-in system call filter"),
-        }
-    }
-}
-
-const ALLOW: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/allow.bpf"));
-const ABSENT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/absent.bpf"));
 
 /// Every string that the child needs, made before it exists.
 #[derive(Debug)]
@@ -180,7 +164,7 @@ impl Child<'_> {
     pub(super) fn run(&self) -> i32 {
         let Err(failed) = self.become_program() else { return 127 };
         // If nobody listens any more, the launcher is dead and nobody waits for the answer.
-        let _ = rustix::io::write(self.status, &status::encode(Err(failed)));
+        rustix::io::write(self.status, &status::encode(Err(failed))).ok();
         127
     }
 
@@ -197,15 +181,13 @@ impl Child<'_> {
         self.mount_volumes()?;
         nix::unistd::sethostname(&self.start.hostname).at(Step::Hostname)?;
         pivot(root).at(Step::Pivot)?;
-        self.limit()?;
+        Self::limit()?;
         self.connect_streams()?;
         self.drop_privileges().at(Step::Privileges)?;
         self.enter_cwd().at(Step::Cwd)?;
         let program = self.program()?;
         clone::close_all_but([self.gate, self.status, program]).at(Step::Descriptors)?;
-        for filter in &self.filters.0 {
-            filter.install().at(Step::Filter)?;
-        }
+        self.filters.install().at(Step::Filter)?;
         rustix::io::write(self.status, &status::encode(Ok(()))).at(Step::Gate)?;
         self.wait_at_gate()?;
         let strings = self.strings;
@@ -321,7 +303,7 @@ impl Child<'_> {
         attach_to(copy.as_fd(), target)
     }
 
-    fn limit(&self) -> Done {
+    fn limit() -> Done {
         for (resource, soft, hard) in RESOURCE_LIMITS {
             let ours = getrlimit(resource).maximum.unwrap_or(u64::MAX);
             let hard = hard.min(ours);

@@ -97,7 +97,11 @@ fn device(directory: BorrowedFd<'_>, name: &str, major: u32, minor: u32) -> io::
 
 /// Contents of [`FILES`], in their order.
 fn contents(start: &Start) -> [String; 3] {
-    let resolv: String = start.dns.iter().map(|server| format!("nameserver {server}\n")).collect();
+    let resolv: String = start
+        .dns
+        .iter()
+        .flat_map(|server| ["nameserver ".to_owned(), server.to_string(), "\n".to_owned()])
+        .collect();
     let name = &start.hostname;
     let hosts = format!(
         "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n127.0.1.1 {name}\n"

@@ -24,6 +24,7 @@ mod child;
 mod devices;
 mod entry;
 mod failure;
+mod filter;
 mod mounts;
 mod namespace;
 mod root;
@@ -88,6 +89,7 @@ impl Launcher {
             .context(Reason::NamespaceFailed, "opening the network namespace of the node")?,
         };
         root::prepare(directory, [&ours.image, &ours.staging], &ours.skeleton)?;
+        cgroup::sweep(&ours.cgroups);
         Ok(ours)
     }
 
@@ -105,7 +107,7 @@ impl Launcher {
         let root = layers.into_root();
         let mounts = mounts::prepare(&start.mounts, root.as_fd(), start.id_base, userns.as_fd())?;
         let dev = devices::prepare(start, userns.as_fd())?;
-        let filters = child::Filters::load()?;
+        let filters = filter::Filters::load()?;
         let strings = child::Strings::new(start, &entry)?;
         let null = devices::open_null()?;
         let (log_read, log_write) = log_pipe(start)?;

@@ -47,7 +47,7 @@ fn hold(read: BorrowedFd<'_>) -> i32 {
         return 1;
     }
     // Whatever read says, the end is near.
-    let _ = rustix::io::read(read, &mut [0]);
+    rustix::io::read(read, &mut [0]).ok();
     0
 }
 
@@ -114,6 +114,7 @@ pub(super) fn within_network<T>(
 }
 
 fn open_for_users(id_base: u32) -> Result<OwnedFd, Failure> {
+    const ATTEMPT: &str = "making a read-only sysfs";
     let last = id_base + (IDS - 1);
     for (setting, value) in [
         ("ip_unprivileged_port_start", "0".to_owned()),
@@ -122,7 +123,6 @@ fn open_for_users(id_base: u32) -> Result<OwnedFd, Failure> {
         fs::write(format!("/proc/sys/net/ipv4/{setting}"), value)
             .context(Reason::NetworkMissing, format!("writing {setting}"))?;
     }
-    const ATTEMPT: &str = "making a read-only sysfs";
     let context =
         fsopen("sysfs", FsOpenFlags::FSOPEN_CLOEXEC).context(Reason::RootMountFailed, ATTEMPT)?;
     fsconfig_create(&context).context(Reason::RootMountFailed, ATTEMPT)?;

@@ -64,8 +64,9 @@ pub(super) fn prepare(
         .create(directory)
         .context(Reason::RootMountFailed, attempt(directory))?;
     for path in mount_points {
-        make(path, 0o700).context(Reason::RootMountFailed, attempt(path))?;
+        // First what a killed launcher left, which may be read-only and not ours to change.
         release(path)?;
+        make(path, 0o700).context(Reason::RootMountFailed, attempt(path))?;
     }
     make(skeleton, 0o755).context(Reason::RootMountFailed, attempt(skeleton))?;
     for name in SKELETON {
@@ -80,13 +81,13 @@ pub(super) fn prepare(
     Ok(())
 }
 
-/// Unmounts whatever is on `path`.
+/// Unmounts whatever is on `path`, if it exists.
 fn release(path: &Path) -> Result<(), Failure> {
     for _ in 0..LEFTOVERS_MAX {
         match unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
-            Err(Errno::INVAL) => return Ok(()),
+            Err(Errno::INVAL | Errno::NOENT) => return Ok(()),
             done => {
-                done.context(Reason::RootMountFailed, format!("unmounting {}", path.display()))?
+                done.context(Reason::RootMountFailed, format!("unmounting {}", path.display()))?;
             }
         }
     }

@@ -147,7 +147,7 @@ pub(super) fn read(
 /// Waits until a killed process has ended. Its cgroup can be removed only then.
 pub(super) fn wait_for_end(pidfd: BorrowedFd<'_>) {
     // If it does not end, its cgroup stays and the next start says so.
-    let _ = wait(pidfd, Instant::now() + END_TIME);
+    wait(pidfd, Instant::now() + END_TIME).ok();
 }
 
 /// Whether `fd` was readable before `deadline`.

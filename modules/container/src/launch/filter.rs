@@ -1,0 +1,186 @@
+//! The system call filters that the build compiled, see `build.rs`.
+
+use super::failure::{Failure, fail};
+use crate::reason::Reason;
+use std::io;
+use sys::seccomp::Program;
+
+const ALLOW: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/allow.bpf"));
+const ABSENT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/absent.bpf"));
+
+/// Both filters.
+#[derive(Debug)]
+pub(super) struct Filters {
+    allow: Program,
+    absent: Program,
+}
+
+impl Filters {
+    pub(super) fn load() -> Result<Self, Failure> {
+        match (Program::from_bytes(ALLOW), Program::from_bytes(ABSENT)) {
+            (Some(allow), Some(absent)) => Ok(Self { allow, absent }),
+            _ => fail(Reason::IsolationFailed, "reading the built-in system call filter"),
+        }
+    }
+
+    /// Puts the calling process under both. When both refuse a call, the one that was installed
+    /// last gives the error number: `ENOSYS`.
+    pub(super) fn install(&self) -> io::Result<()> {
+        self.allow.install()?;
+        self.absent.install()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALLOWED: u32 = 0x7fff_0000;
+    const KILLED: u32 = 0x8000_0000;
+    const EPERM: u32 = 0x0005_0001;
+    const ENOSYS: u32 = 0x0005_0026;
+    const X86_64: u32 = 0xc000_003e;
+
+    /// What the kernel answers: the stricter of the two, the younger one's if they are equally
+    /// strict (`seccomp_run_filters`).
+    fn answer(arch: u32, number: u32, arguments: &[u64]) -> u32 {
+        // seccomp_data: number, architecture, instruction pointer, six arguments.
+        let mut data = Vec::new();
+        data.extend_from_slice(&number.to_le_bytes());
+        data.extend_from_slice(&arch.to_le_bytes());
+        data.extend_from_slice(&[0; 8]);
+        for at in 0..6 {
+            let argument = arguments.get(at).copied().unwrap_or(0);
+            data.extend_from_slice(&argument.to_le_bytes());
+        }
+        let (older, younger) = (interpret(ALLOW, &data), interpret(ABSENT, &data));
+        let strictness = |answer: u32| (answer & 0xffff_0000).cast_signed();
+        if strictness(older) < strictness(younger) { older } else { younger }
+    }
+
+    /// As much of classic BPF as the filters use; an unknown instruction fails the test.
+    fn interpret(program: &[u8], data: &[u8]) -> u32 {
+        let mut accumulator = 0;
+        let mut at = 0;
+        for _ in 0..program.len() {
+            let instruction: [u8; 8] = program[at * 8..][..8].try_into().unwrap();
+            let [c0, c1, jt, jf, k @ ..] = instruction;
+            let k = u32::from_le_bytes(k);
+            at += 1;
+            let jump = |yes: bool| usize::from(if yes { jt } else { jf });
+            let code = u16::from_le_bytes([c0, c1]);
+            match code {
+                0x20 => {
+                    let word = data[k as usize..][..4].try_into().unwrap();
+                    accumulator = u32::from_le_bytes(word);
+                }
+                0x54 => accumulator &= k,
+                0x05 => at += k as usize,
+                0x15 => at += jump(accumulator == k),
+                0x25 => at += jump(accumulator > k),
+                0x35 => at += jump(accumulator >= k),
+                0x06 => return k,
+                _ => panic!("instruction {code:#x}"),
+            }
+        }
+        panic!("the program does not end")
+    }
+
+    fn check(number: u32, arguments: &[u64], want: u32) {
+        assert_eq!(answer(X86_64, number, arguments), want, "call {number} {arguments:x?}");
+    }
+
+    #[test]
+    fn what_a_program_needs_is_allowed() {
+        // read, mmap, fork, execve, socket(AF_INET), clone of a thread, ioctl(TCGETS), personality
+        for (number, arguments) in [
+            (0, vec![]),
+            (9, vec![]),
+            (57, vec![]),
+            (59, vec![]),
+            (41, vec![2]),
+            (56, vec![0x003d_0f00]),
+            (16, vec![0, 0x5401]),
+            (135, vec![0xffff_ffff]),
+            (439, vec![]),
+        ] {
+            check(number, &arguments, ALLOWED);
+        }
+    }
+
+    #[test]
+    fn the_surface_of_the_kernel_is_closed() {
+        for (name, number) in [
+            ("ptrace", 101),
+            ("syslog", 103),
+            ("pivot_root", 155),
+            ("chroot", 161),
+            ("mount", 165),
+            ("umount2", 166),
+            ("swapon", 167),
+            ("reboot", 169),
+            ("init_module", 175),
+            ("kexec_load", 246),
+            ("add_key", 248),
+            ("request_key", 249),
+            ("keyctl", 250),
+            ("unshare", 272),
+            ("perf_event_open", 298),
+            ("fanotify_init", 300),
+            ("open_by_handle_at", 304),
+            ("setns", 308),
+            ("process_vm_readv", 310),
+            ("process_vm_writev", 311),
+            ("finit_module", 313),
+            ("kexec_file_load", 320),
+            ("bpf", 321),
+            ("userfaultfd", 323),
+            ("io_uring_setup", 425),
+            ("io_uring_enter", 426),
+            ("io_uring_register", 427),
+            ("open_tree", 428),
+            ("move_mount", 429),
+            ("fsopen", 430),
+            ("fsconfig", 431),
+            ("fsmount", 432),
+            ("fspick", 433),
+            ("pidfd_getfd", 438),
+            ("mount_setattr", 442),
+            ("quotactl_fd", 443),
+        ] {
+            assert_eq!(answer(X86_64, number, &[]), EPERM, "{name}");
+        }
+    }
+
+    #[test]
+    fn arguments_decide_where_they_matter() {
+        for namespace in
+            [0x2_0000, 0x0200_0000, 0x0400_0000, 0x0800_0000, 0x1000_0000, 0x2000_0000, 0x4000_0000]
+        {
+            check(56, &[namespace | 0x11], EPERM);
+        }
+        check(56, &[17], ALLOWED);
+        // Packet, vsock, AF_ALG and Bluetooth sockets.
+        for family in [17, 40, 38, 31] {
+            check(41, &[family, 3], EPERM);
+            check(53, &[family, 3], EPERM);
+        }
+        // TIOCSTI and TIOCLINUX, also with rubbish in the half that the kernel ignores.
+        for request in [0x5412, 0x541c, 0xdead_0000_0000_5412] {
+            check(16, &[0, request], EPERM);
+        }
+        check(135, &[0x0400_0000], EPERM);
+    }
+
+    #[test]
+    fn young_calls_are_absent_and_foreign_ones_are_deadly() {
+        // clone3, the call after the last known one, and far beyond.
+        for number in [435, 463, 1000] {
+            assert_eq!(answer(X86_64, number, &[]), ENOSYS, "{number}");
+        }
+        assert_eq!(answer(X86_64, 462, &[]), ALLOWED);
+        // The same numbers in the x32 and i386 ABIs mean other calls.
+        assert_eq!(answer(X86_64, 0x4000_0000, &[]), KILLED);
+        assert_eq!(answer(0x4000_0003, 0, &[]), KILLED);
+    }
+}
