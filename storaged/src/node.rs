@@ -183,6 +183,16 @@ impl Node {
         self.pools().filter(|pool| self.is_member(pool))
     }
 
+    /// Pools of this node that cannot be used any more.
+    fn failed_members(&self) -> impl Iterator<Item = &Pool> {
+        let entries = self.disks.values().chain(self.lost.values());
+        let failed = entries.filter_map(|entry| match &entry.state {
+            State::Pool(pool, Health::Bad(_)) => Some(pool),
+            State::Pool(_, Health::Good(_)) | State::Unknown | State::None(..) => None,
+        });
+        failed.filter(|pool| self.is_member(pool))
+    }
+
     /// Whether a pool belongs to this node.
     pub(crate) fn is_member(&self, pool: &Pool) -> bool {
         self.seed.is_some_and(|seed| pool.copy == Copy::Found(seed))
@@ -333,7 +343,13 @@ impl Node {
 
     /// Which pool each volume of this node is on, pools that are not there included.
     pub(crate) fn catalogue(&self) -> Catalogue {
-        catalogue::merge(&self.members().map(Pool::voice).collect::<Vec<_>>())
+        let mut merged = catalogue::merge(&self.members().map(Pool::voice).collect::<Vec<_>>());
+        for pool in self.failed_members() {
+            for id in pool.volumes.keys() {
+                merged.entry(id.clone()).or_insert(pool.uuid);
+            }
+        }
+        merged
     }
 
     /// Writes what is known of volumes to every pool that knows less.
@@ -432,7 +448,7 @@ impl Node {
             pool: pool.uuid,
             primary: pool.primary,
             class: pool.class,
-            size_bytes: pool.space().map_or(0, |space| space.size_bytes),
+            size_bytes: pool.size_bytes().unwrap_or(0),
         };
         settle::primary(&self.members().map(candidate).collect::<Vec<_>>())
     }

@@ -14,7 +14,7 @@ use crate::mounts::{self, pool_point};
 use crate::uuid::Uuid;
 use crate::{file, probe, volume};
 use node_api::storaged::DiskClass;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -32,6 +32,11 @@ pub(crate) const IDENTITY: &str = "@identity";
 const SUBVOLUMES: [&str; 4] = [STATE, STORE, VOLUMES, IDENTITY];
 /// Holds how many pools had been chosen as primary when this one was.
 const PRIMARY: &str = "primary";
+
+/// The store may fill one part in this many of the primary pool,
+const STORE_PART: u64 = 5;
+/// and the state one in this many. Volumes get the three quarters that [`volume::budget`] leaves.
+const STATE_PART: u64 = 20;
 
 /// The one foreign program that storaged starts.
 const MKFS: [&str; 2] = ["/usr/sbin/mkfs.btrfs", "/sbin/mkfs.btrfs"];
@@ -104,15 +109,11 @@ pub(crate) fn make(disk: &Disk, make: Make) -> Result<Claim, StepError> {
 }
 
 /// Opens a disk for writing. The lock travels to mkfs and lasts until it ends, even when we are
-/// killed, so that a restarted storaged does not write at the same time.
+/// killed; a restarted storaged waits here for the mkfs of the former one.
 fn lock(path: &Path) -> Result<File, StepError> {
     let device = OpenOptions::new().read(true).write(true).open(path);
     let device = device.doing(|| format!("opening {} for writing", path.display()))?;
-    let locked = device.try_lock().map_err(|error| match error {
-        TryLockError::Error(error) => error,
-        TryLockError::WouldBlock => io::Error::other("another process is writing it"),
-    });
-    locked.doing(|| format!("locking {}", path.display()))?;
+    device.lock().doing(|| format!("locking {}", path.display()))?;
     // O_EXCL fails when the disk is mounted, or part of something that the kernel assembled.
     let exclusive = OpenOptions::new().read(true).custom_flags(EXCLUSIVE).open(path);
     exclusive.doing(|| format!("checking that nobody uses {}", path.display()))?;
@@ -256,41 +257,65 @@ impl Pool {
         Voice { pool: self.uuid, holds: &self.volumes, knows: &self.catalogue }
     }
 
-    /// Keeps on the pool that it is the primary one, and which share of it the store may fill.
+    /// Keeps on the pool that it is the primary one. Before, the shares of the node are limited, so
+    /// that neither a full store nor a runaway state takes what volumes were promised.
     pub(crate) fn choose_as_primary(&mut self, number: u64) -> Result<(), StepError> {
-        /// The store may not fill more than one part in this many: state and volumes need room.
-        const STORE_PART: u64 = 5;
         let doing = || format!("choosing pool {} as primary", self.uuid);
+        let size_bytes = self.size_bytes().doing(doing)?;
+        for (name, part) in [(STORE, STORE_PART), (STATE, STATE_PART)] {
+            let subvolume = File::open(self.point().join(name)).doing(doing)?;
+            sys::btrfs::quota_limit(&subvolume, Some(size_bytes / part)).doing(doing)?;
+        }
         let text = format!("{number}\n");
         file::replace(&self.point().join(IDENTITY), PRIMARY, text.as_bytes()).doing(doing)?;
-        let limit = self.space().doing(doing)?.size_bytes / STORE_PART;
-        let store = File::open(self.point().join(STORE)).doing(doing)?;
-        sys::btrfs::quota_limit(&store, Some(limit)).doing(doing)?;
         self.primary = number;
         Ok(())
     }
 
-    /// How big and how full it is.
-    pub(crate) fn space(&self) -> io::Result<Space> {
+    /// How big it is.
+    pub(crate) fn size_bytes(&self) -> io::Result<u64> {
         let numbers = rustix::fs::statvfs(self.point())?;
-        Ok(Space {
-            size_bytes: numbers.f_blocks * numbers.f_frsize,
-            free_bytes: numbers.f_bavail * numbers.f_frsize,
-        })
+        Ok(numbers.f_blocks * numbers.f_frsize)
     }
-}
-
-/// How big and how full a pool is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Space {
-    /// All of it.
-    pub(crate) size_bytes: u64,
-    /// Not yet used.
-    pub(crate) free_bytes: u64,
 }
 
 fn random_uuid() -> io::Result<Uuid> {
     let mut random = [0; 16];
     getrandom::fill(&mut random).map_err(io::Error::other)?;
     Ok(Uuid::from_random(random))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_takeover_clears_every_signature_and_spares_the_claim() {
+        const SIZE: u64 = 1 << 30;
+        let device = tempfile::tempfile().unwrap();
+        device.set_len(SIZE).unwrap();
+        let raid = (SIZE & !0xffff) - (1 << 16);
+        let zfs = 0x00ba_b10c_u64.to_le_bytes();
+        let signatures: [(u64, &[u8]); 5] = [
+            (512, b"EFI PART"),
+            (0x438, b"\x53\xef"),
+            (SIZE - 512, b"EFI PART"),
+            (SIZE - (128 << 10), &zfs),
+            (raid, b"\xfc\x4e\x2b\xa9"),
+        ];
+        for (at, bytes) in signatures {
+            device.write_all_at(bytes, at).unwrap();
+        }
+        let uuid = Uuid::from_random([5; 16]);
+        let claim = Claim::making(1, true, DiskClass::Hdd, uuid, SIZE, "S");
+        let foreign = |device: &File| match probe::read(device, SIZE, None).unwrap() {
+            Content::Read(traces) => (traces.claim, traces.foreign.len()),
+            other => panic!("{other:?}"),
+        };
+        let [end, _] = claim::slots(SIZE);
+        write(&device, end, &claim.encode()).unwrap();
+        assert_eq!(foreign(&device), (Some(claim.clone()), 4));
+        clear(&device, SIZE).unwrap();
+        assert_eq!(foreign(&device), (Some(claim), 0));
+    }
 }

@@ -83,8 +83,9 @@ fn wire_disk(node: &Node, entry: &Entry) -> api::Disk {
             (api::DiskState::Failed, format!("pool {} {why}", pool.uuid), None)
         }
     };
-    // The class that was recorded counts.
+    // The class that was recorded counts. A pool of another node gives nothing.
     let class = pool.map_or(*class, |pool| pool.class);
+    let pool = pool.filter(|pool| node.is_member(pool)).map(|pool| wire_pool(&room(node, pool)));
     api::Disk {
         name: name.clone(),
         serial: serial.clone(),
@@ -93,7 +94,7 @@ fn wire_disk(node: &Node, entry: &Entry) -> api::Disk {
         class,
         state,
         reason,
-        pool: pool.map(wire_pool),
+        pool,
     }
 }
 
@@ -109,13 +110,12 @@ fn role(node: &Node, pool: &Pool) -> &'static str {
     }
 }
 
-fn wire_pool(pool: &Pool) -> api::Pool {
-    // A pool that does not answer has nothing to give.
-    let space = pool.space().unwrap_or(pool::Space { size_bytes: 0, free_bytes: 0 });
+/// Sizes are those that volumes can have: contractd offers them as capacity.
+fn wire_pool(room: &Room) -> api::Pool {
     api::Pool {
-        uuid: pool.uuid.to_string(),
-        size_bytes: space.size_bytes,
-        free_bytes: space.free_bytes,
+        uuid: room.pool.to_string(),
+        size_bytes: room.budget_bytes,
+        free_bytes: room.free_bytes(),
     }
 }
 
@@ -153,7 +153,8 @@ fn find(node: &Node, id: &str) -> Result<Option<Uuid>, Refusal> {
 
 fn room(node: &Node, pool: &Pool) -> Room {
     let primary = node.place == Some(Place::Pool(pool.uuid));
-    let size_bytes = pool.space().map_or(0, |space| space.size_bytes);
+    // A pool that does not answer has nothing to give.
+    let size_bytes = pool.size_bytes().unwrap_or(0);
     Room {
         pool: pool.uuid,
         class: pool.class,

@@ -89,7 +89,8 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    fn free_bytes(&self) -> u64 {
+    /// What can still be promised.
+    pub(crate) fn free_bytes(&self) -> u64 {
         self.budget_bytes.saturating_sub(self.promised_bytes)
     }
 }
