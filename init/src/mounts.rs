@@ -56,7 +56,7 @@ const MOUNTS: &[Mount] = &[
     needed("tmpfs", "/run", SAFE, "mode=755,size=64m"),
     needed("tmpfs", "/tmp", SAFE, "mode=1777,size=128m"),
     // Directories for pools, made by their owner; a pool that is not mounted takes no files.
-    needed("tmpfs", "/pools", SAFE, "mode=700,size=64k"),
+    needed("tmpfs", "/pools", SAFE, "mode=700,size=1m"),
     needed("cgroup2", "/sys/fs/cgroup", SAFE, "nsdelegate,memory_recursiveprot"),
     optional("securityfs", "/sys/kernel/security"),
     optional("pstore", "/sys/fs/pstore"),

@@ -7,7 +7,7 @@ use crate::{
     console::Console,
     log::{self, Ring},
     power::{self, Phase, Running, Shutdown},
-    resume::{Saved, SavedSection, SavedService, SavedWorkload},
+    resume::{self, Saved, SavedSection, SavedService, SavedWorkload},
     server::Connection,
     service::{self, Action, Event, State, step},
     supervisor::{self, Service},
@@ -231,6 +231,9 @@ impl Node {
             self.ready_after_ms = Some(after_ms);
             self.say(&format!("all services ready after {after_ms} ms"));
             self.changed();
+            if let Err(error) = File::create(resume::ALL_READY) {
+                self.say(&format!("init: writing {}: {error}", resume::ALL_READY));
+            }
             if self.poweroff_when_ready {
                 self.begin_shutdown(PowerAction::Off);
             }

@@ -6,6 +6,7 @@
 mod database;
 mod uevent;
 
+use crate::resume;
 use database::Database;
 use rustix::{
     fs::{Mode, OFlags, open},
@@ -18,6 +19,7 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     process::ExitCode,
+    time::{Duration, Instant},
 };
 use uevent::{News, Uevents};
 
@@ -25,25 +27,29 @@ use uevent::{News, Uevents};
 /// versions without asking for these.
 const FIRST: &[&str] = &["crc32c_intel", "sha256_ssse3"];
 
+/// Needed by every node while its services start: loaded beside them, so that the kernel rarely has
+/// to ask.
+const SOON: &[&str] = &["btrfs", "nf_tables", "nft_chain_nat", "nft_ct", "nft_masq"];
+
 /// Loaded when the services are up, so that the first workload does not wait for them. Before that
 /// the kernel asks for what is missing.
 const LATER: &[&str] = &[
-    "btrfs",
+    "evdev",
     "overlay",
     "erofs",
     "veth",
     "bridge",
-    "tun",
-    "wireguard",
-    "nf_tables",
-    "nft_chain_nat",
     "nft_nat",
-    "nft_masq",
-    "nft_ct",
     "nft_reject_inet",
     "nft_limit",
-    "evdev",
+    "tun",
+    "wireguard",
 ];
+
+/// How often it is looked whether all services are up.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// Services that are not up by then will not be disturbed by what is loaded later.
+const SERVICES_LIMIT: Duration = Duration::from_mins(1);
 
 /// A bus under a bus under a bus: each pass finds the devices that the former one's drivers made.
 const PASSES_MAX: usize = 8;
@@ -64,27 +70,60 @@ pub(crate) fn serve() -> ExitCode {
         loader.coldplug(Path::new("/sys/bus"), |bus| bus != "cpu");
         daemon::ready()?;
 
-        yield_to_others("1");
-        let mut later = LATER.iter();
-        let mut processors = true;
+        loader.load_names(SOON);
+        let patience = Instant::now() + SERVICES_LIMIT;
+        let mut work = Work::AwaitServices;
         loop {
-            let wait = later.len() == 0 && !processors;
+            let wait = match work {
+                Work::AwaitServices => Some(LOOK_INTERVAL),
+                Work::Later(_) | Work::Processors => Some(Duration::ZERO),
+                Work::None => None,
+            };
             match uevents.next(wait)? {
                 News::Modalias(alias) => loader.load_alias(&alias),
                 News::Lost => loader.coldplug(Path::new("/sys/bus"), |_| true),
                 News::Other => {}
-                News::Quiet => match later.next() {
-                    Some(name) => loader.load_names(&[name]),
-                    None if !processors => {}
-                    None => {
-                        loader.coldplug(Path::new("/sys/bus"), |bus| bus == "cpu");
-                        processors = false;
-                        yield_to_others("100");
-                    }
-                },
+                News::Quiet => {
+                    let is_time =
+                        Path::new(resume::ALL_READY).exists() || Instant::now() > patience;
+                    work = work.go_on(&mut loader, is_time);
+                }
             }
         }
     })
+}
+
+/// What is left to do when no device comes.
+#[derive(Clone, Copy)]
+enum Work {
+    /// The processor belongs to the services that start.
+    AwaitServices,
+    /// The names of [`LATER`] from this one on.
+    Later(usize),
+    /// What the processor itself has drivers for: ciphers, virtual machines, sensors.
+    Processors,
+    /// Nothing, until the next device.
+    None,
+}
+
+impl Work {
+    fn go_on(self, loader: &mut Loader, is_time: bool) -> Self {
+        match self {
+            Self::AwaitServices if is_time => Self::Later(0),
+            Self::Later(number) => match LATER.get(number) {
+                Some(name) => {
+                    loader.load_names(&[name]);
+                    Self::Later(number + 1)
+                }
+                None => Self::Processors,
+            },
+            Self::Processors => {
+                loader.coldplug(Path::new("/sys/bus"), |bus| bus == "cpu");
+                Self::None
+            }
+            Self::AwaitServices | Self::None => self,
+        }
+    }
 }
 
 /// The kernel's `modprobe`: loads what has this name or alias.
@@ -97,12 +136,6 @@ pub(crate) fn modprobe(name: &str) -> ExitCode {
         // The kernel has closed our stderr; the one who wanted the module tells.
         Err(_) => ExitCode::FAILURE,
     }
-}
-
-/// How much of a busy processor is ours.
-fn yield_to_others(weight: &str) {
-    // Without cgroups there is only less haste.
-    drop(fs::write("/sys/fs/cgroup/system/devices/cpu.weight", weight));
 }
 
 /// Loads modules, each once.

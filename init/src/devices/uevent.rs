@@ -10,8 +10,9 @@ use rustix::{
         recvfrom, socket_with,
         sockopt::set_socket_recv_buffer_size_force,
     },
+    time::Timespec,
 };
-use std::io;
+use std::{io, time::Duration};
 
 /// A machine with many disks sends thousands of messages at once.
 const BUFFER_SIZE: usize = 1 << 20;
@@ -48,13 +49,12 @@ impl Uevents {
         Ok(Self { socket })
     }
 
-    /// The next message; waits for it if `wait`, or else answers [`News::Quiet`].
-    pub(super) fn next(&mut self, wait: bool) -> io::Result<News> {
-        if wait {
-            match poll(&mut [PollFd::new(&self.socket, PollFlags::IN)], None) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
+    /// The next message; [`News::Quiet`] when none comes within `wait`. `None` waits for ever.
+    pub(super) fn next(&mut self, wait: Option<Duration>) -> io::Result<News> {
+        let wait = wait.map(Timespec::try_from).transpose().map_err(io::Error::other)?;
+        match poll(&mut [PollFd::new(&self.socket, PollFlags::IN)], wait.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
         }
         let mut message = [0; MESSAGE_MAX];
         match recvfrom(&self.socket, &mut message, RecvFlags::empty()) {
