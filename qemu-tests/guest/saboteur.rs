@@ -1,0 +1,71 @@
+//! Sits in a test machine in the place of netd, and does damage on command; it is in no image.
+//!
+//! It starts a second copy of itself that obeys the machine's second serial line, then becomes the
+//! real netd. Commands are lines: `kill NAME` kills a service with everything in its cgroup, as
+//! SIGKILL does; `memory` tells the proportional set size of each service in bytes. One file, the
+//! standard library only, compiled by `rustc` alone.
+
+#![forbid(unsafe_code)]
+
+use std::{
+    env,
+    fs::{self, OpenOptions},
+    io::{self, BufRead, BufReader, Write},
+    os::unix::process::CommandExt,
+    path::Path,
+    process::Command,
+};
+
+const SERVICES: &str = "/sys/fs/cgroup/system";
+
+fn main() -> io::Result<()> {
+    if env::args().nth(1).as_deref() == Some("obey") {
+        return obey();
+    }
+    Command::new("/bin/netd").arg("obey").spawn()?;
+    Err(Command::new("/bin/netd.real").args(env::args_os().skip(1)).exec())
+}
+
+fn obey() -> io::Result<()> {
+    let line = OpenOptions::new().read(true).write(true).open("/dev/ttyS1")?;
+    let mut answers = line.try_clone()?;
+    writeln!(answers, "saboteur: here")?;
+    for command in BufReader::new(line).lines() {
+        let command = command?;
+        let answer = match command.trim().split_once(' ') {
+            Some(("kill", name)) => match kill(name) {
+                Ok(()) => format!("killed {name}"),
+                Err(error) => format!("failed {name}: {error}"),
+            },
+            None if command.trim() == "memory" => memory()?,
+            _ => continue,
+        };
+        writeln!(answers, "saboteur: {answer}")?;
+    }
+    Ok(())
+}
+
+fn kill(service: &str) -> io::Result<()> {
+    fs::write(Path::new(SERVICES).join(service).join("cgroup.kill"), "1")
+}
+
+/// `memory init=BYTES storaged=BYTES …`
+fn memory() -> io::Result<String> {
+    let mut text = format!("memory init={}", pss("1"));
+    for service in fs::read_dir(SERVICES)? {
+        let service = service?;
+        let Ok(pids) = fs::read_to_string(service.path().join("cgroup.procs")) else { continue };
+        let own = std::process::id().to_string();
+        let bytes: u64 = pids.lines().filter(|pid| *pid != own).map(pss).sum();
+        text += &format!(" {}={bytes}", service.file_name().to_string_lossy());
+    }
+    Ok(text)
+}
+
+/// Proportional set size in bytes (`/proc/PID/smaps_rollup`); 0 for a process that has ended.
+fn pss(pid: &str) -> u64 {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"));
+    let kib = line.and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}

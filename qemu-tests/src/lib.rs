@@ -1,0 +1,19 @@
+//! Real machines for tests and the demo: QEMU with the real image, a real registry, the real CLI.
+//!
+//! Everything stays on this machine: guests have user-mode networking with `restrict=on`, where
+//! they reach the registry at [`machine::REGISTRY_URL`] through [`relay`](../relay/index.html) and
+//! are reached through forwards from the loopback address. Children end with the value that
+//! started them. Waiting is for a line or a state, with a deadline; nothing sleeps and hopes.
+
+#![forbid(unsafe_code)]
+
+pub mod content;
+pub mod farm;
+pub mod hostile;
+pub mod machine;
+pub mod media;
+pub mod saboteur;
+pub mod serial;
+pub mod story;
+pub mod tamper;
+pub mod wait;

@@ -1,0 +1,311 @@
+//! The story that the demo tells and the tests check: a farm, a node, a customer, three
+//! stakeholders, a web server in a contract. Each chapter uses the real programs.
+
+use crate::{
+    content,
+    farm::{Bot, Registry, text, wait_page},
+    hostile::Hostile,
+    machine::{BOOT, Machine, REGISTRY_URL, Running, blank_disk, free_port},
+    media::Image,
+    wait,
+};
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// From an agreed contract to a page, fetch included, on a slow machine.
+pub const START: Duration = Duration::from_secs(180);
+/// Stakeholders: name of the key and role.
+pub const STAKEHOLDERS: [(&str, &str); 3] =
+    [("it-expert", "it"), ("lawyer", "legal"), ("controller", "budget")];
+
+/// What differs between contracts of the story.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms<'a> {
+    /// Title and file name.
+    pub name: &'a str,
+    /// Node id.
+    pub node: &'a str,
+    /// Pool id.
+    pub pool: &'a str,
+    /// Flist id.
+    pub flist: &'a str,
+    /// Directory of the published flist, beside the source.
+    pub published: &'a str,
+    /// Port of the node.
+    pub port: u16,
+}
+
+/// Everything that a story needs, in one directory.
+#[derive(Debug)]
+pub struct Stage {
+    /// Files of this run.
+    pub directory: PathBuf,
+    /// The image that the node boots.
+    pub image: Image,
+    /// The registry, while it runs.
+    pub registry: Option<Registry>,
+    /// Stands between the nodes and the registry; honest until it is told otherwise.
+    pub hostile: Hostile,
+    /// The people's command line.
+    pub bot: Bot,
+    /// The farm's id.
+    pub farm: String,
+    /// Seed of its enrolment key.
+    pub token: String,
+    /// Port of the loopback address that leads to port 8080 of the node.
+    pub page_port: u16,
+}
+
+impl Stage {
+    /// Starts a registry and founds a farm.
+    pub fn set(directory: &Path, show: bool) -> Result<Self> {
+        fs::create_dir_all(directory)?;
+        let registry = Registry::start(&directory.join("registry"), None)?;
+        let mut bot = Bot::new(&directory.join("keys"), &registry.url());
+        bot.show = show;
+        for name in ["farmer", "customer"].into_iter().chain(STAKEHOLDERS.map(|(name, _)| name)) {
+            bot.json(&["key", "new", name])?;
+            bot.json(&["key", "register", name])?;
+        }
+        let farm =
+            bot.json(&["farm", "create", "Green Farm", "--location", "Ghent", "--as", "farmer"])?;
+        let farm = text(&farm, "/farm")?;
+        let token = bot.json(&["farm", "token", "--as", "farmer", "--expires", "30d"])?;
+        let token = text(&token, "/token")?;
+        let page_port = free_port()?;
+        Ok(Self {
+            directory: directory.to_owned(),
+            image: Image::find()?,
+            hostile: Hostile::start(registry.port)?,
+            registry: Some(registry),
+            bot,
+            farm,
+            token,
+            page_port,
+        })
+    }
+
+    /// A node with two disks that belongs to the farm. Starting it again uses the same disks.
+    pub fn machine(&self, name: &str) -> Result<Machine> {
+        let mut machine = Machine::new(name);
+        for (letter, size_mib) in [("a", 8192), ("b", 4096)] {
+            let path = self.directory.join(format!("{name}-{letter}.img"));
+            if !path.exists() {
+                blank_disk(&path, size_mib)?;
+            }
+            machine.disks.push((path, format!("DISK-{}", letter.to_uppercase())));
+        }
+        machine.cmdline = self.boot_options();
+        machine.registry_port = Some(self.hostile.port);
+        machine.forwards = vec![(self.page_port, 8080)];
+        Ok(machine)
+    }
+
+    /// What the farmer gives a node.
+    pub fn boot_options(&self) -> String {
+        format!(
+            "zos.network=test zos.farm={} zos.token={} zos.registry={REGISTRY_URL}",
+            self.farm, self.token
+        )
+    }
+
+    /// Starts a machine and waits until its node serves.
+    pub fn boot(&self, machine: &Machine) -> Result<Running> {
+        let running = machine.start(&self.image, &self.directory)?;
+        running.wait_ready()?;
+        Ok(running)
+    }
+
+    /// Waits until a node is registered, adopted and online; gives its id.
+    pub fn wait_node(&self, running: &Running) -> Result<String> {
+        let line = running.serial.wait("zos: node: id: ", BOOT)?;
+        let id = line.rsplit(' ').next().context("no node id on the console")?.to_owned();
+        wait::until("the node is registered and adopted", START, || {
+            let node = self.bot.json(&["node", "show", &id])?;
+            let is = |name| node.get(name).and_then(Value::as_bool).unwrap_or(false);
+            Ok((is("adopted") && is("online")).then_some(()))
+        })?;
+        Ok(id)
+    }
+
+    /// Builds the web server's flist and pushes it to the registry's content store.
+    pub fn publish_nginx(&self) -> Result<String> {
+        self.publish(content::PAGE, "published")
+    }
+
+    /// Builds a web server with this page into the directory `out`, and pushes it.
+    pub fn publish(&self, page: &str, out: &str) -> Result<String> {
+        let (root, out) = (self.directory.join("nginx"), self.directory.join(out));
+        content::nginx(&root, page)?;
+        let (root, out) = (root.display().to_string(), out.display().to_string());
+        let built = self.bot.json(&[
+            "flist",
+            "build",
+            &root,
+            "--out",
+            &out,
+            "--user",
+            "33:33",
+            "--entrypoint=/usr/sbin/nginx",
+            "--arg=-e",
+            "--arg=stderr",
+            "--arg=-c",
+            "--arg=/etc/nginx/nginx.conf",
+        ])?;
+        self.bot.json(&["flist", "push", &out])?;
+        text(&built, "/flist")
+    }
+
+    /// The farmer grants the customer capacity on a node.
+    pub fn grant(&self, node: &str) -> Result<String> {
+        let customer = text(&self.bot.json(&["key", "show", "customer"])?, "/identity")?;
+        let pool = self.bot.json(&[
+            "pool",
+            "grant",
+            "--to",
+            &customer,
+            "--node",
+            node,
+            "--cu-hours",
+            "1000",
+            "--su-hours",
+            "1000",
+            "--expires",
+            "90d",
+            "--as",
+            "farmer",
+        ])?;
+        text(&pool, "/pool")
+    }
+
+    /// Writes the source of a contract that runs the web server on a node.
+    ///
+    /// Its page is at `port` of the node; `published` is the directory of its flist.
+    pub fn write_source(&self, terms: &Terms<'_>) -> Result<PathBuf> {
+        let Terms { name, node, pool, flist, published, port } = terms;
+        let stakeholders: String = STAKEHOLDERS
+            .map(|(name, role)| {
+                format!("[[stakeholders]]\nidentity = \"{name}\"\nrole = \"{role}\"\n\n")
+            })
+            .concat();
+        let source = format!(
+            "title = \"{name}\"\n\
+             purpose = \"A page for everybody; holds no personal data.\"\n\
+             pool = \"{pool}\"\n\
+             nodes = [\"{node}\"]\n\
+             expires = \"7d\"\n\n\
+             {stakeholders}\
+             [flists.nginx]\nid = \"{flist}\"\ndir = \"{published}\"\n\
+             urls = [\"{REGISTRY_URL}/content\"]\n\n\
+             [containers.web]\nflist = \"nginx\"\ncpu = 0.5\nmemory = \"128 MiB\"\n\
+             ports = [\"{port}:80/tcp\"]\n\
+             mounts = [{{ path = \"/var/lib/nginx\", volume = \"data\" }}]\n\n\
+             [volumes.data]\nsize = \"64 MiB\"\n"
+        );
+        let path = self.directory.join(format!("{name}.toml"));
+        fs::write(&path, source)?;
+        Ok(path)
+    }
+
+    /// Plans, signs and pushes a contract; gives its id.
+    pub fn propose(&self, source: &Path) -> Result<String> {
+        let source = source.display().to_string();
+        let plan = format!("{source}.plan");
+        self.bot.json(&["contract", "plan", &source, "--out", &plan, "--as", "customer"])?;
+        self.bot.json(&["contract", "sign", &plan, "--as", "customer"])?;
+        let pushed = self.bot.json(&["contract", "push", &plan, "--as", "customer"])?;
+        text(&pushed, "/contract")
+    }
+
+    /// One stakeholder approves.
+    pub fn approve(&self, contract: &str, name: &str) -> Result<()> {
+        let header = text(&self.status(contract)?, "/header")?;
+        self.bot
+            .json(&[
+                "contract",
+                "approve",
+                contract,
+                "--as",
+                name,
+                "--yes",
+                "--hash",
+                &header[..16],
+            ])
+            .map(drop)
+    }
+
+    /// Everybody approves.
+    pub fn approve_all(&self, contract: &str) -> Result<()> {
+        STAKEHOLDERS.iter().try_for_each(|(name, _)| self.approve(contract, name))
+    }
+
+    /// The customer orders the end of a contract, and everybody approves.
+    pub fn cancel_and_wipe(&self, contract: &str) -> Result<()> {
+        self.bot.json(&[
+            "contract",
+            "cancel",
+            contract,
+            "--reason",
+            "The demo is over.",
+            "--wipe",
+            "--as",
+            "customer",
+        ])?;
+        let status = self.status(contract)?;
+        let order =
+            text(&status, "/cancels/0/order").or_else(|_| text(&status, "/cancels/0/id"))?;
+        for (name, _) in STAKEHOLDERS {
+            self.bot.json(&[
+                "contract",
+                "approve",
+                contract,
+                "--cancel",
+                "--as",
+                name,
+                "--yes",
+                "--hash",
+                &order[..16],
+            ])?;
+        }
+        Ok(())
+    }
+
+    /// Status of a contract.
+    pub fn status(&self, contract: &str) -> Result<Value> {
+        let said = self.bot.run(&["contract", "status", contract, "--json"])?;
+        if said.out.is_empty() {
+            bail!("3bot contract status: {}", said.err);
+        }
+        serde_json::from_str(&said.out).context("reading the status")
+    }
+
+    /// Everything that nodes have signed about a contract, oldest first.
+    pub fn results(&self, contract: &str) -> Result<Vec<Value>> {
+        let answer = self.bot.json(&["contract", "results", contract])?;
+        answer.get("results").and_then(Value::as_array).cloned().context("no results")
+    }
+
+    /// Waits for a node's signed result with this code after the first `seen` ones; gives it.
+    pub fn wait_result(&self, contract: &str, code: &str, seen: usize) -> Result<Value> {
+        wait::until(&format!("a result {code}"), START, || {
+            let results = self.results(contract)?;
+            let is = |one: &&Value| one.get("code").and_then(Value::as_str) == Some(code);
+            Ok(results.iter().skip(seen).find(is).cloned())
+        })
+    }
+
+    /// Where the page is, from this machine.
+    pub fn page_url(&self) -> String {
+        format!("http://127.0.0.1:{}/", self.page_port)
+    }
+
+    /// Waits for the page.
+    pub fn wait_page(&self) -> Result<String> {
+        wait_page(&self.page_url(), START)
+    }
+}
