@@ -9,6 +9,7 @@ use super::{
     entry::Entry,
     failure::{Context as _, Failure},
     filter::Filters,
+    landlock::Domain,
     mounts::Prepared,
     status::{self, Step, StepFailed},
 };
@@ -124,6 +125,7 @@ pub(super) struct Child<'a> {
     pub(super) mounts: &'a [Prepared],
     pub(super) entry: &'a Entry,
     pub(super) filters: &'a Filters,
+    pub(super) domain: &'a Domain,
     pub(super) strings: &'a Strings,
     pub(super) stdin: BorrowedFd<'a>,
     pub(super) log: BorrowedFd<'a>,
@@ -185,6 +187,7 @@ impl Child<'_> {
         self.connect_streams()?;
         self.drop_privileges().at(Step::Privileges)?;
         self.enter_cwd().at(Step::Cwd)?;
+        self.domain.enter().at(Step::Domain)?;
         let program = self.program()?;
         clone::close_all_but([self.gate, self.status, program]).at(Step::Descriptors)?;
         self.filters.install().at(Step::Filter)?;

@@ -25,6 +25,7 @@ mod devices;
 mod entry;
 mod failure;
 mod filter;
+mod landlock;
 mod mounts;
 mod namespace;
 mod root;
@@ -108,6 +109,7 @@ impl Launcher {
         let mounts = mounts::prepare(&start.mounts, root.as_fd(), start.id_base, userns.as_fd())?;
         let dev = devices::prepare(start, userns.as_fd())?;
         let filters = filter::Filters::load()?;
+        let domain = landlock::Domain::prepare()?;
         let strings = child::Strings::new(start, &entry)?;
         let null = devices::open_null()?;
         let (log_read, log_write) = log_pipe(start)?;
@@ -129,6 +131,7 @@ impl Launcher {
                     mounts: &mounts,
                     entry: &entry,
                     filters: &filters,
+                    domain: &domain,
                     strings: &strings,
                     stdin: null.as_fd(),
                     log: log_write.as_fd(),

@@ -42,6 +42,7 @@ pub(super) enum Step {
     Cwd,
     Limits,
     Privileges,
+    Domain,
     Descriptors,
     Filter,
     Entry,
@@ -49,7 +50,7 @@ pub(super) enum Step {
 }
 
 impl Step {
-    const ALL: [(Self, Reason, &'static str); 22] = [
+    const ALL: [(Self, Reason, &'static str); 23] = [
         (Self::Gate, Reason::NamespaceFailed, "waiting for the launcher"),
         (Self::Settings, Reason::IsolationFailed, "writing the settings of its namespaces"),
         (Self::Root, Reason::RootMountFailed, "attaching the root"),
@@ -72,6 +73,7 @@ impl Step {
         (Self::Cwd, Reason::CwdMissing, "entering the working directory"),
         (Self::Limits, Reason::IsolationFailed, "setting limits of the process"),
         (Self::Privileges, Reason::IsolationFailed, "dropping privileges"),
+        (Self::Domain, Reason::IsolationFailed, "entering its Landlock domain"),
         (Self::Descriptors, Reason::IsolationFailed, "closing descriptors"),
         (Self::Filter, Reason::IsolationFailed, "installing the system call filter"),
         (Self::Entry, Reason::EntrypointMissing, "finding the measured script under its path"),
