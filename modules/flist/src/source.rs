@@ -13,8 +13,9 @@ use std::{
 #[derive(Debug)]
 pub struct Source {
     places: Vec<Place>,
+    /// Only when a place is on the web: the client starts a thread.
     #[cfg(feature = "http")]
-    web: crate::web::Web,
+    web: Option<crate::web::Web>,
 }
 
 /// One of the places.
@@ -73,16 +74,25 @@ pub(crate) enum Wanted {
 
 impl Source {
     /// Understands `http://host/path`, `https://…` (when built in), `file:///path` and `/path`.
+    ///
+    /// With a URL among them, this, every fetch and the drop must happen outside of async code, for
+    /// example in `spawn_blocking`: the HTTP client panics otherwise.
     pub fn new<I: IntoIterator<Item = T>, T: AsRef<str>>(texts: I) -> Result<Self, SourceError> {
         let places: Vec<_> =
             texts.into_iter().map(|text| place(text.as_ref())).collect::<Result<_, _>>()?;
         if places.is_empty() {
             return Err(SourceError::Empty);
         }
+        #[cfg(feature = "http")]
+        let web = if places.iter().any(|place| matches!(place, Place::Web(_))) {
+            Some(crate::web::Web::new()?)
+        } else {
+            None
+        };
         Ok(Self {
             places,
             #[cfg(feature = "http")]
-            web: crate::web::Web::new()?,
+            web,
         })
     }
 
@@ -100,7 +110,10 @@ impl Source {
         match place {
             Place::Directory(directory) => read(&directory.join(name), wanted),
             #[cfg(feature = "http")]
-            Place::Web(base) => self.web.get(&format!("{base}/{name}"), wanted),
+            Place::Web(base) => match &self.web {
+                Some(web) => web.get(&format!("{base}/{name}"), wanted),
+                None => Err(GetError::Missing),
+            },
         }
     }
 }
