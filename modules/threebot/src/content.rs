@@ -3,6 +3,7 @@
 use crate::{error::BotError, grid::Grid, plan::KnownFlist, source};
 use contract::FlistId;
 use flist::{Cancel, Flist, create};
+use registry_api::paths;
 use std::{
     collections::BTreeMap,
     fs, io,
@@ -152,14 +153,34 @@ pub fn uploads(dir: &Path, ids: &[FlistId]) -> io::Result<Vec<Upload>> {
     Ok(files)
 }
 
-/// Uploads one file. Answers whether it was not there before.
+/// Uploads one file, unless it is there. Answers whether it was not.
 pub async fn upload(grid: &Grid, file: &Upload) -> Result<bool, BotError> {
-    let asking = BotError::asking(format!("uploading {}", file.path.display()));
     let client = &grid.client;
+    let path = match file.kind {
+        UploadKind::Pack(id) => paths::pack(&id),
+        UploadKind::Body(id) => paths::flist(&id),
+    };
+    if client.has_content(&path).await {
+        return Ok(false);
+    }
     match file.kind {
         UploadKind::Pack(id) => client.push_pack(&id, &file.path).await,
         UploadKind::Body(id) => client.push_flist(&id, &file.path).await,
     }
-    .map_err(asking)?;
+    .map_err(BotError::asking(format!("uploading {}", file.path.display())))?;
     Ok(true)
+}
+
+/// Uploads every flist of a published directory. Answers how many files were new.
+pub async fn push_directory(grid: &Grid, dir: &Path) -> Result<usize, BotError> {
+    let listed = published_flists(dir).and_then(|ids| uploads(dir, &ids));
+    let failed = |source: io::Error| BotError::Flist {
+        name: dir.display().to_string(),
+        source: source.into(),
+    };
+    let mut new = 0;
+    for file in listed.map_err(failed)? {
+        new += usize::from(upload(grid, &file).await?);
+    }
+    Ok(new)
 }

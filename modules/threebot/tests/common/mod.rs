@@ -1,0 +1,245 @@
+//! A registry on loopback, people with keys, and a node that signs what a node would sign.
+
+#![allow(dead_code, reason = "each test uses its own part")]
+
+use contract::{
+    Capacity, Envelope, NodeId, Signed, SigningKey, StatementId, Timestamp,
+    capacity::GIB,
+    farm::Adoption,
+    identity::Signer,
+    node::{Disk, Evidence, Hardware, Node, node_id},
+    report::{Heartbeat, Report, State},
+};
+use flist::create::{Options, Overrides, build_directory, publish};
+use identity::{Keys, Name};
+use registryd::{content::Access, server};
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+use threebot::{Actor, Grid, People, farmer};
+
+pub(crate) const NETWORK: &str = "test";
+
+pub(crate) struct World {
+    pub(crate) home: TempDir,
+    pub(crate) registry: server::Server,
+    pub(crate) grid: Grid,
+    pub(crate) keys: Keys,
+}
+
+pub(crate) fn now() -> Timestamp {
+    server::system_clock()
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let registry = server::start(server::Settings {
+            data: home.path().join("registry"),
+            listen: ([127, 0, 0, 1], 0).into(),
+            network: NETWORK.to_owned(),
+            content: Access::Writable,
+            now: server::system_clock,
+        })
+        .await
+        .unwrap();
+        let grid = Grid::new(NETWORK, [format!("http://{}", registry.address)]).unwrap();
+        let keys = Keys::at(home.path());
+        for name in ["farmer", "owner", "it", "legal", "budget", "stranger"] {
+            keys.create(&name.parse().unwrap(), name).unwrap();
+        }
+        Self { home, registry, grid, keys }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.registry.address)
+    }
+
+    pub(crate) fn actor(&self, name: &str) -> Actor {
+        Actor::load(&self.keys, &name.parse::<Name>().unwrap(), NETWORK).unwrap()
+    }
+
+    pub(crate) fn people(&self) -> People {
+        let mut people = People::default();
+        for name in self.keys.list().unwrap() {
+            people.know(name.as_str(), self.actor(name.as_str()).id());
+        }
+        people
+    }
+
+    /// A published flist with one program and a directory to mount on.
+    pub(crate) fn flist(&self) -> PathBuf {
+        let root = self.home.path().join("rootfs");
+        std::fs::create_dir_all(root.join("data")).unwrap();
+        // Large enough not to be kept in the body, so that there is a pack.
+        std::fs::write(root.join("server"), [7; 100_000]).unwrap();
+        let run = Overrides { entrypoint: Some(vec!["/server".into()]), ..Overrides::default() };
+        let built = build_directory(&root, &Options { run, ..Options::default() }, &()).unwrap();
+        let out = self.home.path().join("public");
+        publish(&built, &out).unwrap();
+        out
+    }
+
+    /// A farm and a node that it has adopted by a token.
+    pub(crate) async fn farm_with_node(&self) -> FakeNode {
+        let farmer = self.actor("farmer");
+        farmer::create_farm(&self.grid, &farmer, "Cellar", "Ghent").await.unwrap();
+        let token =
+            farmer::enrolment_token(&self.grid, &farmer, now(), now().plus(3600)).await.unwrap();
+        let node = FakeNode::new(7, &farmer.own.signer);
+        node.register(&self.grid).await;
+        let mut seed = [0; 32];
+        hex::decode_to_slice(&token.seed, &mut seed).unwrap();
+        node.adopt_by(&self.grid, &SigningKey::from_seed(&seed)).await;
+        node.heartbeat(&self.grid, 1).await;
+        node
+    }
+}
+
+/// Signs what the daemons of a node would.
+pub(crate) struct FakeNode {
+    key: SigningKey,
+    farm: Signer,
+    chain: std::cell::Cell<(u64, Option<StatementId>)>,
+}
+
+pub(crate) fn capacity() -> Capacity {
+    Capacity { cru_milli: 4000, mru_bytes: 8 * GIB, sru_bytes: 100 * GIB, hru_bytes: 0 }
+}
+
+impl FakeNode {
+    pub(crate) fn new(n: u8, farm: &Signer) -> Self {
+        let key = SigningKey::from_seed(&[n; 32]);
+        Self { key, farm: farm.clone(), chain: std::cell::Cell::new((0, None)) }
+    }
+
+    pub(crate) fn id(&self) -> NodeId {
+        node_id(&self.key.public())
+    }
+
+    pub(crate) async fn register(&self, grid: &Grid) {
+        let node = Node {
+            network: NETWORK.into(),
+            key: self.key.public(),
+            farm: self.farm.id,
+            version: 1,
+            issued: now(),
+            image: "0.1.0".into(),
+            hardware: Hardware {
+                vendor: "Maker".into(),
+                product: "Machine".into(),
+                cpu: "CPU".into(),
+                cores: 4,
+                memory_bytes: 8 * GIB,
+                disks: vec![Disk {
+                    name: "vda".into(),
+                    model: "Disk".into(),
+                    size_bytes: 100 * GIB,
+                    class: "ssd".into(),
+                    state: "pool".into(),
+                    reason: "it was blank".into(),
+                }],
+                nics: vec![],
+            },
+            capacity: capacity(),
+            evidence: Evidence::SelfReported,
+            degraded: vec![],
+        };
+        grid.client.push(&self.seal(&node)).await.unwrap();
+    }
+
+    pub(crate) async fn adopt_by(&self, grid: &Grid, token: &SigningKey) {
+        let adoption = Adoption {
+            network: NETWORK.into(),
+            farm: self.farm.id,
+            node: self.id(),
+            issued: now(),
+        };
+        grid.client.push(&Envelope::seal(&adoption, &[token]).unwrap()).await.unwrap();
+    }
+
+    pub(crate) async fn heartbeat(&self, grid: &Grid, seq: u64) {
+        let heartbeat = Heartbeat {
+            network: NETWORK.into(),
+            node: self.id(),
+            boot: "boot".into(),
+            seq,
+            at: now(),
+            uptime_s: 60,
+            image: "0.1.0".into(),
+            free: capacity(),
+            contracts: vec![],
+        };
+        grid.client.heartbeat(&self.seal(&heartbeat)).await.unwrap();
+    }
+
+    /// Reports on a contract, on the node's chain.
+    pub(crate) async fn report(
+        &self,
+        grid: &Grid,
+        contract: contract::ContractId,
+        version: u64,
+        workload: Option<&str>,
+        state: State,
+    ) -> StatementId {
+        let (last, prev) = self.chain.get();
+        let report = Report {
+            network: NETWORK.into(),
+            node: self.id(),
+            boot: "boot".into(),
+            seq: last + 1,
+            prev,
+            at: now(),
+            contract,
+            version,
+            header: None,
+            workload: workload.map(str::to_owned),
+            state,
+            code: "told".into(),
+            message: format!("report {}", last + 1),
+            ran: None,
+        };
+        let envelope = self.seal(&report);
+        let id = Signed::<Report>::open(&envelope).unwrap().id;
+        let answer = grid.client.push_results(&[envelope]).await.unwrap();
+        assert_eq!(answer.accepted, [last + 1], "{:?}", answer.refused);
+        self.chain.set((last + 1, Some(id)));
+        id
+    }
+
+    fn seal<T: contract::Statement>(&self, body: &T) -> Envelope {
+        Envelope::seal(body, &[&self.key]).unwrap()
+    }
+}
+
+/// The contract of the tests, in TOML.
+pub(crate) fn source(pool: &StatementId, node: &NodeId, flist: &Path, extra: &str) -> String {
+    format!(
+        r#"
+title = "Shop"
+purpose = "Sells."
+owner = "owner"
+pool = "{pool}"
+expires = "1d"
+nodes = ["{node}"]
+[[stakeholders]]
+identity = "it"
+role = "it"
+[[stakeholders]]
+identity = "legal"
+role = "legal"
+[[stakeholders]]
+identity = "budget"
+role = "budget"
+[containers.web]
+flist = {{ dir = "{}" }}
+cpu = 0.5
+memory = "256 MiB"
+ports = ["8080:80/tcp"]
+mounts = [{{ path = "/data", volume = "data" }}]
+{extra}
+[volumes.data]
+size = "1 GiB"
+"#,
+        flist.display()
+    )
+}

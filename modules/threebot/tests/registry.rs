@@ -1,0 +1,294 @@
+//! Farm, token, pool, contract, approvals and results through a real registry on loopback; the
+//! verdict at the end is the node's own rule, computed here.
+
+mod common;
+
+use common::{FakeNode, World, capacity, now, source};
+use contract::{
+    Trust, Verdict,
+    capacity::Amounts,
+    decision::{Decision, Retention},
+    report::State,
+    verdict,
+};
+use registry_api::{Fetched, view::ContractState};
+use std::path::Path;
+use threebot::{
+    BotError, content, customer,
+    diff::Line,
+    farmer,
+    plan::{file::Sealed, world::Severity},
+    results::{Chained, results},
+    source::{Language, parse},
+    stakeholder::{self, Matter},
+    status::status,
+};
+
+async fn grant(world: &World, node: &FakeNode) -> contract::StatementId {
+    let grant = farmer::Grant {
+        owner: world.actor("owner").id(),
+        nodes: vec![node.id()],
+        amounts: Amounts { cu_seconds: 1_000_000, su_seconds: 1_000_000, ipv4_seconds: 0 },
+        expires: now().plus(10 * 86_400),
+    };
+    farmer::grant_pool(&world.grid, &world.actor("farmer"), &grant, now()).await.unwrap()
+}
+
+async fn plan(
+    world: &World,
+    text: &str,
+    update: Option<contract::ContractId>,
+) -> Result<customer::Planned, BotError> {
+    let request = customer::Request {
+        source: &parse(text, Language::Toml).unwrap(),
+        base: Path::new("/"),
+        people: &world.people(),
+        signer: world.actor("owner").id(),
+        now: now(),
+        content: &[],
+        update,
+    };
+    customer::plan(&world.grid, &request).await
+}
+
+/// Plans, signs and pushes; through a plan file, as the command line does.
+async fn propose(
+    world: &World,
+    text: &str,
+    update: Option<contract::ContractId>,
+) -> contract::ContractId {
+    let planned = plan(world, text, update).await.unwrap();
+    assert_eq!(planned.findings, []);
+    let bytes = Sealed::unsigned(planned.plan).to_bytes();
+    let mut sealed = Sealed::read(&bytes).unwrap();
+    let owner = world.actor("owner");
+    let unsigned =
+        customer::push(&world.grid, &sealed, std::slice::from_ref(&owner.own.statement)).await;
+    assert!(unsigned.unwrap_err().to_string().contains("not signed by its owner"));
+    assert!(customer::sign(&mut sealed, &world.actor("it")).is_err(), "only the owner can sign");
+    customer::sign(&mut sealed, &owner).unwrap();
+    let identities: Vec<_> =
+        ["owner", "it", "legal", "budget"].map(|name| world.actor(name).own.statement).into();
+    let first = customer::push(&world.grid, &sealed, &identities).await.unwrap();
+    let again = customer::push(&world.grid, &sealed, &identities).await.unwrap();
+    assert!(first.new && !again.new, "a second push does nothing");
+    sealed.plan.contract()
+}
+
+async fn decide(
+    world: &World,
+    name: &str,
+    contract: contract::ContractId,
+    matter: Matter,
+    decision: Decision,
+) -> stakeholder::Review {
+    let actor = world.actor(name);
+    let people = world.people();
+    let review =
+        stakeholder::review(&world.grid, &contract, matter, &actor.id(), &people).await.unwrap();
+    stakeholder::decide(&world.grid, &actor, &review, decision, "", now()).await.unwrap();
+    review
+}
+
+async fn judge(world: &World, contract: contract::ContractId, node: &FakeNode) -> Verdict {
+    let found = world.grid.client.bundle_for(&contract, &node.id(), None).await.unwrap();
+    let Fetched::New { body, .. } = found else { panic!("nothing was known before") };
+    let trust = Trust {
+        network: common::NETWORK.into(),
+        farm: world.actor("farmer").id(),
+        node: node.id(),
+        free: capacity(),
+        started: false,
+    };
+    verdict(&body, &trust, now())
+}
+
+#[tokio::test]
+async fn a_contract_runs_once_everybody_has_approved() {
+    let world = World::new().await;
+    let node = world.farm_with_node().await;
+    let dir = world.flist();
+    assert_eq!(content::push_directory(&world.grid, &dir).await.unwrap(), 2);
+    assert_eq!(content::push_directory(&world.grid, &dir).await.unwrap(), 0, "all is there");
+    let pool = grant(&world, &node).await;
+    let text = source(&pool, &node.id(), &dir, "");
+    let contract = propose(&world, &text, None).await;
+
+    let people = world.people();
+    let proposed = status(&world.grid, &contract, &people, now()).await.unwrap();
+    assert_eq!(proposed.state, ContractState::Proposed);
+    assert_eq!(proposed.stakeholders.iter().filter(|holder| holder.awaited).count(), 3);
+
+    for name in ["it", "legal", "budget"] {
+        let Verdict::Refuse(refusal) = judge(&world, contract, &node).await else {
+            panic!("it must not run before {name} has approved")
+        };
+        assert_eq!(refusal.code, verdict::Code::QuorumMissing);
+        let review = decide(&world, name, contract, Matter::Newest, Decision::Approve).await;
+        assert_eq!(review.since, None, "{name} reads everything at first");
+        assert!(review.text.iter().any(|line| line.contains("tcp port 8080")));
+    }
+    let Verdict::Run(agreed) = judge(&world, contract, &node).await else {
+        panic!("everybody has approved")
+    };
+    assert_eq!(agreed.document.workloads.len(), 2);
+
+    let state = async || status(&world.grid, &contract, &people, now()).await.unwrap().state;
+    assert_eq!(state().await, ContractState::Agreed);
+    node.report(&world.grid, contract, 1, None, State::Accepted).await;
+    assert_eq!(state().await, ContractState::Deploying);
+    node.report(&world.grid, contract, 1, Some("data"), State::Running).await;
+    node.report(&world.grid, contract, 1, Some("web"), State::Failed).await;
+    assert_eq!(state().await, ContractState::Degraded);
+    node.report(&world.grid, contract, 1, Some("web"), State::Running).await;
+    assert_eq!(state().await, ContractState::Running);
+
+    let running = status(&world.grid, &contract, &people, now()).await.unwrap();
+    let told = running.nodes[0].workloads[1].last.as_ref().unwrap();
+    assert_eq!((told.seq, told.chained), (4, Chained::Yes));
+    let (all, unproven) = results(&world.grid, &contract).await.unwrap();
+    assert_eq!((all.len(), unproven), (4, 0));
+    assert!(all.iter().all(|one| one.chained == Chained::Yes), "{all:?}");
+}
+
+#[tokio::test]
+async fn an_update_shows_each_stakeholder_what_changed_since_their_approval() {
+    let world = World::new().await;
+    let node = world.farm_with_node().await;
+    let dir = world.flist();
+    content::push_directory(&world.grid, &dir).await.unwrap();
+    let pool = grant(&world, &node).await;
+    let contract = propose(&world, &source(&pool, &node.id(), &dir, ""), None).await;
+    let early = plan(&world, &source(&pool, &node.id(), &dir, ""), Some(contract)).await;
+    assert!(early.unwrap_err().to_string().contains("agreed"), "version 1 is still open");
+    for name in ["it", "legal", "budget"] {
+        decide(&world, name, contract, Matter::Newest, Decision::Approve).await;
+    }
+
+    let changed = source(&pool, &node.id(), &dir, "pids = 99");
+    let changed = changed.replace("8080:80/tcp", "8081:80/tcp");
+    let again = propose(&world, &changed, Some(contract)).await;
+    assert_eq!(again, contract);
+    let Verdict::Run(agreed) = judge(&world, contract, &node).await else { panic!() };
+    assert_eq!(agreed.header.version, 1, "until it is agreed on, the old version runs");
+
+    let review = decide(&world, "it", contract, Matter::Newest, Decision::Approve).await;
+    assert_eq!(review.version, 2);
+    let (since, lines) = review.since.unwrap();
+    assert_eq!(since, 1);
+    let has = |wanted: &str, added: bool| {
+        lines.iter().any(|line| match line {
+            Line::Added(text) => added && text.contains(wanted),
+            Line::Removed(text) => !added && text.contains(wanted),
+            Line::Same(_) => false,
+        })
+    };
+    assert!(has("port 8080", false) && has("port 8081", true) && has("99 processes", true));
+    assert!(!has("title", true) && !has("volume data: 1 GiB", true));
+
+    for name in ["legal", "budget"] {
+        decide(&world, name, contract, Matter::Newest, Decision::Approve).await;
+    }
+    let Verdict::Run(agreed) = judge(&world, contract, &node).await else { panic!() };
+    assert_eq!(agreed.header.version, 2);
+}
+
+#[tokio::test]
+async fn a_rejected_contract_never_runs_and_a_withdrawn_reject_lets_it() {
+    let world = World::new().await;
+    let node = world.farm_with_node().await;
+    let dir = world.flist();
+    content::push_directory(&world.grid, &dir).await.unwrap();
+    let pool = grant(&world, &node).await;
+    let contract = propose(&world, &source(&pool, &node.id(), &dir, ""), None).await;
+    decide(&world, "legal", contract, Matter::Newest, Decision::Reject).await;
+    let people = world.people();
+    let found = status(&world.grid, &contract, &people, now()).await.unwrap();
+    assert_eq!(found.state, ContractState::Rejected);
+    let Verdict::Refuse(refusal) = judge(&world, contract, &node).await else { panic!() };
+    assert_eq!(refusal.code, verdict::Code::Rejected);
+
+    let stranger = world.actor("stranger").id();
+    let review =
+        stakeholder::review(&world.grid, &contract, Matter::Newest, &stranger, &people).await;
+    assert!(matches!(review, Err(BotError::NotAStakeholder { .. })));
+}
+
+#[tokio::test]
+async fn a_cancel_with_quorum_ends_the_contract() {
+    let world = World::new().await;
+    let node = world.farm_with_node().await;
+    let dir = world.flist();
+    content::push_directory(&world.grid, &dir).await.unwrap();
+    let pool = grant(&world, &node).await;
+    let contract = propose(&world, &source(&pool, &node.id(), &dir, ""), None).await;
+    for name in ["it", "legal", "budget"] {
+        decide(&world, name, contract, Matter::Newest, Decision::Approve).await;
+    }
+    let ending = customer::Ending {
+        reason: "moved".into(),
+        effective_at: now(),
+        retention: Retention::Wipe,
+    };
+    let by_another =
+        customer::cancel(&world.grid, &world.actor("it"), &contract, &ending, now()).await;
+    assert!(matches!(by_another, Err(BotError::NotTheOwner { .. })));
+    let order = customer::cancel(&world.grid, &world.actor("owner"), &contract, &ending, now())
+        .await
+        .unwrap();
+    assert!(matches!(judge(&world, contract, &node).await, Verdict::Run(_)), "not approved yet");
+    for name in ["it", "legal", "budget"] {
+        let review = decide(&world, name, contract, Matter::Cancel(None), Decision::Approve).await;
+        assert_eq!(review.subject, order);
+        assert!(review.text.iter().any(|line| line.contains("deleted as soon as")));
+    }
+    let Verdict::Stop(ended) = judge(&world, contract, &node).await else { panic!() };
+    let wanted = verdict::Cause::Cancelled { order, retention: Retention::Wipe };
+    assert_eq!(ended.cause, wanted);
+    let people = world.people();
+    let state = async || status(&world.grid, &contract, &people, now()).await.unwrap().state;
+    assert_eq!(state().await, ContractState::Cancelled);
+    node.report(&world.grid, contract, 1, None, State::Wiped).await;
+    assert_eq!(state().await, ContractState::Wiped);
+}
+
+#[tokio::test]
+async fn a_plan_that_a_node_would_refuse_is_refused_here() {
+    let world = World::new().await;
+    let node = world.farm_with_node().await;
+    let dir = world.flist();
+    let pool = grant(&world, &node).await;
+    let text = source(&pool, &node.id(), &dir, "");
+    assert_eq!(plan(&world, &text, None).await.unwrap().findings, []);
+
+    let greedy = text.replace("256 MiB", "9 GiB").replace("cpu = 0.5", "cpu = 5");
+    let findings = plan(&world, &greedy, None).await.unwrap().findings;
+    let texts: Vec<_> = findings.iter().map(|finding| finding.text.as_str()).collect();
+    assert!(
+        texts.iter().any(|text| text.contains("CPU: 5 cores needed, 4 cores free")),
+        "{texts:?}"
+    );
+    assert!(findings.iter().all(|finding| finding.severity == Severity::Refusal));
+
+    let stranger = FakeNode::new(9, &world.actor("farmer").own.signer);
+    stranger.register(&world.grid).await;
+    let elsewhere = source(&pool, &stranger.id(), &dir, "");
+    let findings = plan(&world, &elsewhere, None).await.unwrap().findings;
+    let texts: Vec<_> = findings.iter().map(|finding| finding.text.as_str()).collect();
+    assert!(texts.contains(&"the pool does not name this node"), "{texts:?}");
+    assert!(texts.contains(&"its farm has not adopted it yet"), "{texts:?}");
+
+    let unadopted = farmer::Grant {
+        owner: world.actor("owner").id(),
+        nodes: vec![stranger.id()],
+        amounts: Amounts::default(),
+        expires: now().plus(100),
+    };
+    let farmer = world.actor("farmer");
+    let refused = farmer::grant_pool(&world.grid, &farmer, &unadopted, now()).await.unwrap_err();
+    assert!(refused.to_string().contains("3bot farm approve"), "{refused}");
+    farmer::approve_node(&world.grid, &farmer, stranger.id(), now()).await.unwrap();
+    farmer::grant_pool(&world.grid, &farmer, &unadopted, now()).await.unwrap();
+    let other = farmer::approve_node(&world.grid, &world.actor("it"), stranger.id(), now()).await;
+    other.expect("an adopted node stays adopted, whoever asks");
+}
