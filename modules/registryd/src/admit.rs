@@ -255,14 +255,12 @@ fn by_key<T: Statement>(key: PublicKey, rules: Result<(), Fault>) -> Ruling {
 
 /// The key of a node that is known.
 pub fn node_key(connection: &Connection, node: &contract::NodeId) -> Result<PublicKey, Fault> {
-    match store::node(connection, node)? {
-        Some(statement) => Ok(statement.body.key),
-        None => {
-            let text = format!("the node {node} is not known here");
-            let hint = "Send the node's own statement first.";
-            Err(refusal(422, codes::UNKNOWN_NODE, text, hint))
-        }
-    }
+    let statement = store::node(connection, node)?.ok_or_else(|| {
+        let text = format!("the node {node} is not known here");
+        let hint = "Send the node's own statement first.";
+        refusal(422, codes::UNKNOWN_NODE, text, hint)
+    })?;
+    Ok(statement.body.key)
 }
 
 fn header(

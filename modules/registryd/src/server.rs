@@ -25,10 +25,12 @@ use tokio::{
     time::timeout,
 };
 
-/// Connections at a time; more wait in the kernel's queue.
-const CONNECTIONS_MAX: usize = 1024;
-/// A client must have sent its headers by then. Also ends idle connections.
-const TIMEOUT_HEADERS: Duration = Duration::from_secs(75);
+/// Connections at a time; more wait in the kernel's queue. Leaves descriptors for files below the
+/// usual limit of 1024.
+const CONNECTIONS_MAX: usize = 900;
+/// A client must have sent its headers by then. Also ends idle connections: nodes come back twice
+/// a minute, and one that holds a connection meanwhile takes the place of another.
+const TIMEOUT_HEADERS: Duration = Duration::from_secs(20);
 /// Bytes of headers and buffers of one connection.
 const BUFFER_MAX: usize = 64 * 1024;
 /// Header fields of one request.

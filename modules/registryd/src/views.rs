@@ -158,16 +158,10 @@ pub fn nodes(
     now: Timestamp,
 ) -> Result<Nodes, Fault> {
     let start = after(after_id.map(|id| id.0));
-    let ids = match farm {
-        Some(farm) => {
-            let sql = "SELECT id FROM nodes WHERE farm = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
-            store::ids(connection, sql, &[&farm.0, &start, &limit(LIST_MAX)])?
-        }
-        None => {
-            let sql = "SELECT id FROM nodes WHERE id > ?1 ORDER BY id LIMIT ?2";
-            store::ids(connection, sql, &[&start, &limit(LIST_MAX)])?
-        }
-    };
+    let sql = "SELECT id FROM nodes WHERE id > ?1 AND (?2 IS NULL OR farm = ?2)
+               ORDER BY id LIMIT ?3";
+    let farm = farm.map(|id| id.0);
+    let ids = store::ids(connection, sql, &[&start, &farm, &limit(LIST_MAX)])?;
     let next = next(&ids);
     let mut nodes = Vec::with_capacity(ids.len());
     for id in ids {

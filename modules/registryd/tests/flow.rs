@@ -1,10 +1,16 @@
 //! The way of a contract through the registry: from identities to a verdict, and back as results.
 
+#![expect(clippy::tests_outside_test_module, reason = "this file is tests and nothing else")]
+
 mod common;
 
 use common::{Registry, World, seal};
-use contract::{Verdict, report::State};
-use registry_api::Fetched;
+use contract::{Verdict, header::Role, report::State};
+use registry_api::{
+    Fetched,
+    client::{ContractFilter, ResultFilter},
+    view::{ContractState, Inbox},
+};
 
 #[tokio::test]
 async fn an_approved_contract_reaches_its_node_and_may_run() {
@@ -112,4 +118,118 @@ async fn a_heartbeat_is_answered_with_an_interval_and_never_goes_back() {
     assert_eq!(send("b0", 9, -50, &world.node_key).await.unwrap_err(), "stale");
     assert!(send("b2", 1, 50, &world.node_key).await.is_ok(), "a new boot");
     assert_eq!(send("b2", 2, 60, &world.token).await.unwrap_err(), "bad_signature");
+}
+
+#[tokio::test]
+async fn a_contract_tells_where_it_stands_and_who_has_to_sign() {
+    let data = tempfile::tempdir().unwrap();
+    let (world, registry) = (World::new(), Registry::start(data.path()).await);
+    let client = &registry.client;
+    world.prepare(client).await;
+    let header = world.propose(client).await;
+    let view = async || client.contract(&world.contract()).await.unwrap();
+    let waits = async |name| {
+        let filter = ContractFilter { signer: Some(world.id(name)), ..Default::default() };
+        !client.contracts(&filter).await.unwrap().contracts.is_empty()
+    };
+
+    let proposed = view().await.summary;
+    assert_eq!(proposed.state, ContractState::Proposed);
+    let mut roles: Vec<_> = proposed.awaited.iter().map(|one| one.role).collect();
+    roles.sort();
+    assert_eq!(roles, [Role::Budget, Role::It, Role::Legal]);
+    assert!(waits("it").await && waits("budget").await && !waits("stranger").await);
+
+    client.push(&world.approve("it", &header)).await.unwrap();
+    assert!(!waits("it").await && waits("legal").await);
+    client.push(&world.approve("legal", &header)).await.unwrap();
+    let agreed = view().await;
+    assert_eq!(agreed.summary.state, ContractState::Agreed);
+    assert!(agreed.summary.awaited.is_empty() && !waits("legal").await);
+    assert_eq!(agreed.deployments[0].workloads[0].name, "web");
+
+    let mut prev = None;
+    for (seq, state, expected) in [
+        (1, State::Accepted, ContractState::Deploying),
+        (2, State::Running, ContractState::Running),
+        (3, State::Failed, ContractState::Degraded),
+        (4, State::Running, ContractState::Running),
+    ] {
+        let report = seal(&world.report(seq, prev, state), &world.node_key);
+        prev = report.id().ok();
+        client.push_results(&[report]).await.unwrap();
+        let summary = view().await.summary;
+        assert_eq!(summary.state, expected, "{:?}", summary.reasons);
+    }
+    let filter = ContractFilter { state: Some(ContractState::Running), ..Default::default() };
+    assert_eq!(client.contracts(&filter).await.unwrap().contracts.len(), 1);
+    let filter = ContractFilter { owner: Some(world.id("it")), ..Default::default() };
+    assert!(client.contracts(&filter).await.unwrap().contracts.is_empty());
+
+    let results = client.results(&ResultFilter::default()).await.unwrap();
+    let seqs: Vec<_> = results.results.iter().map(|one| one.seq).collect();
+    assert_eq!(seqs, [1, 2, 3, 4]);
+    let later = ResultFilter {
+        contract: Some(world.contract()),
+        node: Some(world.node_id()),
+        after: results.results[2].arrival,
+    };
+    assert_eq!(client.results(&later).await.unwrap().results.len(), 1);
+}
+
+#[tokio::test]
+async fn a_rejection_is_told_and_ends_the_wait() {
+    let data = tempfile::tempdir().unwrap();
+    let (world, registry) = (World::new(), Registry::start(data.path()).await);
+    let client = &registry.client;
+    world.prepare(client).await;
+    let header = world.propose(client).await;
+    let reject = world.decision("legal", &header, contract::decision::Decision::Reject);
+    client.push(&seal(&reject, world.key("legal"))).await.unwrap();
+    let summary = client.contract(&world.contract()).await.unwrap().summary;
+    assert_eq!(summary.state, ContractState::Rejected);
+    assert!(summary.awaited.is_empty());
+    assert!(summary.reasons[0].starts_with("rejected by"));
+}
+
+#[tokio::test]
+async fn a_node_shows_what_it_is_and_whether_it_lives() {
+    let data = tempfile::tempdir().unwrap();
+    let (world, registry) = (World::new(), Registry::start(data.path()).await);
+    let client = &registry.client;
+    world.prepare(client).await;
+    let node = client.node(&world.node_id()).await.unwrap();
+    assert!(node.adopted && !node.online && node.free.is_none());
+    assert_eq!(node.hardware.disks[0].state, "foreign");
+    assert_eq!(node.degraded.len(), 1);
+    let beat = seal(&world.heartbeat("b1", 1, 0), &world.node_key);
+    client.heartbeat(&beat).await.unwrap();
+    let nodes = client.nodes(Some(&world.id("farm"))).await.unwrap().nodes;
+    assert!(nodes[0].online);
+    assert_eq!(nodes[0].free.unwrap().cru_milli, 3500);
+    let farm = client.farm(&world.id("farm")).await.unwrap();
+    assert_eq!((farm.nodes, farm.online, farm.waiting), (1, 1, 0));
+    assert!(client.nodes(Some(&world.id("it"))).await.unwrap().nodes.is_empty());
+}
+
+#[tokio::test]
+async fn a_node_without_consent_gets_nothing() {
+    let data = tempfile::tempdir().unwrap();
+    let (world, registry) = (World::new(), Registry::start(data.path()).await);
+    let client = &registry.client;
+    for name in world.keys.keys() {
+        client.push(&world.identity(name)).await.unwrap();
+    }
+    client.push(&seal(&world.node(1), &world.node_key)).await.unwrap();
+    world.propose(client).await;
+    let inbox = async || {
+        let fetched = client.inbox(&world.node_id(), None).await.unwrap();
+        let Fetched::New { body, .. } = fetched else { panic!() };
+        body
+    };
+    assert_eq!(inbox().await, Inbox { adopted: false, contracts: vec![] });
+    client.push(&seal(&world.farm(1), world.key("farm"))).await.unwrap();
+    client.push(&seal(&world.adoption(), world.key("farm"))).await.unwrap();
+    assert!(inbox().await.adopted);
+    assert_eq!(inbox().await.contracts.len(), 1);
 }

@@ -1,6 +1,7 @@
 //! A grid for tests: people, a farm with a node, a contract between them, and a registry that
 //! serves real HTTP from a real database.
 
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use contract::{
@@ -17,6 +18,7 @@ use contract::{
     merkle,
     node::{Disk, Evidence, Hardware, Nic, Node, node_id},
     report::{Heartbeat, Report, State},
+    strict::Extensions,
     workload::{Container, Document, Spec, Stop, Workload},
 };
 use registry_api::Client;
@@ -222,7 +224,7 @@ impl World {
                 root: StatementId(merkle::root(&[merkle::leaf(&self.document(version))])),
             },
             execution: Execution { on_partition: OnPartition::Keep },
-            extensions: Default::default(),
+            extensions: Extensions::default(),
         }
     }
 
