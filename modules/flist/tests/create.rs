@@ -48,6 +48,8 @@ fn tree() -> TempDir {
     fs::write(at("etc/65"), [b'x'; 65]).unwrap();
     fs::write(at("etc/passwd"), "web:x:33:34::/:/bin/false\n").unwrap();
     symlink("/bin/app", at("etc/link")).unwrap();
+    // All in the past, so that a time that is not carried over shows.
+    common::run("touch", &["-h", "-d", "@1000000000", common::text(&at("etc/link"))]);
     tree
 }
 

@@ -14,7 +14,6 @@ use std::{
     io::{self, Write as _},
     os::unix::{ffi::OsStrExt as _, fs::PermissionsExt as _},
     path::Path,
-    time::{Duration, SystemTime},
 };
 
 /// Packs held in memory while contents are read: a content rarely spans more.
@@ -165,7 +164,7 @@ pub fn unpack(
         let real = place(&entry.path);
         let set = match &entry.node {
             Node::Directory(meta) | Node::File(meta, _) => set_meta(&real, meta),
-            Node::Symlink(meta, _) => set_owner(&real, meta),
+            Node::Symlink(meta, _) => set_owner(&real, meta).and_then(|()| set_time(&real, meta)),
             Node::Link(_) => Ok(()),
         };
         set.map_err(CreateError::io("setting the owner, mode and time of", &real))?;
@@ -184,7 +183,16 @@ fn set_meta(path: &Path, meta: &Meta) -> io::Result<()> {
     }
     // After the owner: chown clears setuid.
     file.set_permissions(Permissions::from_mode(u32::from(meta.mode)))?;
-    file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(meta.mtime))
+    set_time(path, meta)
+}
+
+/// Of a symlink itself, which has no descriptor to set it by.
+fn set_time(path: &Path, meta: &Meta) -> io::Result<()> {
+    let seconds = i64::try_from(meta.mtime).map_err(io::Error::other)?;
+    let time = rustix::fs::Timespec { tv_sec: seconds, tv_nsec: 0 };
+    let times = rustix::fs::Timestamps { last_access: time, last_modification: time };
+    let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+    Ok(rustix::fs::utimensat(rustix::fs::CWD, path, &times, flags)?)
 }
 
 fn set_owner(path: &Path, meta: &Meta) -> io::Result<()> {
