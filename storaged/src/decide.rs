@@ -91,14 +91,23 @@ pub(crate) enum Permission {
     Takeover,
 }
 
-/// Decides.
-pub(crate) fn decide(disk: &Disk, content: &Content, orders: &Orders) -> Decision {
+/// Decides what can be decided without reading the disk.
+pub(crate) fn decide_unread(disk: &Disk) -> Option<Decision> {
     if let Some(obstacle) = &disk.obstacle {
-        return Decision::Ignore(format!("not used: {obstacle}"));
+        return Some(Decision::Ignore(format!("not used: {obstacle}")));
     }
     if disk.size_bytes < SIZE_MIN {
         let mib = disk.size_bytes >> 20;
-        return Decision::TooSmall(format!("{mib} MiB; a pool needs {} MiB", SIZE_MIN >> 20));
+        let reason = format!("{mib} MiB; a pool needs {} MiB", SIZE_MIN >> 20);
+        return Some(Decision::TooSmall(reason));
+    }
+    None
+}
+
+/// Decides, once the disk was read.
+pub(crate) fn decide(disk: &Disk, content: &Content, orders: &Orders) -> Decision {
+    if let Some(decision) = decide_unread(disk) {
+        return decision;
     }
     match content {
         Content::Unreadable(why) => Decision::Failed(format!("{why}; check cable and disk")),

@@ -6,7 +6,7 @@
 
 use crate::catalogue::{self, Catalogue};
 use crate::claim::Phase;
-use crate::decide::{Content, Decision, Orders, Permission, decide};
+use crate::decide::{Decision, Orders, Permission, decide, decide_unread};
 use crate::disk::{self, Disk};
 use crate::identity::{self, Copy, Seed, Source, Witness};
 use crate::mounts::{self, Place};
@@ -480,12 +480,10 @@ fn keep_volatile(seed: Seed, durable: bool) -> io::Result<()> {
 
 /// What a disk's thread does: look, decide, act.
 fn work(disk: &Disk, orders: &Orders, boot: Option<[u8; 16]>) -> Outcome {
-    let unseen = || Content::Unreadable("was not looked at".to_owned());
-    let content = match &disk.obstacle {
-        Some(_) => unseen(),
-        None => probe::probe(&disk.path(), disk.size_bytes, boot),
-    };
-    let (claim, how) = match decide(disk, &content, orders) {
+    let decision = decide_unread(disk).unwrap_or_else(|| {
+        decide(disk, &probe::probe(&disk.path(), disk.size_bytes, boot), orders)
+    });
+    let (claim, how) = match decision {
         Decision::Ignore(reason) => return Outcome::None(DiskState::Ignored, reason),
         Decision::TooSmall(reason) => return Outcome::None(DiskState::TooSmall, reason),
         Decision::Foreign(reason) => return Outcome::None(DiskState::Foreign, reason),

@@ -50,12 +50,13 @@ pub(crate) fn read(disk: &File, size_bytes: u64, boot: Option<[u8; 16]>) -> io::
 /// first thing ever written there.
 fn is_blank(disk: &File, size_bytes: u64) -> io::Result<bool> {
     let slots = claim::slots(size_bytes);
+    let zeros = vec![0; CHUNK];
     for (offset, length) in places(size_bytes) {
         let mut bytes = read_at(disk, offset, length)?;
         for slot in slots {
             blind(&mut bytes, offset, slot);
         }
-        if bytes.iter().any(|byte| *byte != 0) {
+        if bytes != zeros[..bytes.len()] {
             return Ok(false);
         }
     }

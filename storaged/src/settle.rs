@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 
 /// A disk that takes longer to be read or made joins when it is done.
 const WORK_MAX: Duration = Duration::from_mins(2);
+/// When nothing is left to be chosen, because the former primary pool is there or storaged was only
+/// restarted, a hanging disk holds up the node for no longer than this.
+const WORK_MAX_KNOWN: Duration = Duration::from_secs(20);
 /// Drivers report disks one after another. A choice that cannot be taken back (a new identity,
 /// another primary pool) waits until none came for this long.
 const QUIET: Duration = Duration::from_secs(2);
@@ -36,7 +39,7 @@ pub(crate) fn wait_until(progress: Progress) -> Instant {
         progress;
     let is_known = has_former_primary || is_restart;
     if is_known && n_working > 0 {
-        arrived + QUIET
+        arrived + WORK_MAX_KNOWN
     } else if is_known {
         started
     } else if n_working > 0 {
@@ -95,7 +98,7 @@ mod tests {
             Progress { is_restart: true, n_disks: 0, ..quiet },
         ] {
             assert_eq!(wait_until(known), started);
-            assert_eq!(wait_until(Progress { n_working: 1, ..known }), arrived + QUIET);
+            assert_eq!(wait_until(Progress { n_working: 1, ..known }), arrived + WORK_MAX_KNOWN);
         }
     }
 
