@@ -53,6 +53,8 @@ pub struct Review {
     pub tallies: Vec<Tally>,
     /// What this stakeholder has decided so far.
     pub decided: Option<Decision>,
+    /// When that was.
+    pub decided_at: Option<Timestamp>,
 }
 
 /// Shows a matter to a stakeholder, after verifying it.
@@ -114,6 +116,7 @@ async fn review_newest(
         until: body.approve_by,
         tallies: case.tallies(index),
         decided: case.decisions_on(index).get(me).copied(),
+        decided_at: last_decision(bundle, case, header.id, me),
     })
 }
 
@@ -168,7 +171,21 @@ fn review_cancel(
         until,
         tallies: vec![tally.clone()],
         decided: decisions(&question, &approvals, &signers).get(me).copied(),
+        decided_at: last_decision(bundle, case, order.id, me),
     })
+}
+
+/// When a stakeholder decided last on a statement.
+fn last_decision(
+    bundle: &Bundle,
+    case: &Case,
+    subject: StatementId,
+    me: &IdentityId,
+) -> Option<Timestamp> {
+    let signer = case.signer(me)?;
+    let approvals = bundle.approvals.iter().filter_map(|one| Signed::<Approval>::open(one).ok());
+    let own = approvals.filter(|one| one.body.subject == subject && one.body.signer == *me);
+    own.filter(|one| signer.signed(one)).map(|one| one.body.issued).max()
 }
 
 /// The last version before `index` that this stakeholder approved.
@@ -219,7 +236,9 @@ pub async fn decide(
     comment: &str,
     now: Timestamp,
 ) -> Result<StatementId, BotError> {
-    if now > review.until {
+    // Of two decisions in one second the stronger stands, whichever came last.
+    let issued = review.decided_at.map_or(now, |last| now.max(last.plus(1)));
+    if issued > review.until {
         return Err(BotError::Nothing(format!(
             "decisions counted until {}; the owner has to propose it again",
             review.until
@@ -234,7 +253,7 @@ pub async fn decide(
         action: review.action,
         decision,
         signer: actor.id(),
-        issued: now,
+        issued,
         comment: comment.to_owned(),
     };
     grid.push(&actor.seal(&approval)?, "pushing the decision").await

@@ -1,6 +1,9 @@
 //! Farm, token, pool, contract, approvals and results through a real registry on loopback; the
 //! verdict at the end is the node's own rule, computed here.
 
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+#![expect(clippy::tests_outside_test_module, reason = "this file is tests and nothing else")]
+
 mod common;
 
 use common::{FakeNode, World, capacity, now, source};
@@ -207,6 +210,14 @@ async fn a_rejected_contract_never_runs_and_a_withdrawn_reject_lets_it() {
     assert_eq!(found.state, ContractState::Rejected);
     let Verdict::Refuse(refusal) = judge(&world, contract, &node).await else { panic!() };
     assert_eq!(refusal.code, verdict::Code::Rejected);
+
+    decide(&world, "legal", contract, Matter::Newest, Decision::Withdraw).await;
+    let found = status(&world.grid, &contract, &people, now()).await.unwrap();
+    assert_eq!(found.state, ContractState::Proposed);
+    for name in ["it", "legal", "budget"] {
+        decide(&world, name, contract, Matter::Newest, Decision::Approve).await;
+    }
+    assert!(matches!(judge(&world, contract, &node).await, Verdict::Run(_)));
 
     let stranger = world.actor("stranger").id();
     let review =

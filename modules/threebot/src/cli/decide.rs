@@ -113,8 +113,8 @@ pub(crate) async fn approve(
     arguments: Approve,
 ) -> anyhow::Result<Exit> {
     let (grid, actor) = (context.grid()?, context.actor()?);
-    let terminal = io::stdin().is_terminal();
-    if !terminal && !(arguments.yes && arguments.hash.is_some()) {
+    let explicit = arguments.yes && arguments.hash.is_some();
+    if !explicit && !io::stdin().is_terminal() {
         let text = "without a terminal, give --yes and --hash with the statement that you mean";
         return Err(Usage(text.into()).into());
     }

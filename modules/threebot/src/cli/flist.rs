@@ -256,7 +256,9 @@ async fn push(
     output.answer(&json!({
         "flists": ids, "store": store, "sent": sent, "sent_bytes": sent_bytes, "skipped": skipped,
     }));
-    ids.iter().for_each(|id| output.say(format_args!("{store}/flists/{id}")));
+    for id in &ids {
+        output.say(format_args!("{store}/flists/{id}"));
+    }
     let size = show_bytes(sent_bytes);
     output.say(format_args!("{sent} files sent ({size}), {skipped} were there already"));
     Ok(())

@@ -70,7 +70,9 @@ impl Output {
         };
         let heads: Vec<_> = heads.iter().map(|head| (*head).to_owned()).collect();
         self.say(line(&heads));
-        rows.iter().for_each(|row| self.say(line(row)));
+        for row in rows {
+            self.say(line(row));
+        }
     }
 
     /// An error with its causes, on one line of stderr; in JSON mode as an object on stdout as well.
@@ -84,14 +86,14 @@ impl Output {
     #[expect(clippy::unused_self, reason = "all that is shown goes through here")]
     pub(crate) fn note(&self, line: impl fmt::Display) {
         // A closed terminal is no reason to stop half way.
-        let _ = writeln!(io::stderr(), "{line}");
+        drop(writeln!(io::stderr(), "{line}"));
     }
 
     #[expect(clippy::unused_self, reason = "all that is shown goes through here")]
     pub(crate) fn raw(&self, bytes: &[u8]) {
         let mut stdout = io::stdout().lock();
         // A reader that has seen enough, as `head`, is no error.
-        let _ = stdout.write_all(bytes).and_then(|()| stdout.flush());
+        drop(stdout.write_all(bytes).and_then(|()| stdout.flush()));
     }
 }
 

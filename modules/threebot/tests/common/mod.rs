@@ -71,7 +71,7 @@ impl World {
         let root = self.home.path().join("rootfs");
         std::fs::create_dir_all(root.join("data")).unwrap();
         // Large enough not to be kept in the body, so that there is a pack.
-        std::fs::write(root.join("server"), [7; 100_000]).unwrap();
+        std::fs::write(root.join("server"), vec![7; 100_000]).unwrap();
         let run = Overrides { entrypoint: Some(vec!["/server".into()]), ..Overrides::default() };
         let built = build_directory(&root, &Options { run, ..Options::default() }, &()).unwrap();
         let out = self.home.path().join("public");

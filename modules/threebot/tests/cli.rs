@@ -1,0 +1,180 @@
+//! The command line as scripts use it: words in, JSON and exit codes out.
+
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+#![expect(clippy::tests_outside_test_module, reason = "this file is tests and nothing else")]
+
+mod common;
+
+use common::{FakeNode, World, source};
+use contract::report::State;
+use serde_json::Value;
+use std::process::{Command, Output, Stdio};
+
+/// Runs `3bot` beside the registry, which lives in this process.
+async fn bot(world: &World, words: &[&str]) -> (i32, Value, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_3bot"));
+    command.args(["--json", "--network", common::NETWORK, "--registry", &world.url()]);
+    command.arg("--home").arg(world.home.path()).args(words);
+    command.env_clear().stdin(Stdio::null());
+    let run = tokio::task::spawn_blocking(move || command.output());
+    let Output { status, stdout, stderr } = run.await.unwrap().unwrap();
+    let answer = String::from_utf8(stdout).unwrap();
+    let answer = answer.lines().last().map_or(Value::Null, |line| {
+        serde_json::from_str(line).unwrap_or(Value::String(line.to_owned()))
+    });
+    (status.code().unwrap(), answer, String::from_utf8(stderr).unwrap())
+}
+
+/// The same for a command that must succeed.
+async fn done(world: &World, words: &[&str]) -> Value {
+    let (code, answer, stderr) = bot(world, words).await;
+    assert_eq!(code, 0, "{words:?}: {stderr}");
+    answer
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_else(|| panic!("{value} is no string")).to_owned()
+}
+
+/// From an empty grid to a pool, by commands alone; the node is ours.
+async fn pool_by_commands(world: &World) -> (FakeNode, String) {
+    done(world, &["farm", "create", "Cellar", "--location", "Ghent", "--as", "farmer"]).await;
+    let token = done(world, &["farm", "token", "--expires", "1h", "--as", "farmer"]).await;
+    let options = text(&token["boot_options"]);
+    let boot = node_api_words(&options);
+    assert_eq!(boot["zos.network"], common::NETWORK);
+    assert_eq!(boot["zos.registry"], world.url());
+    let node = FakeNode::new(7, &world.actor("farmer").own.signer);
+    node.register(&world.grid).await;
+    node.heartbeat(&world.grid, 1).await;
+    let id = node.id().to_string();
+    let shown = done(world, &["node", "show", &id]).await;
+    assert_eq!(shown["adopted"], false);
+    done(world, &["farm", "approve", &id, "--as", "farmer"]).await;
+    let shown = done(world, &["node", "show", &id]).await;
+    assert_eq!(shown["adopted"], true);
+    assert_eq!(shown["statement"]["hardware"]["disks"][0]["reason"], "it was blank");
+    let grant = ["pool", "grant", "--to", "owner", "--node", &id, "--as", "farmer"];
+    let amounts = ["--cu-hours", "100", "--su-hours", "100", "--expires", "10d"];
+    let pool = done(world, &[&grant[..], &amounts[..]].concat()).await;
+    let pool = text(&pool["pool"]);
+    assert_eq!(done(world, &["pool", "show", &pool]).await["signed"], true);
+    (node, pool)
+}
+
+fn node_api_words(options: &str) -> std::collections::BTreeMap<&str, &str> {
+    options.split(' ').filter_map(|word| word.split_once('=')).collect()
+}
+
+#[tokio::test]
+async fn a_contract_is_written_approved_and_watched_by_commands() {
+    let world = World::new().await;
+    let (node, pool) = pool_by_commands(&world).await;
+    let dir = world.flist();
+    let dir = dir.to_str().unwrap();
+    assert_eq!(done(&world, &["flist", "push", dir]).await["sent"], 2);
+    assert_eq!(done(&world, &["flist", "push", dir]).await["skipped"], 2);
+    let flist = text(&done(&world, &["flist", "verify", dir]).await["flist"]);
+    let remote = done(&world, &["flist", "inspect", &flist]).await;
+    assert_eq!(remote["entrypoint"][0], "/server");
+
+    let file = world.home.path().join("shop.toml");
+    std::fs::write(&file, source(&pool.parse().unwrap(), &node.id(), dir.as_ref(), "")).unwrap();
+    let (file, plan) = (file.to_str().unwrap(), world.home.path().join("shop.plan"));
+    let plan = plan.to_str().unwrap();
+    assert_eq!(done(&world, &["contract", "validate", file]).await["valid"], true);
+    let made = done(&world, &["contract", "plan", file, "--out", plan, "--as", "owner"]).await;
+    let (id, header) = (text(&made["contract"]), text(&made["header"]));
+    let (code, _, stderr) = bot(&world, &["contract", "push", plan]).await;
+    assert_eq!(code, 1);
+    assert!(stderr.contains("not signed by its owner"), "{stderr}");
+    done(&world, &["contract", "sign", plan, "--as", "owner"]).await;
+    assert_eq!(done(&world, &["contract", "push", plan]).await["new"], true);
+    assert_eq!(done(&world, &["contract", "push", plan]).await["new"], false);
+
+    let (code, status, _) = bot(&world, &["contract", "status", &id]).await;
+    assert_eq!((code, &status["state"]), (2, &Value::from("proposed")));
+    let waiting = done(&world, &["contract", "list", "--waiting-for", "legal"]).await;
+    assert_eq!(waiting[0]["id"], id.as_str());
+    let approve = ["contract", "approve", &id, "--yes"];
+    let (code, _, stderr) = bot(&world, &[&approve[..], &["--as", "it"]].concat()).await;
+    assert_eq!(code, 64, "a script has to say which statement it means");
+    assert!(stderr.contains("--hash"), "{stderr}");
+    let wrong = [&approve[..], &["--as", "it", "--hash", "00000000"]].concat();
+    assert_eq!(bot(&world, &wrong).await.0, 4);
+    for name in ["it", "legal", "budget"] {
+        done(&world, &[&approve[..], &["--as", name, "--hash", &header[..8]]].concat()).await;
+    }
+    let watch = ["contract", "watch", &id, "--until"];
+    done(&world, &[&watch[..], &["agreed"]].concat()).await;
+    let short = [&watch[..], &["running", "--timeout", "1s"]].concat();
+    assert_eq!(bot(&world, &short).await.0, 3, "nothing runs yet");
+
+    let contract = id.parse().unwrap();
+    node.report(&world.grid, contract, 1, Some("data"), State::Running).await;
+    node.report(&world.grid, contract, 1, Some("web"), State::Running).await;
+    done(&world, &[&watch[..], &["running"]].concat()).await;
+    let results = done(&world, &["contract", "results", &id]).await;
+    assert_eq!(results["results"][1]["workload"], "web");
+    assert_eq!(results["results"][1]["chained"], "yes");
+
+    let cancel = ["contract", "cancel", &id, "--reason", "moved", "--wipe", "--as", "owner"];
+    let order = text(&done(&world, &cancel).await["order"]);
+    for name in ["it", "legal", "budget"] {
+        let words = ["--cancel", "--as", name, "--hash", &order[..8]];
+        done(&world, &[&approve[..], &words[..]].concat()).await;
+    }
+    node.report(&world.grid, contract, 1, None, State::Wiped).await;
+    done(&world, &[&watch[..], &["wiped"]].concat()).await;
+    assert_eq!(bot(&world, &[&watch[..], &["running"]].concat()).await.0, 4, "it never will");
+}
+
+#[tokio::test]
+async fn refusals_and_mistakes_have_their_own_codes() {
+    let world = World::new().await;
+    let (node, pool) = pool_by_commands(&world).await;
+    let dir = world.flist();
+    let file = world.home.path().join("shop.toml");
+    let path = file.to_str().unwrap();
+    let plan = ["contract", "plan", path, "--as", "owner"];
+    let good = source(&pool.parse().unwrap(), &node.id(), &dir, "");
+    std::fs::write(&file, &good).unwrap();
+    assert_eq!(done(&world, &plan).await["refused"], false);
+
+    let out = world.home.path().join("never");
+    std::fs::write(&file, good.replace("256 MiB", "256 GiB")).unwrap();
+    let (code, answer, _) =
+        bot(&world, &[&plan[..], &["--out", out.to_str().unwrap()]].concat()).await;
+    assert_eq!((code, &answer["refused"]), (4, &Value::from(true)));
+    assert!(!out.exists(), "a plan that cannot work is not written");
+
+    std::fs::write(&file, good.replace("[volumes.data]", "[volumes.dta]")).unwrap();
+    let (code, answer, _) = bot(&world, &plan).await;
+    assert_eq!(code, 4);
+    assert!(text(&answer["error"]).contains("no [volumes.data]"), "{answer}");
+
+    std::fs::write(&file, good.replace("cpu", "cpus")).unwrap();
+    let (code, answer, _) = bot(&world, &plan).await;
+    assert_eq!(code, 1);
+    assert!(text(&answer["error"]).contains("unknown field `cpus`"), "{answer}");
+
+    assert_eq!(bot(&world, &["contract", "list"]).await.0, 0);
+    assert_eq!(bot(&world, &["contract", "lst"]).await.0, 64);
+    assert_eq!(bot(&world, &["key", "new", "../x"]).await.0, 64);
+    assert_eq!(bot(&world, &["key", "register"]).await.0, 64, "several keys, none chosen");
+    assert_eq!(bot(&world, &["key", "new", "owner"]).await.0, 1, "it is there already");
+    assert_eq!(bot(&world, &["contract", "status", &"00".repeat(32)]).await.0, 1);
+    assert_eq!(bot(&world, &["--help"]).await.0, 0);
+}
+
+#[tokio::test]
+async fn manual_pages_and_completions_are_made() {
+    let world = World::new().await;
+    let dir = world.home.path().join("man");
+    done(&world, &["man", dir.to_str().unwrap()]).await;
+    for page in ["3bot.1", "3bot-contract-plan.1", "3bot-flist-push.1"] {
+        assert!(dir.join(page).exists(), "{page}");
+    }
+    let (code, _, _) = bot(&world, &["completions", "bash"]).await;
+    assert_eq!(code, 0);
+}
