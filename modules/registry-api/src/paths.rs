@@ -1,6 +1,6 @@
 //! Every path of the protocol, and the bounds of what is sent there.
 
-use contract::{ContractId, FlistId, IdentityId, NodeId, StatementId};
+use contract::{ContractId, DocumentId, FlistId, IdentityId, NodeId, StatementId};
 
 /// `POST`: any statement. Answers [`crate::write::Accepted`].
 pub const STATEMENTS: &str = "/v1/statements";
@@ -75,6 +75,12 @@ pub fn bundle(id: &ContractId) -> String {
 /// `GET`: [`contract::Bundle`] with the documents of one node, with an `ETag`.
 pub fn bundle_for(id: &ContractId, node: &NodeId) -> String {
     format!("{CONTRACTS}/{id}/bundle?node={node}")
+}
+
+/// One deployment document by its hash, `GET` or `PUT`. Its node gets it once the whole list of its
+/// version has come.
+pub fn document(id: &DocumentId) -> String {
+    format!("/v1/documents/{id}")
 }
 
 /// `PUT`: the deployment documents of one version, a JSON list of base64 texts sorted by node id.

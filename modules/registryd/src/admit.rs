@@ -132,7 +132,7 @@ fn rule(
         Kind::Approval => approval(connection, &open(envelope, network)?, now),
         Kind::Cancel => cancel(connection, &open(envelope, network)?, now),
         Kind::Result => result(connection, &open(envelope, network)?),
-        Kind::Heartbeat => Err(malformed("heartbeats are not kept: send them as such".into())),
+        Kind::Heartbeat => Err(malformed("a heartbeat is not kept as a statement".into())),
     }
 }
 

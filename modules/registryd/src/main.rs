@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use anyhow::Context as _;
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, builder::BoolishValueParser};
 use registryd::{
     content::Access,
     db, project,
@@ -20,8 +20,8 @@ use tokio::signal::unix::{SignalKind, signal};
 /// Stores, orders and serves the signed statements of a Zero-OS grid.
 ///
 /// Everything is kept in one directory: a SQLite database, and published flists as plain files.
-/// Nodes and people believe statements, never this server: to back it up, copy the directory; to
-/// move it, start it elsewhere.
+/// Nodes and people believe statements, never this server. To back it up or to move it, stop it and
+/// copy the directory.
 #[derive(Debug, Parser)]
 #[command(version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 struct Arguments {
@@ -35,8 +35,17 @@ struct Arguments {
     #[arg(long, value_name = "NAME", default_value = "main")]
     network: String,
     /// Whether flists and packs can be published here. They are checked against their hashes.
-    #[arg(long, value_name = "YES|NO", default_value_t = true, action = clap::ArgAction::Set,
-          num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    #[arg(
+        long,
+        value_name = "YES|NO",
+        hide_possible_values = true,
+        default_value = "yes",
+        default_missing_value = "yes",
+        num_args = 0..=1,
+        require_equals = true,
+        action = clap::ArgAction::Set,
+        value_parser = BoolishValueParser::new()
+    )]
     content_writable: bool,
     #[command(subcommand)]
     command: Option<Command>,

@@ -117,7 +117,11 @@ async fn a_heartbeat_is_answered_with_an_interval_and_never_goes_back() {
     assert_eq!(send("b1", 1, 0, &world.node_key).await.unwrap_err(), "stale");
     assert_eq!(send("b0", 9, -50, &world.node_key).await.unwrap_err(), "stale");
     assert!(send("b2", 1, 50, &world.node_key).await.is_ok(), "a new boot");
-    assert_eq!(send("b2", 2, 60, &world.token).await.unwrap_err(), "bad_signature");
+    let as_statement = seal(&world.heartbeat("b2", 5, 55), &world.node_key);
+    assert!(client.push(&as_statement).await.unwrap().new);
+    assert_eq!(send("b2", 4, 54, &world.node_key).await.unwrap_err(), "stale");
+    assert_eq!(client.node(&world.node_id()).await.unwrap().uptime_s, Some(60));
+    assert_eq!(send("b2", 6, 60, &world.token).await.unwrap_err(), "bad_signature");
 }
 
 #[tokio::test]

@@ -47,6 +47,13 @@ pub(super) async fn statement(State(app): State<App>, body: Body) -> Result<Resp
                 (_, results::Taken::Conflict(seq), _) => return Err(results::conflict(seq)),
             }
         }
+        Some(kind @ Kind::Heartbeat) => {
+            let id = envelope
+                .id()
+                .map_err(|error| refusal(400, codes::MALFORMED, crate::chain(&error), ""))?;
+            app.db.write(move |db| results::heartbeat(db, &envelope, &app.network, now)).await?;
+            Accepted { id, kind, new: true, complete: true }
+        }
         Some(_) | None => {
             app.db.write(move |db| admit::accept(db, &envelope, &app.network, now)).await?
         }
