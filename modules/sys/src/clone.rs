@@ -194,6 +194,16 @@ pub fn execveat(fd: BorrowedFd<'_>, path: &CStr, argv: &Strings, envp: &Strings)
     io::Error::last_os_error()
 }
 
+/// Closes the child's copies of the parent's ends of pipes, without which a pipe never ends. For a
+/// child, like [`close_all_but`].
+pub fn close_inherited<const N: usize>(fds: [BorrowedFd<'_>; N]) -> io::Result<()> {
+    for fd in fds {
+        let number = fd.as_raw_fd().unsigned_abs();
+        close_range(number, number)?;
+    }
+    Ok(())
+}
+
 /// Closes every descriptor above stderr but `keep`. For a child just before it executes.
 ///
 /// Owners of the closed descriptors are left with dead numbers, so the caller must be on its way

@@ -1,8 +1,8 @@
 //! The checks, in the order in which a container meets its walls.
 
-use crate::node::{Node, shell};
+use crate::node::{self, Node, shell};
 use node_api::{
-    launcher::{Mount, MountSource},
+    launcher::{Mount, MountSource, Root},
     paths,
 };
 use rustix::process::Signal;
@@ -17,6 +17,7 @@ pub(crate) fn run(node: &mut Node) {
     network(node);
     limits(node);
     refusals(node);
+    hostile(node);
     deaths(node);
     residue(node);
 }
@@ -343,6 +344,60 @@ fn refusals(node: &mut Node) {
     }
 }
 
+/// Images and requests made by somebody who wants out.
+fn hostile(node: &mut Node) {
+    let refused: Vec<String> = (3..16)
+        .map(|number| {
+            let mut start = node.request(&["sh", "-c", "busybox pwd; ls"]);
+            start.cwd = format!("/proc/self/fd/{number}");
+            node.refusal(&start)
+        })
+        .collect();
+    let good = refused.iter().all(|name| name == "cwd_missing");
+    node.check("no descriptor of the launcher is a working directory", good, &refused);
+
+    let start = node.request(&[
+        "sh",
+        "-c",
+        "busybox readlink /proc/1/exe; busybox readlink /proc/self/cwd",
+    ]);
+    let output = node.run(&start).map(|ended| ended.output).unwrap_or_default();
+    node.check("no program of the node is in sight", output == "/bin/busybox\n/\n", &output);
+
+    let mut start = node.request(&["/usr/busybox", "id", "-u"]);
+    start.uid = 33;
+    let output = node.run(&start).map(|ended| ended.output).unwrap_or_default();
+    node.check("a set-user-id program gives nothing", output == "33\n", &output);
+
+    let rows = [
+        ("dev", "/srv", "root_mount_failed"),
+        ("dev", "/proc/self/fd", "root_mount_failed"),
+        ("proc", "srv", "root_mount_failed"),
+        ("sys", "/srv", "root_mount_failed"),
+    ];
+    for (number, (path, target, want)) in rows.into_iter().enumerate() {
+        let mut start = node.request(&["sh", "-c", "echo ran"]);
+        start.root = linked_image(&format!("hostile{number}"), path, target);
+        let refused = node.refusal(&start);
+        node.check(&format!("/{path} of the image leads to {target}"), refused == want, &refused);
+    }
+    let mut start = node.request(&["sh", "-c", "echo ran; ls -A /srv"]);
+    start.root = linked_image("hostile-etc", "etc", "/srv");
+    let output = node.run(&start).map(|ended| ended.output).unwrap_or_default();
+    node.check("a linked /etc gets no files", output == "ran\ninner\n", &output);
+}
+
+/// The image of the checks with a symbolic link in the place of a directory.
+fn linked_image(name: &str, path: &str, target: &str) -> Root {
+    let mut body = node::body();
+    let below = format!("{path}/");
+    body.entries
+        .retain(|entry| entry.path != path.as_bytes() && !entry.path.starts_with(below.as_bytes()));
+    body.entries.push(node::link(path, target));
+    body.entries.sort_by(|a, b| a.path.cmp(&b.path));
+    node::image(name, &body)
+}
+
 /// The launcher dies at any moment of a start, forty times.
 fn deaths(node: &mut Node) {
     let mounts = || fs::read_to_string("/proc/self/mountinfo").unwrap_or_default().lines().count();
@@ -352,7 +407,7 @@ fn deaths(node: &mut Node) {
         let start = node.request(&["/bin/busybox", "echo", "ran"]);
         let caller = std::thread::spawn(move || ipc::call(paths::LAUNCHER_SOCKET, &start).is_ok());
         // Spins for a time that differs from round to round; a start takes some 100 ms here.
-        let wait = std::time::Duration::from_millis(u64::from(round) * 7);
+        let wait = std::time::Duration::from_millis(u64::from(round) * 25);
         let since = std::time::Instant::now();
         while since.elapsed() < wait && !caller.is_finished() {
             std::thread::yield_now();

@@ -336,13 +336,23 @@ pub(crate) fn body() -> Body {
         ("link", "srv"),
         ("usr/bin", "../bin"),
     ] {
-        entries.push(Entry { path: path.into(), node: Kind::Symlink(meta(0o777), target.into()) });
+        entries.push(link(path, target));
+    }
+    let busybox = entries.iter().find(|entry| entry.path == b"bin/busybox");
+    if let Some(Entry { node: Kind::File(_, data), .. }) = busybox {
+        let node = Kind::File(meta(0o4755), data.clone());
+        entries.push(Entry { path: "usr/busybox".into(), node });
     }
     let tiny = b"#!/bin/sh\necho tiny $1\n".to_vec();
     entries
         .push(Entry { path: "bin/tiny".into(), node: Kind::File(meta(0o755), Data::Inline(tiny)) });
     entries.sort_by(|a, b| a.path.cmp(&b.path));
     Body { magic: MAGIC, format: FORMAT, run: Run::default(), packs: Vec::new(), contents, entries }
+}
+
+pub(crate) fn link(path: &str, target: &str) -> Entry {
+    let meta = Meta { mode: 0o777, ..Meta::default() };
+    Entry { path: path.into(), node: Kind::Symlink(meta, target.into()) }
 }
 
 fn read(path: &Path) -> Vec<u8> {

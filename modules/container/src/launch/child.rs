@@ -131,6 +131,8 @@ pub(super) struct Child<'a> {
     pub(super) log: BorrowedFd<'a>,
     pub(super) gate: BorrowedFd<'a>,
     pub(super) status: BorrowedFd<'a>,
+    /// The launcher's ends of the pipes. A copy here would keep the gate open after its death.
+    pub(super) foreign: [BorrowedFd<'a>; 3],
 }
 
 type Done = Result<(), StepFailed>;
@@ -171,6 +173,7 @@ impl Child<'_> {
     }
 
     fn become_program(&self) -> Done {
+        clone::close_inherited(self.foreign).at(Step::Gate)?;
         self.wait_at_gate()?;
         for (file, value) in SETTINGS {
             write_setting(file, value).at(Step::Settings)?;
@@ -186,10 +189,12 @@ impl Child<'_> {
         Self::limit()?;
         self.connect_streams()?;
         self.drop_privileges().at(Step::Privileges)?;
-        self.enter_cwd().at(Step::Cwd)?;
         self.domain.enter().at(Step::Domain)?;
-        let program = self.program()?;
+        let program = self.entry.file.as_fd();
+        // Before the working directory, which may be named through /proc/self/fd.
         clone::close_all_but([self.gate, self.status, program]).at(Step::Descriptors)?;
+        self.enter_cwd().at(Step::Cwd)?;
+        self.check_script()?;
         self.filters.install().at(Step::Filter)?;
         rustix::io::write(self.status, &status::encode(Ok(()))).at(Step::Gate)?;
         self.wait_at_gate()?;
@@ -355,15 +360,15 @@ impl Child<'_> {
         if cwd.as_bytes().starts_with(b"/") { Ok(()) } else { Err(Errno::XDEV) }
     }
 
-    /// What `execveat` takes: the file itself, or any directory and the path of a script.
-    fn program(&self) -> Result<BorrowedFd<'_>, StepFailed> {
-        if let Some(script) = &self.entry.script {
-            let stat = rustix::fs::stat(script.path.as_c_str()).at(Step::Entry)?;
-            if (stat.st_dev, stat.st_ino) != (script.device, script.inode) {
-                return Err(Errno::STALE).at(Step::Entry);
-            }
+    /// A script is executed by its path: it has to be the file that was measured.
+    fn check_script(&self) -> Done {
+        let Some(script) = &self.entry.script else { return Ok(()) };
+        let stat = rustix::fs::stat(script.path.as_c_str()).at(Step::Entry)?;
+        if (stat.st_dev, stat.st_ino) == (script.device, script.inode) {
+            Ok(())
+        } else {
+            Err(Errno::STALE).at(Step::Entry)
         }
-        Ok(self.entry.file.as_fd())
     }
 }
 

@@ -137,6 +137,7 @@ impl Launcher {
                     log: log_write.as_fd(),
                     gate: gate_read.as_fd(),
                     status: status_write.as_fd(),
+                    foreign: [gate_write.as_fd(), status_read.as_fd(), log_read.as_fd()],
                 };
                 let options = Spawn {
                     namespaces: clone::NEWUSER
