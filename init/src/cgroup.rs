@@ -141,7 +141,8 @@ mod tests {
 
     #[test]
     fn a_tree_is_removed_leaf_first() {
-        let root = std::env::temp_dir().join(format!("zos-init-cgroup-{}", std::process::id()));
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("work");
         fs::create_dir_all(root.join("a/b/c")).unwrap();
         remove_tree(&root, DEPTH_MAX).unwrap();
         assert!(!root.exists());

@@ -71,7 +71,8 @@ mod tests {
 
     #[test]
     fn lockdown_is_raised_from_none_and_never_lowered() {
-        let path = std::env::temp_dir().join(format!("zos-init-lockdown-{}", std::process::id()));
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lockdown");
         for (before, after) in [
             ("[none] integrity confidentiality\n", "integrity"),
             ("none [integrity] confidentiality\n", "none [integrity] confidentiality\n"),

@@ -78,12 +78,10 @@ mod tests {
 
     #[test]
     fn records_are_erased_once_read() {
-        let directory =
-            std::env::temp_dir().join(format!("zos-init-pstore-{}", std::process::id()));
-        fs::create_dir_all(&directory).unwrap();
+        let store = tempfile::tempdir().unwrap();
+        let directory = store.path();
         fs::write(directory.join("dmesg-erst-1"), "Panic#1 Part1\nboom\n").unwrap();
-        assert_eq!(take_from(&directory).unwrap().as_deref(), Some("boom"));
-        assert_eq!(take_from(&directory).unwrap(), None);
-        fs::remove_dir(&directory).unwrap();
+        assert_eq!(take_from(directory).unwrap().as_deref(), Some("boom"));
+        assert_eq!(take_from(directory).unwrap(), None);
     }
 }

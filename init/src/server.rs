@@ -97,16 +97,14 @@ impl Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use node_api::init::{Done, Log, LogReply};
-    use std::{io::Write, thread};
+    use node_api::init::{Log, LogReply};
+    use std::{io::Write, path::PathBuf, thread};
 
-    fn listener() -> (std::path::PathBuf, UnixListener) {
-        static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let name = format!("zos-init-server-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(name).join("init.sock");
+    fn listener() -> (tempfile::TempDir, PathBuf, UnixListener) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("init.sock");
         let listener = ipc::listen(&path).unwrap();
-        (path, listener)
+        (directory, path, listener)
     }
 
     /// Serves one connection until it is closed.
@@ -119,7 +117,7 @@ mod tests {
 
     #[test]
     fn an_answer_larger_than_the_socket_goes_out_in_pieces() {
-        let (path, listener) = listener();
+        let (_directory, path, listener) = listener();
         let caller = thread::spawn(move || {
             let log = Log { name: "x".to_owned(), lines_max: 1 };
             ipc::call(path, &log).unwrap().lines[0].len()
@@ -134,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_caller_that_stops_in_the_middle_holds_nobody() {
-        let (path, listener) = listener();
+        let (_directory, path, listener) = listener();
         let mut half = UnixStream::connect(&path).unwrap();
         half.write_all(b"{\"method\":").unwrap();
         let mut connection = Connection::accept(&listener).unwrap().unwrap();
@@ -146,7 +144,7 @@ mod tests {
 
     #[test]
     fn garbage_is_answered_with_an_error() {
-        let (path, listener) = listener();
+        let (_directory, path, listener) = listener();
         let caller = thread::spawn(move || {
             let mut stream = UnixStream::connect(path).unwrap();
             stream.write_all(b"garbage\0").unwrap();
@@ -160,6 +158,5 @@ mod tests {
         });
         serve_one(&listener, |call| call.answer(|_: Log| Err(Failure::new("No", "no"))));
         assert!(caller.join().unwrap().contains("\"error\""));
-        let _: Done = Done {};
     }
 }

@@ -223,7 +223,8 @@ mod tests {
 
     #[test]
     fn devices_are_found_once_on_the_buses_that_are_wanted() {
-        let root = std::env::temp_dir().join(format!("zos-init-bus-{}", std::process::id()));
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
         for (device, alias) in [
             ("pci/devices/0000:00:01.0", "pci:v00001AF4d00001042\n"),
             ("pci/devices/0000:00:02.0", "pci:v00001AF4d00001042\n"),
@@ -233,9 +234,8 @@ mod tests {
             fs::create_dir_all(root.join(device)).unwrap();
             fs::write(root.join(device).join("modalias"), alias).unwrap();
         }
-        let found = modaliases(&root, |bus| bus != "cpu");
+        let found = modaliases(root, |bus| bus != "cpu");
         assert_eq!(found.into_iter().collect::<Vec<_>>(), ["pci:v00001AF4d00001042"]);
-        assert_eq!(modaliases(&root, |bus| bus == "cpu").len(), 1);
-        fs::remove_dir_all(&root).unwrap();
+        assert_eq!(modaliases(root, |bus| bus == "cpu").len(), 1);
     }
 }

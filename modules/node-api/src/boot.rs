@@ -159,6 +159,15 @@ mod tests {
     }
 
     #[test]
+    fn a_bench_ends_in_a_power_off_and_in_nothing_else() {
+        assert!(BootConfig::parse("zos.bench=poweroff").poweroff_when_ready);
+        for other in ["", "zos.bench", "zos.bench=shell", "bench=poweroff"] {
+            assert!(!BootConfig::parse(other).poweroff_when_ready, "{other}");
+        }
+        assert_eq!(BootConfig::parse("zos.bench=shell").problems.len(), 1);
+    }
+
+    #[test]
     fn bad_options_are_reported_and_the_rest_is_kept() {
         let config = BootConfig::parse(
             "zos.farm=xyz zos.typo=1 zos.ip=10.0.0.2 zos.dns=none zos.network=UPPER zos.ntp=t1",

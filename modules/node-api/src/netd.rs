@@ -44,6 +44,8 @@ pub struct Link {
 pub struct Time {
     /// Whether a time server has confirmed it since boot.
     pub synchronised: bool,
+    /// Whether there is a time server to ask. Without one, waiting for the time is in vain.
+    pub server_known: bool,
     /// The server, or why there was none.
     pub source: String,
 }
