@@ -105,6 +105,14 @@ pub(crate) fn run() -> anyhow::Result<()> {
     Agent::new(node, reconciler, console).turn_for_ever(&take_events)
 }
 
+/// Whether the clock is as right as it will soon be: confirmed, or with nobody to ask although the
+/// network is there, or waited for long enough. A wrong clock must not end a contract.
+fn time_is_settled(network: &netd::StatusReply, now_ms: u64) -> bool {
+    let time = &network.time;
+    let addressed = network.links.iter().any(|link| !link.addresses.is_empty());
+    time.synchronised || (addressed && !time.server_known) || now_ms >= TIME_WAIT_MS
+}
+
 /// The node's secret, from storaged. While there is none, the reason is shown and it asks again.
 fn identity(console: &mut Console) -> anyhow::Result<[u8; 32]> {
     loop {
@@ -235,8 +243,7 @@ impl Agent {
             self.look_at_machine();
         }
         let Some(machine) = &self.machine else { return Ok(()) };
-        let time_known = machine.network.time.synchronised || now_ms >= TIME_WAIT_MS;
-        if !time_known {
+        if !time_is_settled(&machine.network, now_ms) {
             return Ok(());
         }
         self.reconciler.turn()?;
@@ -260,9 +267,10 @@ impl Agent {
         match asked {
             Ok(machine) => {
                 self.reconciler.trust.free = register::capacity(&machine);
-                if !machine.network.time.synchronised {
-                    // Looked at again soon: the first verdict may wait for it.
-                    self.machine_at = self.machine_at.min(clock::boot_ms().unwrap_or(0) + 500);
+                let now_ms = clock::boot_ms().unwrap_or(0);
+                if !time_is_settled(&machine.network, now_ms) {
+                    // Looked at again soon: the first verdict waits for it.
+                    self.machine_at = self.machine_at.min(now_ms.saturating_add(500));
                 }
                 self.machine = Some(machine);
             }

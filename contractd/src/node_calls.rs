@@ -102,7 +102,7 @@ pub(crate) fn start(
     let faults = store.verify(*flist, flist::Depth::Measure).map_err(failed)?;
     if let Some(fault) = faults.first() {
         let message = format!(
-            "{} of {} files are not as signed, for example /{}: {:?}",
+            "{} of {} files are not as signed, for example {}: {:?}",
             faults.len(),
             body.body().contents.len() + 1,
             fault.file,

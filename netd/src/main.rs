@@ -124,7 +124,11 @@ fn start(bounds: Bounds) -> Result<(), StartError> {
     let config = daemon::boot_config().map_err(StartError::Config)?;
     let store = Store::open(Path::new(paths::STATE))?;
 
-    let unknown = Time { synchronised: false, source: "no time server known".to_owned() };
+    let unknown = Time {
+        synchronised: false,
+        server_known: false,
+        source: "no time server known".to_owned(),
+    };
     let (time_shown, time) = watch::channel(unknown);
     let (time_servers, servers) = std::sync::mpsc::channel();
     spawn("time", move || timesync::run(&bounds, &servers, &time_shown))?;

@@ -224,7 +224,8 @@ impl Owner {
         let uplinks = kernel::read_uplinks(&self.parts.node).await?;
         let views =
             self.clients.iter().map(|(link, client)| (link.clone(), client.view.borrow().clone()));
-        let time = self.parts.time.borrow().clone();
+        let server_known = !self.time_servers.is_empty();
+        let time = Time { server_known, ..self.parts.time.borrow().clone() };
         Ok(status::reply(&uplinks, &views.collect(), &self.problems, self.dns(), time))
     }
 

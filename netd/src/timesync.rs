@@ -81,7 +81,7 @@ pub(crate) fn run(bounds: &Bounds, servers: &Receiver<Vec<String>>, time: &watch
 
 /// Once synchronised, a silent server does not make the clock wrong.
 fn report(time: &watch::Sender<Time>, synchronised: bool, source: String) {
-    let fresh = Time { synchronised, source };
+    let fresh = Time { synchronised, server_known: true, source };
     time.send_if_modified(|shown| {
         let changed = *shown != fresh && (synchronised || !shown.synchronised);
         if changed {
@@ -184,12 +184,17 @@ mod tests {
 
     #[test]
     fn a_synchronised_clock_stays_so_when_the_server_falls_silent() {
-        let (time, shown) = watch::channel(Time { synchronised: false, source: String::new() });
+        let (time, shown) = watch::channel(Time {
+            synchronised: false,
+            server_known: true,
+            source: String::new(),
+        });
         report(&time, false, "no time server known".to_owned());
         assert_eq!(shown.borrow().source, "no time server known");
         report(&time, true, "10.0.0.1".to_owned());
         report(&time, false, "asking 10.0.0.1:123: timed out".to_owned());
-        assert_eq!(*shown.borrow(), Time { synchronised: true, source: "10.0.0.1".to_owned() });
+        assert!(shown.borrow().synchronised);
+        assert_eq!(shown.borrow().source, "10.0.0.1");
     }
 
     #[test]

@@ -35,7 +35,9 @@ pub fn nginx(root: &Path, page: &str) -> Result<()> {
     fs::write(root.join("etc/nginx/nginx.conf"), CONFIGURATION)?;
     fs::write(
         root.join("srv/index.html"),
-        format!("<!doctype html><title>Zero-OS</title><p>{page}</p>\n"),
+        format!(
+            "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>Zero-OS</title>\n<p>{page}</p>\n</html>\n"
+        ),
     )?;
     Ok(())
 }

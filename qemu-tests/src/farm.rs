@@ -115,7 +115,8 @@ impl Bot {
         let words: Vec<_> =
             arguments.iter().map(|word| word.as_ref().to_string_lossy().into_owned()).collect();
         if self.show {
-            eprintln!("  $ 3bot {}", words.join(" "));
+            let shown = words.iter().filter(|word| *word != "--json").map(|word| shell(word));
+            eprintln!("         $ 3bot {}", shown.collect::<Vec<_>>().join(" "));
         }
         let output = Command::new(program("3bot")?)
             .args(arguments)
@@ -130,6 +131,11 @@ impl Bot {
             out: String::from_utf8_lossy(&output.stdout).into_owned(),
             err: String::from_utf8_lossy(&output.stderr).into_owned(),
         })
+    }
+
+    /// The same people, and nobody watches: for questions that are asked again and again.
+    pub fn quiet(&self) -> Self {
+        Self { show: false, ..self.clone() }
     }
 
     /// Runs a command that has to end with 0, and reads its `--json` answer.
@@ -150,6 +156,11 @@ impl Bot {
             format!("reading the answer of 3bot {}: {}", arguments.join(" "), said.out)
         })
     }
+}
+
+/// A word as one would type it into a shell.
+fn shell(word: &str) -> String {
+    if word.contains(' ') { format!("'{word}'") } else { word.to_owned() }
 }
 
 /// A text at a path of JSON objects.

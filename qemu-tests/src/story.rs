@@ -126,7 +126,7 @@ impl Stage {
         let line = running.serial.wait("zos: node: id: ", BOOT)?;
         let id = line.rsplit(' ').next().context("no node id on the console")?.to_owned();
         wait::until("the node is registered and adopted", START, || {
-            let node = self.bot.json(&["node", "show", &id])?;
+            let node = self.bot.quiet().json(&["node", "show", &id])?;
             let is = |name| node.get(name).and_then(Value::as_bool).unwrap_or(false);
             Ok((is("adopted") && is("online")).then_some(()))
         })?;
@@ -277,7 +277,7 @@ impl Stage {
 
     /// Status of a contract.
     pub fn status(&self, contract: &str) -> Result<Value> {
-        let said = self.bot.run(&["contract", "status", contract, "--json"])?;
+        let said = self.bot.quiet().run(&["contract", "status", contract, "--json"])?;
         if said.out.is_empty() {
             bail!("3bot contract status: {}", said.err);
         }
@@ -286,7 +286,7 @@ impl Stage {
 
     /// Everything that nodes have signed about a contract, oldest first.
     pub fn results(&self, contract: &str) -> Result<Vec<Value>> {
-        let answer = self.bot.json(&["contract", "results", contract])?;
+        let answer = self.bot.quiet().json(&["contract", "results", contract])?;
         answer.get("results").and_then(Value::as_array).cloned().context("no results")
     }
 

@@ -93,10 +93,7 @@ fn bundle() -> Bundle {
         cancels: vec![],
         identities: vec![identity(1), identity(2)],
         pools: vec![],
-        documents: vec![Deployment::new(
-            b"document",
-            contract::merkle::Path { index: 0, siblings: vec![] },
-        )],
+        documents: vec![Deployment::new(b"document", merkle::Path { index: 0, siblings: vec![] })],
     }
 }
 
@@ -178,7 +175,7 @@ fn rubbish_and_what_belongs_elsewhere_is_left_out() {
     offered.cancels.push(rubbish.clone());
     offered.identities.push(rubbish.clone());
     offered.pools.push(rubbish);
-    let path = contract::merkle::Path { index: 0, siblings: vec![] };
+    let path = merkle::Path { index: 0, siblings: vec![] };
     offered.documents.push(Deployment::new(b"another document", path));
     assert_eq!(merge(&known, &offered), known);
 }

@@ -101,7 +101,7 @@ fn run(tell: &Tell, once: bool) -> Result<()> {
         content::PAGE
     ));
 
-    tell.line("Attack 1: one bit is flipped in the content store.");
+    tell.line("Attack 1: bits are flipped in a file of the content store.");
     let store = stage.registry.as_ref().context("no registry")?.content();
     let before = tamper::packs(&store)?;
     let second_flist = stage.publish("Another page.", "published-2")?;
