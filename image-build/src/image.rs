@@ -9,21 +9,16 @@
 //!
 //! Slow results are cached by content, so that baking another farm only writes the media.
 
-use crate::apt::{self, Package};
-use crate::binaries::{self, Profile};
-use crate::initramfs::{self, Assembled, Parts};
-use crate::packages::{self, Task};
-use crate::process;
+use crate::prepare::{self, Prepared};
 use crate::progress::{self, megabytes};
-use crate::recipe::{self, PackageFile, Recipe};
+use crate::recipe::Recipe;
 use crate::sizes::Sizes;
-use crate::{cache, lock, media, pe, sbom, vmlinux};
-use anyhow::{Context, Result, bail, ensure};
+use crate::{cache, initramfs, media, pe, sbom, vmlinux};
+use anyhow::{Context, Result, ensure};
 use node_api::boot::BootConfig;
 use serde::Serialize;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 /// zstd levels: what ships, and what a test waits for.
 const LEVEL_SHIP: i32 = 19;
@@ -94,7 +89,7 @@ pub fn checkout() -> PathBuf {
 /// Builds everything.
 pub fn build(options: &Options) -> Result<Outputs> {
     let root = checkout();
-    let prepared = prepare(&root, options)?;
+    let prepared = prepare::prepare(&root, options)?;
     let out = options.out.clone().unwrap_or_else(|| root.join("build/image"));
     write_media(&prepared, options, &out)
 }
@@ -103,7 +98,7 @@ pub fn build(options: &Options) -> Result<Outputs> {
 pub fn check_reproducible(options: &Options) -> Result<()> {
     let root = checkout();
     let work = root.join("build");
-    let mut prepared = prepare(&root, options)?;
+    let mut prepared = prepare::prepare(&root, options)?;
     let step = progress::step("Making the media twice");
     let first = tempfile::tempdir_in(&work).context("making a directory for the first media")?;
     let one = write_media(&prepared, options, first.path())?;
@@ -123,188 +118,6 @@ pub fn check_reproducible(options: &Options) -> Result<()> {
     );
     step.done("the same bytes");
     Ok(())
-}
-
-/// Everything that does not depend on the farm.
-#[derive(Debug)]
-pub(crate) struct Prepared {
-    root: PathBuf,
-    cache: PathBuf,
-    recipe: Recipe,
-    packages: Vec<Package>,
-    directories: Vec<PathBuf>,
-    kernel_package: String,
-    release: String,
-    vmlinuz: Vec<u8>,
-    version: String,
-    time_s: u32,
-    assembled: Assembled,
-}
-
-pub(crate) fn prepare(root: &Path, options: &Options) -> Result<Prepared> {
-    packages::ensure(Task::Image)?;
-    let cache = root.join("build/cache");
-    std::fs::create_dir_all(&cache).with_context(|| format!("making {}", cache.display()))?;
-    let mut recipe = recipe::load(&root.join("image-build/image.toml"))?;
-    if let Some(name) =
-        options.only.iter().find(|name| recipe.binary.iter().all(|binary| binary.name != **name))
-    {
-        bail!("the image has no program {name}");
-    }
-    recipe.binary.retain(|binary| options.only.is_empty() || options.only.contains(&binary.name));
-    let mut packages = resolve(root, &cache, &recipe)?;
-    let directories = match apt::unpacked(&packages, &cache) {
-        Ok(directories) => directories,
-        Err(error) => {
-            // The usual reason: the archive has replaced a package since apt's lists were made.
-            progress::say(&format!("trying again with new package lists: {error:#}"));
-            packages::update_lists()?;
-            packages = resolve(root, &cache, &recipe)?;
-            apt::unpacked(&packages, &cache)?
-        }
-    };
-
-    let kernel = packages
-        .iter()
-        .position(|package| package.name.starts_with(&recipe.kernel.package_prefix))
-        .context("the kernel package was not fetched")?;
-    let kernel_package = packages[kernel].name.clone();
-    let release = kernel_package.trim_start_matches("linux-image-").to_owned();
-    let vmlinuz = directories[kernel].join(format!("boot/vmlinuz-{release}"));
-    let vmlinuz =
-        std::fs::read(&vmlinuz).with_context(|| format!("reading {}", vmlinuz.display()))?;
-    let inside = vmlinux::release(&vmlinuz)?;
-    ensure!(
-        inside == release,
-        "package {kernel_package} holds a kernel that calls itself {inside}"
-    );
-
-    index_modules(&directories[kernel], &release)?;
-    let profile = if options.dev { Profile::Dev } else { Profile::Release };
-    let programs = binaries::build(root, &recipe.binary, profile)?;
-    let version = env!("CARGO_PKG_VERSION").to_owned();
-    let time_s = source_time(root)?;
-    let assembled = initramfs::assemble(&Parts {
-        recipe: &recipe,
-        modules: &directories[kernel].join("lib/modules").join(&release),
-        release: &release,
-        binaries: &programs,
-        packages: &packages,
-        directories: &directories,
-        version: &version,
-        build_time_s: time_s,
-    })?;
-    Ok(Prepared {
-        root: root.to_owned(),
-        cache,
-        recipe,
-        packages,
-        directories,
-        kernel_package,
-        release,
-        vmlinuz,
-        version,
-        time_s,
-        assembled,
-    })
-}
-
-/// Debian's package leaves the module index to the machine that installs it; so it is made here, once.
-fn index_modules(directory: &Path, release: &str) -> Result<()> {
-    // The last file that depmod writes.
-    let last = directory.join("lib/modules").join(release).join("modules.devname");
-    if last.is_file() {
-        return Ok(());
-    }
-    let step = progress::step("Indexing kernel modules");
-    let depmod =
-        if process::exists_with("depmod", &["--version"]) { "depmod" } else { "/sbin/depmod" };
-    process::run(Command::new(depmod).arg("-b").arg(directory).arg(release))?;
-    step.done("");
-    Ok(())
-}
-
-/// The packages of today, or those that were found at the same state of apt's lists.
-fn resolve(root: &Path, cache: &Path, recipe: &Recipe) -> Result<Vec<Package>> {
-    let lock_path = root.join("image-build/image.lock");
-    let locked = lock::load(&lock_path)?;
-    apt::renew_lists(cache)?;
-    let single: BTreeSet<&str> = [
-        recipe.boot.stub.package.as_str(),
-        recipe.boot.syslinux.package.as_str(),
-        recipe.boot.syslinux_mbr.package.as_str(),
-        recipe.certificates.package.as_str(),
-    ]
-    .into();
-    let programs: Vec<String> =
-        recipe.program.iter().map(|program| program.package.clone()).collect();
-    let question = format!("{single:?} {programs:?} {:?} {}", recipe.kernel, apt::lists_state());
-    let find = || {
-        let step = progress::step("Asking apt for the newest packages");
-        let Kernel { prefix, suffix } = Kernel::of(recipe);
-        let mut names = apt::with_dependencies(&programs)?;
-        names.extend(single.iter().map(|name| (*name).to_owned()));
-        names.insert(apt::newest(prefix, suffix)?);
-        let packages = apt::candidates(&names)?;
-        step.done("");
-        Ok(packages)
-    };
-    let packages = match apt::remembered(cache, &question, find) {
-        Ok(packages) => packages,
-        // Offline, or on a machine whose apt knows nothing: what the lock names may be in the cache.
-        Err(error)
-            if !locked.is_empty()
-                && locked.iter().all(|package| apt::is_unpacked(package, cache)) =>
-        {
-            progress::say(&format!(
-                "apt cannot answer; building with the locked packages from the cache: {error:#}"
-            ));
-            locked.clone()
-        }
-        Err(error) => return Err(error),
-    };
-    let differences = lock::differences(&locked, &packages);
-    if !differences.is_empty() {
-        progress::say(
-            "The packages differ from image-build/image.lock, which is rewritten now; commit it:",
-        );
-        for sentence in &differences {
-            progress::say(&format!("  {sentence}"));
-        }
-        lock::store(&lock_path, &packages)?;
-    }
-    Ok(packages)
-}
-
-struct Kernel<'a> {
-    prefix: &'a str,
-    suffix: &'a str,
-}
-
-impl<'a> Kernel<'a> {
-    fn of(recipe: &'a Recipe) -> Self {
-        Self { prefix: &recipe.kernel.package_prefix, suffix: &recipe.kernel.package_suffix }
-    }
-}
-
-/// The time that stands in for "now": the same source gives the same image.
-fn source_time(root: &Path) -> Result<u32> {
-    if let Some(text) = std::env::var_os("SOURCE_DATE_EPOCH") {
-        let text = text.to_string_lossy().into_owned();
-        return text
-            .parse()
-            .with_context(|| format!("SOURCE_DATE_EPOCH is {text:?}, no number of seconds"));
-    }
-    let mut git = Command::new("git");
-    git.current_dir(root).args(["log", "-1", "--format=%ct"]);
-    if let Ok(text) = process::output(&mut git)
-        && let Ok(seconds) = text.trim().parse()
-    {
-        return Ok(seconds);
-    }
-    bail!(
-        "the image's time is that of the last commit, and this is no git checkout: set SOURCE_DATE_EPOCH"
-    )
 }
 
 /// The whole kernel command line, checked with the node's own parser.
@@ -338,7 +151,7 @@ pub fn command_line(recipe: &Recipe, bake: &Bake) -> Result<String> {
     Ok(line)
 }
 
-pub(crate) fn write_media(prepared: &Prepared, options: &Options, out: &Path) -> Result<Outputs> {
+fn write_media(prepared: &Prepared, options: &Options, out: &Path) -> Result<Outputs> {
     let cmdline = command_line(&prepared.recipe, &options.bake)?;
     std::fs::create_dir_all(out).with_context(|| format!("making {}", out.display()))?;
     let archive = prepared.assembled.tree.archive(prepared.time_s);
@@ -349,7 +162,7 @@ pub(crate) fn write_media(prepared: &Prepared, options: &Options, out: &Path) ->
     })?;
     let elf = std::fs::read(&elf).with_context(|| format!("reading {}", elf.display()))?;
 
-    let stub = read_file(prepared, &prepared.recipe.boot.stub)?;
+    let stub = prepared.read(&prepared.recipe.boot.stub)?;
     let os_release = initramfs::os_release(&prepared.version);
     let uki = pe::append(
         &stub,
@@ -369,13 +182,14 @@ pub(crate) fn write_media(prepared: &Prepared, options: &Options, out: &Path) ->
             vmlinuz: &prepared.vmlinuz,
             initramfs: &initramfs,
             cmdline: &cmdline,
-            syslinux: &locate(prepared, &prepared.recipe.boot.syslinux)?,
-            mbr: &read_file(prepared, &prepared.recipe.boot.syslinux_mbr)?,
+            syslinux: &prepared.locate(&prepared.recipe.boot.syslinux)?,
+            mbr: &prepared.read(&prepared.recipe.boot.syslinux_mbr)?,
             time_s: prepared.time_s,
         },
     )?;
     let disk = std::fs::read(&disk).with_context(|| format!("reading {}", disk.display()))?;
     let script = media::ipxe_script(&cmdline);
+    let boot = &prepared.recipe.boot;
     let bill = sbom::spdx(&sbom::Contents {
         root: &prepared.root,
         version: &prepared.version,
@@ -383,7 +197,7 @@ pub(crate) fn write_media(prepared: &Prepared, options: &Options, out: &Path) ->
         kernel: &prepared.kernel_package,
         packages: &prepared.packages,
         taken: &prepared.assembled.taken,
-        stub: &prepared.recipe.boot.stub.package,
+        loaders: &[&boot.stub.package, &boot.syslinux.package, &boot.syslinux_mbr.package],
         binaries: &prepared.recipe.binary,
     })?;
     let sizes = Sizes {
@@ -443,20 +257,10 @@ fn length(content: &[u8]) -> Result<u64> {
     u64::try_from(content.len()).context("measuring an output")
 }
 
-fn locate(prepared: &Prepared, file: &PackageFile) -> Result<PathBuf> {
-    let index = prepared.packages.iter().position(|package| package.name == file.package);
-    let index = index.with_context(|| format!("package {} was not fetched", file.package))?;
-    Ok(prepared.directories[index].join(file.path.trim_start_matches('/')))
-}
-
-fn read_file(prepared: &Prepared, file: &PackageFile) -> Result<Vec<u8>> {
-    let path = locate(prepared, file)?;
-    std::fs::read(&path).with_context(|| format!("reading {}", path.display()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::recipe;
 
     fn recipe() -> Recipe {
         recipe::parse(include_str!("../image.toml")).unwrap()

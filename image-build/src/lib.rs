@@ -26,6 +26,7 @@ mod pe;
 mod sbom;
 
 pub mod image;
+mod prepare;
 pub mod sizes;
 
 pub mod check;

@@ -26,8 +26,8 @@ pub(crate) struct Contents<'a> {
     pub(crate) packages: &'a [Package],
     /// Files that foreign packages gave.
     pub(crate) taken: &'a [Taken],
-    /// Package of the EFI stub.
-    pub(crate) stub: &'a str,
+    /// Packages of the boot loaders on the media.
+    pub(crate) loaders: &'a [&'a str],
     /// The project's programs.
     pub(crate) binaries: &'a [Binary],
 }
@@ -122,11 +122,13 @@ pub(crate) fn spdx(contents: &Contents<'_>) -> Result<String> {
     Ok(serde_json::to_string_pretty(&document).context("writing the bill of materials")? + "\n")
 }
 
-/// The kernel, the EFI stub, and the packages whose files are in the image.
+/// The kernel, the boot loaders, and the packages whose files are in the image.
 fn debian<'a>(contents: &'a Contents<'_>) -> impl Iterator<Item = &'a Package> {
     let used = foreign::used(contents.packages, contents.taken);
     contents.packages.iter().filter(move |package| {
-        package.name == contents.kernel || package.name == contents.stub || used.contains(package)
+        package.name == contents.kernel
+            || contents.loaders.contains(&package.name.as_str())
+            || used.contains(package)
     })
 }
 
