@@ -75,7 +75,9 @@ pub(crate) async fn serve(
             Order::Register { node, adoption } => {
                 tokio::spawn(register(client, node, adoption, events));
             }
-            Order::Results(results) => drop(tokio::spawn(push_results(client, results, events))),
+            Order::Results(results) => {
+                tokio::spawn(push_results(client, results, events));
+            }
             Order::Heartbeat(heartbeat) => {
                 tokio::spawn(async move {
                     match client.heartbeat(&heartbeat).await {
@@ -124,18 +126,20 @@ async fn pull(client: Arc<Client>, node: NodeId, events: Sender<Event>) {
     let mut inbox_tag = None;
     let mut bundle_tags = BTreeMap::new();
     let mut pause = POLL;
-    // Ends with the task: see `serve`.
-    loop {
-        match pull_once(&client, &node, &mut inbox_tag, &mut bundle_tags, &events).await {
+    let mut heard = true;
+    while heard {
+        let pulled = pull_once(&client, &node, &mut inbox_tag, &mut bundle_tags, &events).await;
+        heard = match pulled {
             Ok(()) => {
                 pause = POLL;
-                tell(&events, Event::Registry(None));
+                events.send(Event::Registry(None)).is_ok()
             }
             Err(error) => {
                 pause = pause.saturating_mul(2).min(POLL_MAX);
                 complain(&events, &error);
+                true
             }
-        }
+        };
         time::sleep(pause).await;
     }
 }
@@ -174,11 +178,11 @@ async fn register(
     events: Sender<Event>,
 ) {
     let pushed = async {
-        let id = client.push(&node).await;
         // A statement that is not newer than the registry's own copy is there already.
-        match id {
-            Err(error) if error.code() == Some(codes::OLD_VERSION) => {}
-            other => drop(other?),
+        if let Err(error) = client.push(&node).await
+            && error.code() != Some(codes::OLD_VERSION)
+        {
+            return Err(error);
         }
         if let Some(adoption) = adoption {
             client.push(&adoption).await?;

@@ -59,7 +59,7 @@ fn check(wants: &[Want], have: &Have) -> Vec<Step> {
 fn files_come_before_the_start() {
     let wants = [want("web", FLIST, "r1")];
     let fetch = Step::Fetch { flist: FLIST, urls: vec!["http://a".into()] };
-    assert_eq!(check(&wants, &have()), [fetch.clone()]);
+    assert_eq!(check(&wants, &have()), std::slice::from_ref(&fetch));
 
     let mut fetching = have();
     fetching.flists.insert(FLIST, Files::Fetching);
@@ -101,7 +101,8 @@ fn an_ended_process_is_reaped_and_waits_before_it_starts_again() {
     assert_eq!(check(&wants, &have), [reap]);
 
     have.processes.clear();
-    let waiting = |until_ms| Phase::Waiting { until_ms, code: "exited".into(), message: "".into() };
+    let waiting =
+        |until_ms| Phase::Waiting { until_ms, code: "exited".into(), message: String::new() };
     have.runs.insert(id.clone(), run("r1", waiting(100_001)));
     assert_eq!(check(&wants, &have), []);
     have.runs.insert(id, run("r1", waiting(100_000)));
@@ -119,7 +120,7 @@ fn an_update_fetches_first_then_stops_then_starts() {
     assert!(matches!(check(&wants, &have)[..], [Step::Fetch { flist: NEW_FLIST, .. }]));
 
     have.flists
-        .insert(NEW_FLIST, Files::Failed { until_ms: 999_999, code: "x", message: "".into() });
+        .insert(NEW_FLIST, Files::Failed { until_ms: 999_999, code: "x", message: String::new() });
     assert_eq!(check(&wants, &have), [], "the old version goes on");
 
     have.flists.insert(NEW_FLIST, Files::Ready);
@@ -186,7 +187,7 @@ fn a_container_waits_for_what_it_needs() {
     let mut have = have();
     have.flists.insert(FLIST, Files::Ready);
     let ensure = Step::EnsureVolume { id: data.id.clone(), size_bytes: 10, class: Medium::Ssd };
-    assert_eq!(check(&wants, &have), [ensure.clone()]);
+    assert_eq!(check(&wants, &have), std::slice::from_ref(&ensure));
     have.volumes.insert(data.id.clone(), 5);
     assert_eq!(check(&wants, &have), [ensure, Step::Start { want: web.clone() }]);
     have.volumes.insert(data.id, 10);
