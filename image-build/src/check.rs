@@ -62,6 +62,8 @@ pub fn test(extent: Extent) -> Result<()> {
     let outputs = image::build(&options)?;
     image::check_reproducible(&options)?;
     crate::sizes::show(Some(&outputs.directory))?;
+    crate::machines::build_programs(&root)?;
+    crate::demo::build_people(&root)?;
     // A failing boot shall not be hidden by another that runs beside it and takes its processor.
     shown(
         "Tests in virtual machines",

@@ -30,6 +30,8 @@ mod prepare;
 pub mod sizes;
 
 pub mod check;
+pub mod demo;
+pub mod machines;
 
 mod cache;
 pub mod process;

@@ -4,7 +4,7 @@
 
 use clap::{Args, Parser, Subcommand};
 use image_build::check::{self, Deny, Extent};
-use image_build::{image, progress, sizes};
+use image_build::{image, machines, packages, progress, sizes};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -35,6 +35,22 @@ enum Task {
         #[arg(long)]
         deny: bool,
     },
+    /// Shows everything at once: a farm, a node under QEMU, a contract that needs three approvals, and
+    /// two attacks that the node refuses.
+    Demo {
+        /// End after the story, instead of leaving everything up until Ctrl-C
+        #[arg(long)]
+        once: bool,
+        /// Print a report as JSON
+        #[arg(long)]
+        json: bool,
+        /// Keep keys, registry and disks in this directory
+        #[arg(long, value_name = "DIR")]
+        directory: Option<PathBuf>,
+        /// Compile the node's programs quickly instead of small
+        #[arg(long)]
+        dev: bool,
+    },
     /// Runs every test: on this machine, then in virtual machines.
     ///
     /// Installs the Debian packages that it needs, and says which and why.
@@ -42,6 +58,29 @@ enum Task {
         /// Only what needs no virtual machine
         #[arg(long)]
         host: bool,
+    },
+    /// Shows the whole story on this machine: a farm, a node, a contract, three stakeholders, a page.
+    ///
+    /// Builds the image, starts a registry and a node under QEMU, runs a web server in a contract that
+    /// three stakeholders approve, and shows two attacks refused. Stays up until Ctrl-C.
+    Demo {
+        /// Run through and end
+        #[arg(long)]
+        once: bool,
+        /// Print a report as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Measures: boot, size or memory.
+    Bench {
+        /// What to measure
+        name: String,
+        /// Print the figures as JSON
+        #[arg(long)]
+        json: bool,
+        /// How often each thing is measured
+        #[arg(long, value_name = "N")]
+        runs: Option<u32>,
     },
 }
 
@@ -110,8 +149,26 @@ fn run(task: Task) -> anyhow::Result<()> {
         }
         Task::Sizes { out } => sizes::show(out.as_deref()),
         Task::Check { deny } => check::check(if deny { Deny::Install } else { Deny::IfInstalled }),
+        Task::Demo { once, json } => {
+            let options = [("--once", once), ("--json", json)];
+            machines::run(packages::Task::Demo, "demo", &chosen(&options))
+        }
+        Task::Bench { name, json, runs } => {
+            let mut arguments = vec![name];
+            arguments.extend(chosen(&[("--json", json)]));
+            arguments.extend(runs.map(|runs| format!("--runs={runs}")));
+            machines::run(packages::Task::Bench, "bench", &arguments)
+        }
+        Task::Demo { once, json, directory, dev } => {
+            demo::run(&Demo { once, json, directory, dev })
+        }
         Task::Test { host } => check::test(if host { Extent::Host } else { Extent::Full }),
     }
+}
+
+/// The options that are switched on.
+fn chosen(options: &[(&str, bool)]) -> Vec<String> {
+    options.iter().filter(|(_, on)| *on).map(|(name, _)| (*name).to_owned()).collect()
 }
 
 impl From<ImageArgs> for image::Options {
