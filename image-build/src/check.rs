@@ -63,7 +63,6 @@ pub fn test(extent: Extent) -> Result<()> {
     image::check_reproducible(&options)?;
     crate::sizes::show(Some(&outputs.directory))?;
     crate::machines::build_programs(&root)?;
-    crate::demo::build_people(&root)?;
     // A failing boot shall not be hidden by another that runs beside it and takes its processor.
     shown(
         "Tests in virtual machines",

@@ -30,7 +30,6 @@ mod prepare;
 pub mod sizes;
 
 pub mod check;
-pub mod demo;
 pub mod machines;
 
 mod cache;

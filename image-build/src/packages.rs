@@ -72,20 +72,16 @@ const NEEDED: &[Needed] = &[
         reason: "network boot ROMs for virtual machines",
         tasks: &[Test],
     },
-    Needed {
-        package: "iproute2",
-        reason: "makes the private network between virtual machines",
-        tasks: &[Test, Demo, Bench],
-    },
-    Needed {
-        package: "dnsmasq-base",
-        reason: "DHCP and DNS on the private network",
-        tasks: &[Test, Demo, Bench],
-    },
     Needed { package: "nftables", reason: "checks the rulesets that netd plans", tasks: &[Test] },
     Needed {
-        package: "wireguard-tools",
-        reason: "the other end of WireGuard links in tests",
+        package: "libssl3",
+        reason: "a library of nginx, which the demo puts into a container",
+        tasks: &[Test, Demo],
+    },
+    Needed { package: "libpcre2-8-0", reason: "a library of nginx", tasks: &[Test, Demo] },
+    Needed {
+        package: "e2fsprogs",
+        reason: "makes the foreign disk that no node may write",
         tasks: &[Test],
     },
     Needed {

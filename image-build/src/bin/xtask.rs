@@ -35,22 +35,6 @@ enum Task {
         #[arg(long)]
         deny: bool,
     },
-    /// Shows everything at once: a farm, a node under QEMU, a contract that needs three approvals, and
-    /// two attacks that the node refuses.
-    Demo {
-        /// End after the story, instead of leaving everything up until Ctrl-C
-        #[arg(long)]
-        once: bool,
-        /// Print a report as JSON
-        #[arg(long)]
-        json: bool,
-        /// Keep keys, registry and disks in this directory
-        #[arg(long, value_name = "DIR")]
-        directory: Option<PathBuf>,
-        /// Compile the node's programs quickly instead of small
-        #[arg(long)]
-        dev: bool,
-    },
     /// Runs every test: on this machine, then in virtual machines.
     ///
     /// Installs the Debian packages that it needs, and says which and why.
@@ -158,9 +142,6 @@ fn run(task: Task) -> anyhow::Result<()> {
             arguments.extend(chosen(&[("--json", json)]));
             arguments.extend(runs.map(|runs| format!("--runs={runs}")));
             machines::run(packages::Task::Bench, "bench", &arguments)
-        }
-        Task::Demo { once, json, directory, dev } => {
-            demo::run(&Demo { once, json, directory, dev })
         }
         Task::Test { host } => check::test(if host { Extent::Host } else { Extent::Full }),
     }
