@@ -1,6 +1,6 @@
 //! A real server to put into a container: nginx from Debian's package, with its libraries.
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, ensure};
 use std::{
     collections::BTreeSet,
     fs,
@@ -14,32 +14,55 @@ pub const PAGE: &str = "Served by a verified container.";
 /// Makes the tree of a container in `root`: nginx, its libraries, a configuration, a page. A second
 /// time only the page changes.
 pub fn nginx(root: &Path, page: &str) -> Result<()> {
-    let program = Path::new("/usr/sbin/nginx");
+    let program = root.join("usr/sbin/nginx");
     if !program.exists() {
-        bail!("nginx is not installed; `cargo xtask demo` and `cargo xtask test` install it");
+        for directory in ["srv", "etc/nginx", "usr/sbin", "var/lib/nginx", "var/log/nginx"] {
+            fs::create_dir_all(root.join(directory))?;
+        }
+        let unpacked = unpack_package("nginx")?;
+        let unpacked = unpacked.path().join("usr/sbin/nginx");
+        for library in libraries(&unpacked)? {
+            copy(&library, root)?;
+        }
+        fs::copy(&unpacked, &program).context("copying nginx")?;
+        fs::write(root.join("etc/passwd"), "root:x:0:0::/:/none\nwww:x:33:33::/:/none\n")?;
+        fs::write(root.join("etc/group"), "root:x:0:\nwww:x:33:\n")?;
+        fs::write(root.join("etc/nginx/nginx.conf"), CONFIGURATION)?;
     }
-    for directory in
-        ["tmp", "run", "proc", "sys", "dev", "etc/nginx", "srv", "var/lib/nginx", "var/log/nginx"]
-    {
-        fs::create_dir_all(root.join(directory))?;
-    }
-    copy(program, root)?;
-    for library in libraries(program)? {
-        copy(&library, root)?;
-    }
-    fs::write(root.join("etc/passwd"), "root:x:0:0::/:/none\nwww:x:33:33::/:/none\n")?;
-    fs::write(root.join("etc/group"), "root:x:0:\nwww:x:33:\n")?;
-    for file in ["etc/hosts", "etc/hostname", "etc/resolv.conf"] {
-        fs::write(root.join(file), "")?;
-    }
-    fs::write(root.join("etc/nginx/nginx.conf"), CONFIGURATION)?;
-    fs::write(
-        root.join("srv/index.html"),
-        format!(
-            "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>Zero-OS</title>\n<p>{page}</p>\n</html>\n"
-        ),
-    )?;
+    let page = format!(
+        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>Zero-OS</title>\n\
+         <p>{page}</p>\n</html>\n"
+    );
+    fs::write(root.join("srv/index.html"), page)?;
     Ok(())
+}
+
+/// The files of a Debian package, fetched and authenticated by apt. Nothing is installed, so that no
+/// server starts on this machine.
+fn unpack_package(name: &str) -> Result<tempfile::TempDir> {
+    let directory = tempfile::tempdir()?;
+    let download = || {
+        Command::new("apt-get")
+            .args(["download", "-q", name])
+            .current_dir(directory.path())
+            .output()
+            .context("running apt-get")
+    };
+    if !download()?.status.success() {
+        // The lists may be missing or name a version that the archive has replaced.
+        let renewed = Command::new("apt-get").args(["update", "-q"]).output()?;
+        ensure!(
+            renewed.status.success() && download()?.status.success(),
+            "apt-get download {name} failed; run `apt-get update` as root"
+        );
+    }
+    let package = fs::read_dir(directory.path())?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
+        .context("apt-get has written no package")?;
+    let unpacked = Command::new("dpkg").arg("-x").args([&package, directory.path()]).status()?;
+    ensure!(unpacked.success(), "dpkg -x {} failed", package.display());
+    Ok(directory)
 }
 
 /// Everything that nginx writes goes to /tmp, the one writable place.
