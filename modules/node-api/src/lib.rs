@@ -4,6 +4,8 @@
 //! those call nobody (the launcher alone hands each new process to `init`, its parent). A method
 //! is named `io.zeroos.<daemon>.<Method>`; parameters and reply are the types of the module.
 
+#![forbid(unsafe_code)]
+
 pub mod boot;
 pub mod init;
 pub mod launcher;
