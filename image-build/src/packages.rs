@@ -99,6 +99,12 @@ const NEEDED: &[Needed] = &[
         reason: "checks file digests against the reference implementation",
         tasks: &[Test],
     },
+    Needed {
+        package: "jq",
+        reason: "the quick starts pick ids with it, and a test follows them",
+        tasks: &[Test],
+    },
+    Needed { package: "curl", reason: "opens the page of the quick starts", tasks: &[Test] },
 ];
 
 /// Installs what is missing for a task.
