@@ -106,7 +106,21 @@ fn licences(root: &Path, deny: Deny) -> Result<()> {
             }
         }
     }
-    shown("Licences and advisories", cargo(root).args(["deny", "--all-features", "check"]))
+    let deny = |checks: &[&str]| {
+        let mut command = cargo(root);
+        command.args(["deny", "--log-level", "error", "--all-features", "check"]).args(checks);
+        command
+    };
+    shown("Licences, banned crates and sources", &mut deny(&["licenses", "bans", "sources"]))?;
+    progress::say("== Advisories");
+    match process::run(&mut deny(&["advisories"])) {
+        // Without the network nothing is known about the crates, neither good nor bad.
+        Err(error) if format!("{error:#}").contains("failed to fetch advisory database") => {
+            progress::say("not checked: the advisory database cannot be reached");
+            Ok(())
+        }
+        result => result,
+    }
 }
 
 fn shown(what: &str, command: &mut Command) -> Result<()> {
