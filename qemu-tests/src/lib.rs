@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod content;
+pub mod docs;
 pub mod farm;
 pub mod hostile;
 pub mod machine;
