@@ -184,11 +184,8 @@ mod tests {
 
     #[test]
     fn a_synchronised_clock_stays_so_when_the_server_falls_silent() {
-        let (time, shown) = watch::channel(Time {
-            synchronised: false,
-            server_known: true,
-            source: String::new(),
-        });
+        let (time, shown) =
+            watch::channel(Time { synchronised: false, server_known: true, source: String::new() });
         report(&time, false, "no time server known".to_owned());
         assert_eq!(shown.borrow().source, "no time server known");
         report(&time, true, "10.0.0.1".to_owned());

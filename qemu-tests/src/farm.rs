@@ -7,7 +7,7 @@ use std::{
     env,
     ffi::OsStr,
     fs,
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -116,7 +116,9 @@ impl Bot {
             arguments.iter().map(|word| word.as_ref().to_string_lossy().into_owned()).collect();
         if self.show {
             let shown = words.iter().filter(|word| *word != "--json").map(|word| shell(word));
-            eprintln!("         $ 3bot {}", shown.collect::<Vec<_>>().join(" "));
+            let line = shown.collect::<Vec<_>>().join(" ");
+            // Nobody watches any more: then there is nothing to show.
+            drop(writeln!(std::io::stderr(), "         $ 3bot {line}"));
         }
         let output = Command::new(program("3bot")?)
             .args(arguments)
@@ -178,7 +180,6 @@ pub fn page(url: &str) -> Result<Option<String>> {
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
     let Ok(mut stream) = std::net::TcpStream::connect(host) else { return Ok(None) };
     stream.set_read_timeout(Some(Duration::from_secs(20)))?;
-    use std::io::{Read as _, Write as _};
     let request = format!("GET /{path} HTTP/1.0\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     if stream.write_all(request.as_bytes()).is_err() {
         return Ok(None);

@@ -230,6 +230,18 @@ impl Running {
         self.started.elapsed()
     }
 
+    /// Processor time that the machine has taken on the host: on a busy host it says more than the
+    /// clock on the wall.
+    pub fn processor_time(&self) -> Result<Duration> {
+        /// What `proc_pid_stat(5)` counts in, on every kernel for this processor.
+        const TICK_MS: u64 = 10;
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        // The name in brackets may contain anything; after it, the user time is the twelfth word.
+        let words = stat.rsplit(')').next().unwrap_or_default().split_ascii_whitespace();
+        let ticks: u64 = words.skip(11).take(2).map_while(|word| word.parse::<u64>().ok()).sum();
+        Ok(Duration::from_millis(ticks * TICK_MS))
+    }
+
     /// Pulls the plug.
     pub fn power_cut(mut self) -> Serial {
         self.end();
@@ -241,6 +253,11 @@ impl Running {
         self.command("system_powerdown")?;
         self.wait_off(limit)?;
         Ok(self.serial.clone())
+    }
+
+    /// Waits until the machine ends, however long that takes.
+    pub fn wait(&mut self) -> Result<()> {
+        self.child.wait().map(drop).context("waiting for the machine")
     }
 
     /// Waits until the machine has switched itself off.

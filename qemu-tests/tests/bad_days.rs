@@ -1,6 +1,8 @@
 //! Machines that are not as one would wish: no disk, no DHCP answer, a wrong clock, a power cut in
 //! the middle of everything. The node boots, says what is wrong, and goes on when it is right.
 
+#![expect(clippy::tests_outside_test_module, reason = "an integration test is a test module")]
+
 use anyhow::{Context as _, Result, ensure};
 use qemu_tests::{
     content,

@@ -1,5 +1,7 @@
 //! Every way to boot ends with a node that serves.
 
+#![expect(clippy::tests_outside_test_module, reason = "an integration test is a test module")]
+
 use anyhow::{Result, ensure};
 use qemu_tests::{
     machine::{Machine, blank_disk},

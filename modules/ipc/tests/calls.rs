@@ -1,6 +1,10 @@
 //! Calls over real sockets: answers, refusals, descriptors, stuck and broken peers.
 
-#![expect(clippy::tests_outside_test_module, clippy::unwrap_used, reason = "the whole file is tests")]
+#![expect(
+    clippy::tests_outside_test_module,
+    clippy::unwrap_used,
+    reason = "the whole file is tests"
+)]
 
 use ipc::{Call, CallError, Client, Failure, Method, Outcome};
 use serde::{Deserialize, Serialize};

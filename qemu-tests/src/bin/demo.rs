@@ -29,7 +29,7 @@ fn main() -> ExitCode {
         Err(error) => {
             tell.line(&format!("The demo failed: {error:#}"));
             if tell.json {
-                tell.report(&json!({"ok": false, "error": format!("{error:#}")}));
+                print_report(&json!({"ok": false, "error": format!("{error:#}")}));
             }
             ExitCode::FAILURE
         }
@@ -49,10 +49,10 @@ impl Tell {
         // Nobody listens any more: then there is nothing to tell.
         drop(writeln!(out, "{bold}[{:>4} s]{plain} {text}", self.since.elapsed().as_secs()));
     }
+}
 
-    fn report(&self, report: &Value) {
-        drop(writeln!(std::io::stdout(), "{report:#}"));
-    }
+fn print_report(report: &Value) {
+    drop(writeln!(std::io::stdout(), "{report:#}"));
 }
 
 fn run(tell: &Tell, once: bool) -> Result<()> {
@@ -67,7 +67,7 @@ fn run(tell: &Tell, once: bool) -> Result<()> {
 
     tell.line("A machine with two blank disks boots the image with the farm's boot options.");
     let machine = stage.machine("node")?;
-    let running = stage.boot(&machine)?;
+    let mut running = stage.boot(&machine)?;
     let boot_s = running.age().as_secs();
     let node = stage.wait_node(&running)?;
     tell.line(&format!("Node {node} is registered and adopted by the farm."));
@@ -132,7 +132,7 @@ fn run(tell: &Tell, once: bool) -> Result<()> {
     let problems = running.serial.problems(&[]);
     ensure!(problems.is_empty(), "on the node's console: {problems:?}");
     if tell.json {
-        tell.report(&json!({
+        print_report(&json!({
             "ok": true,
             "node": node,
             "contract": contract,
@@ -155,9 +155,7 @@ fn run(tell: &Tell, once: bool) -> Result<()> {
         "  the people     3bot --home {} --registry {registry} --network test",
         directory.join("keys").display()
     ));
-    loop {
-        std::thread::park();
-    }
+    running.wait()
 }
 
 fn reason(result: &Value) -> String {
