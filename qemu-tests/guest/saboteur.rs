@@ -2,8 +2,8 @@
 //!
 //! It starts a second copy of itself that obeys the machine's second serial line, then becomes the
 //! real netd. Commands are lines: `kill NAME` kills a service with everything in its cgroup, as
-//! SIGKILL does; `memory` tells the proportional set size of each service in bytes. One file, the
-//! standard library only, compiled by `rustc` alone.
+//! SIGKILL does; `memory` tells the proportional set size of each service in bytes; `machine` tells
+//! what the machine has. One file, the standard library only, compiled by `rustc` alone.
 
 #![forbid(unsafe_code)]
 
@@ -38,6 +38,7 @@ fn obey() -> io::Result<()> {
                 Err(error) => format!("failed {name}: {error}"),
             },
             None if command.trim() == "memory" => memory()?,
+            None if command.trim() == "machine" => machine()?,
             _ => continue,
         };
         writeln!(answers, "saboteur: {answer}")?;
@@ -62,10 +63,25 @@ fn memory() -> io::Result<String> {
     Ok(text)
 }
 
+/// `machine total=BYTES available=BYTES`
+fn machine() -> io::Result<String> {
+    let text = fs::read_to_string("/proc/meminfo")?;
+    Ok(format!(
+        "machine total={} available={}",
+        kib(&text, "MemTotal:"),
+        kib(&text, "MemAvailable:")
+    ))
+}
+
 /// Proportional set size in bytes (`/proc/PID/smaps_rollup`); 0 for a process that has ended.
 fn pss(pid: &str) -> u64 {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
-    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"));
+    kib(&rollup, "Pss:")
+}
+
+/// A line of /proc as `Name:  12 kB`, in bytes; 0 when there is none.
+fn kib(text: &str, name: &str) -> u64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
     let kib = line.and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
     kib.unwrap_or(0) * 1024
 }

@@ -7,6 +7,8 @@
 
 #![forbid(unsafe_code)]
 
+mod archive;
+pub mod bench;
 pub mod content;
 pub mod docs;
 pub mod farm;
