@@ -2,6 +2,8 @@
 //! boots from the stick image which they have built. Every reason has its advice, and no page links to
 //! a file that is not there.
 
+#![expect(clippy::tests_outside_test_module, reason = "an integration test is a test module")]
+
 use anyhow::{Context as _, Result, ensure};
 use container::reason::Reason;
 use contract::verdict::Code;
