@@ -141,7 +141,7 @@ fn spawn_network(
         registries => Some(Client::new(registries).context("preparing the registry's client")?),
     };
     if client.is_none() {
-        let text = "none given: add zos.registry=http://… to the command line";
+        let text = "none given: add zos.registry=http://... to the command line";
         drop(events.send(Event::Registry(Some(text.to_owned()))));
     }
     let id = node.id;

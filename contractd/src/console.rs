@@ -19,7 +19,8 @@ pub(crate) struct Console(BTreeMap<&'static str, Vec<Fact>>);
 impl Console {
     /// Shows `facts`, if the section shows something else.
     pub(crate) fn show(&mut self, section: &'static str, facts: Vec<Fact>) {
-        if self.0.get(section) == Some(&facts) {
+        // A section that was never shown and has nothing to show stays away.
+        if self.0.get(section).map_or(facts.is_empty(), |shown| *shown == facts) {
             return;
         }
         let publish = Publish { section: section.to_owned(), facts };
@@ -41,7 +42,7 @@ pub(crate) fn node(id: &str, boot: &BootConfig, image: &str) -> Vec<Fact> {
         fact("network", boot.network.as_str(), Level::Plain),
         match &boot.farm {
             Some(farm) => fact("farm", farm.as_str(), Level::Plain),
-            None => fact("farm", "none: give zos.farm=… on the command line", Level::Bad),
+            None => fact("farm", "none: give zos.farm=... on the command line", Level::Bad),
         },
         fact("image", image, Level::Plain),
     ];

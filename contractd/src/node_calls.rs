@@ -24,13 +24,25 @@ impl StartError {
         match error {
             CallError::Refused { failure, .. } => {
                 let name = failure.name.rsplit('.').next().unwrap_or(code);
-                Self::new(name, failure.message.clone())
+                Self::new(&snake_case(name), failure.message.clone())
             }
             CallError::Connect { .. } | CallError::Broken { .. } | CallError::Protocol { .. } => {
                 Self::new(code, daemon::chain(error))
             }
         }
     }
+}
+
+/// `NoSpace` as `no_space`: codes look alike wherever they come from.
+fn snake_case(name: &str) -> String {
+    let mut code = String::with_capacity(name.len() + 4);
+    for c in name.chars() {
+        if c.is_ascii_uppercase() && !code.is_empty() {
+            code.push('_');
+        }
+        code.push(c.to_ascii_lowercase());
+    }
+    code
 }
 
 /// What the other daemons have; the rest of [`Have`] is contractd's own.
@@ -144,3 +156,17 @@ pub(crate) fn start(
 
 /// Code of a start that found files of the store changed: they are fetched again.
 pub(crate) const STORE_DAMAGED: &str = "store_damaged";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_written_alike() {
+        for (name, code) in
+            [("NoSpace", "no_space"), ("Failed", "failed"), ("exec_failed", "exec_failed")]
+        {
+            assert_eq!(snake_case(name), code);
+        }
+    }
+}

@@ -49,6 +49,9 @@ impl Saboteur {
             if self.line.read_line(&mut line)? == 0 {
                 break;
             }
+            if line.contains("saboteur: failed") {
+                bail!("the saboteur could not {command}: {line}");
+            }
             if let Some(at) = line.find(&wanted) {
                 return Ok(line[at + "saboteur: ".len()..].trim().to_owned());
             }

@@ -202,7 +202,7 @@ impl Stage {
              {stakeholders}\
              [flists.nginx]\nid = \"{flist}\"\ndir = \"{published}\"\n\
              urls = [\"{REGISTRY_URL}/content\"]\n\n\
-             [containers.web]\nflist = \"nginx\"\ncpu = 0.5\nmemory = \"128 MiB\"\n\
+             [containers.web]\nflist = \"nginx\"\ncpu = 0.3\nmemory = \"128 MiB\"\n\
              ports = [\"{port}:80/tcp\"]\n\
              mounts = [{{ path = \"/var/lib/nginx\", volume = \"data\" }}]\n\n\
              [volumes.data]\nsize = \"64 MiB\"\n"
