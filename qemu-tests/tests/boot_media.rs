@@ -15,7 +15,7 @@ fn boots(name: &str, medium: Medium) -> Result<()> {
     machine.disks.push((blank_disk(&directory.path().join("disk.img"), 4096)?, "DISK".into()));
     let running = machine.start(&Image::find()?, directory.path())?;
     running.wait_ready()?;
-    running.serial.wait("zos: disks: vda: pool", qemu_tests::machine::BOOT)?;
+    running.serial.wait("it holds the node's state", qemu_tests::machine::BOOT)?;
     let problems = running.power_cut().problems(&[]);
     ensure!(problems.is_empty(), "on the console: {problems:?}");
     Ok(())
