@@ -94,11 +94,13 @@ impl Content {
     /// Takes a file. `true` when it was not there before.
     pub async fn put(&self, family: Family, id: &FlistId, body: Body) -> Result<bool, Fault> {
         if self.access == Access::ReadOnly {
+            drain(body).await?;
             let text = "this registry takes no content";
             return Err(refusal(403, codes::READ_ONLY, text, "Publish on a server of your own."));
         }
         let path = self.path(family, id);
         if tokio::fs::try_exists(&path).await.context("looking for content")? {
+            drain(body).await?;
             return Ok(false);
         }
         let _permit = self.uploads.try_acquire().map_err(|_| {
@@ -160,6 +162,20 @@ impl Content {
         file.sync_all().await.with_context(|| writing(staged))?;
         Ok(())
     }
+}
+
+/// Reads a body that is not wanted: a sender that is answered before it has finished sees a broken
+/// connection instead of the answer.
+async fn drain(body: Body) -> Result<(), Fault> {
+    let mut stream = body.into_data_stream();
+    let mut size = 0_u64;
+    while let Some(chunk) = next(&mut stream).await? {
+        size += chunk.len() as u64;
+        if size > CONTENT_BYTES_MAX {
+            break;
+        }
+    }
+    Ok(())
 }
 
 fn writing(path: &Path) -> String {
