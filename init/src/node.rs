@@ -7,7 +7,7 @@ use crate::{
     console::Console,
     log::{self, Ring},
     power::{self, Phase, Running, Shutdown},
-    resume::{self, Saved, SavedSection, SavedService, SavedWorkload},
+    resume::{Saved, SavedSection, SavedService, SavedWorkload},
     server::Connection,
     service::{self, Action, Event, State, step},
     supervisor::{self, Service},
@@ -15,7 +15,10 @@ use crate::{
     watchdog::Watchdog,
     workload::{Adopted, Workloads},
 };
-use node_api::init::{Fact, PowerAction, ProcessState};
+use node_api::{
+    init::{Fact, PowerAction, ProcessState},
+    paths,
+};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, wait};
 use std::{
     fs::File,
@@ -231,8 +234,8 @@ impl Node {
             self.ready_after_ms = Some(after_ms);
             self.say(&format!("all services ready after {after_ms} ms"));
             self.changed();
-            if let Err(error) = File::create(resume::ALL_READY) {
-                self.say(&format!("init: writing {}: {error}", resume::ALL_READY));
+            if let Err(error) = File::create(paths::ALL_READY) {
+                self.say(&format!("init: writing {}: {error}", paths::ALL_READY));
             }
             if self.poweroff_when_ready {
                 self.begin_shutdown(PowerAction::Off);

@@ -20,8 +20,6 @@ use std::{
 const RESUMES_MAX: u32 = 10;
 /// First argument of a PID 1 that takes over from itself; the second one counts.
 pub(crate) const ARGUMENT: &str = "--resume";
-/// Exists once every service has been ready.
-pub(crate) const ALL_READY: &str = "/run/zos/all-ready";
 const STATE: &str = "/run/zos/services.json";
 
 /// Descriptors that the written state names.

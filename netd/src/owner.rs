@@ -31,7 +31,7 @@ use crate::{
 use node_api::{
     boot::{AddressConfig, BootConfig},
     netd::{AttachReply, Port, StatusReply, Time},
-    paths::NETNS,
+    paths::{ALL_READY, NETNS},
 };
 use rtnetlink::Handle;
 use std::{
@@ -55,6 +55,10 @@ use tokio::{
 const AUDIT: Duration = Duration::from_mins(1);
 /// The same, while something could not be done.
 const RETRY: Duration = Duration::from_secs(5);
+/// The services start within this time, or the network does not wait for them.
+const SERVICES_MAX: Duration = Duration::from_secs(10);
+/// How often it is looked whether they have.
+const SERVICES_LOOK: Duration = Duration::from_millis(100);
 /// Link events come in bursts; a burst is one change.
 const SETTLE: Duration = Duration::from_millis(50);
 /// The kernel may take along more than was removed, which the next round repairs.
@@ -154,6 +158,7 @@ pub(crate) async fn run(
 ) -> Result<(), OwnerError> {
     let (lease_changed, mut lease_changes) = mpsc::channel(1);
     let mut owner = Owner::start(parts, lease_changed).await;
+    owner.let_services_start(&mut requests).await;
     loop {
         // Whatever woke us last: the kernel is read again, and then on every event.
         owner.converge().await;
@@ -205,6 +210,22 @@ impl Owner {
             rules: None,
             problems: Problems::default(),
             time_servers: Vec::new(),
+        }
+    }
+
+    /// Leaves the processor to the services that start: nft is a large program, and nobody has an
+    /// address yet who could need its rules. Who wants a container is not kept waiting.
+    async fn let_services_start(&mut self, requests: &mut mpsc::Receiver<Request>) {
+        let patience = Instant::now() + SERVICES_MAX;
+        while Instant::now() < patience && !Path::new(ALL_READY).exists() {
+            tokio::select! {
+                request = requests.recv() => match request {
+                    Some(request @ Request::Status(_)) => self.serve(request).await,
+                    Some(request) => return self.serve(request).await,
+                    None => return,
+                },
+                () = sleep(SERVICES_LOOK) => {}
+            }
         }
     }
 

@@ -12,6 +12,7 @@
 //!   @identity/seed         the node's secret, the same on every pool
 //!   @identity/primary      which choice of primary pool this one was
 //!   @identity/volumes      which volume is on which pool
+//!   @identity/pools        which pools the node has had
 //! ```
 
 #![forbid(unsafe_code)]
@@ -28,6 +29,7 @@ mod catalogue;
 mod file;
 mod identity;
 mod mounts;
+mod peers;
 mod pool;
 mod settle;
 mod volume;
@@ -44,11 +46,14 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use uevent::Uevents;
 
 /// Messages that wait for the owner. Senders wait when it is busy; the kernel keeps uevents.
 const EVENTS_MAX: usize = 64;
+
+/// How often it is looked whether the machine's drivers are there, until they are needed no more.
+const DRIVERS_INTERVAL: Duration = Duration::from_millis(50);
 
 fn main() -> ExitCode {
     daemon::run("storaged", run)
@@ -76,11 +81,12 @@ fn run() -> Result<(), Box<dyn Error + Send + Sync>> {
 /// Takes in disks until further ones can wait.
 fn gather(node: &mut Node, events: &Receiver<Event>) -> Result<(), Box<dyn Error + Send + Sync>> {
     loop {
+        node.look_at_drivers(Instant::now())?;
         let left = node.wait_until().saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Ok(());
         }
-        match events.recv_timeout(left) {
+        match events.recv_timeout(left.min(DRIVERS_INTERVAL)) {
             Ok(event) => node.step(event, Instant::now())?,
             Err(RecvTimeoutError::Timeout) => {}
             Err(error @ RecvTimeoutError::Disconnected) => return Err(error.into()),

@@ -10,11 +10,13 @@ use crate::decide::{Decision, Orders, Permission, decide, decide_unread};
 use crate::disk::{self, Disk};
 use crate::identity::{self, Copy, Seed, Source, Witness};
 use crate::mounts::{self, Place};
+use crate::peers;
 use crate::pool::{self, Pool};
 use crate::probe;
 use crate::settle::{self, Candidate, Progress};
 use crate::uuid::Uuid;
 use daemon::{info, warn};
+use node_api::paths::DRIVERS_LOADED;
 use node_api::storaged::DiskState;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -85,6 +87,7 @@ pub(crate) struct Node {
     boot_partition: Option<[u8; 16]>,
     events: SyncSender<Event>,
     started: Instant,
+    drivers_loaded: Option<Instant>,
     arrived: Instant,
     /// Whether the choices below were made.
     settled: bool,
@@ -123,6 +126,7 @@ impl Node {
             boot_partition: probe::boot_partition(&variable),
             events,
             started: now,
+            drivers_loaded: None,
             arrived: now,
             settled: false,
             disks: BTreeMap::new(),
@@ -149,17 +153,30 @@ impl Node {
         }
     }
 
+    /// Notes when the machine's drivers are there. Their last disks may have come in silence.
+    pub(crate) fn look_at_drivers(&mut self, now: Instant) -> io::Result<()> {
+        if self.drivers_loaded.is_some() || !Path::new(DRIVERS_LOADED).exists() {
+            return Ok(());
+        }
+        self.drivers_loaded = Some(now);
+        self.look(now)
+    }
+
     /// Until when to wait for further disks before serving.
     pub(crate) fn wait_until(&self) -> Instant {
         let pools: Vec<&Pool> = self.pools().collect();
         settle::wait_until(Progress {
             started: self.started,
+            drivers_loaded: self.drivers_loaded,
             arrived: self.arrived,
             n_working: self.n_working(),
             n_disks: self.disks.len(),
             has_former_primary: pools
                 .iter()
                 .any(|pool| pool.primary > 0 && matches!(pool.copy, Copy::Found(_))),
+            has_all_pools: peers::are_all_here(
+                &pools.iter().map(|pool| pool.peer()).collect::<Vec<_>>(),
+            ),
             is_restart: self.place.is_some(),
         })
     }
@@ -337,6 +354,7 @@ impl Node {
             self.converge_identity()?;
             self.converge_place()?;
             self.converge_catalogue();
+            self.converge_peers();
         }
         Ok(())
     }
@@ -364,6 +382,22 @@ impl Node {
                 }
                 // The other pools have theirs, and the next change tries again.
                 Err(error) => warn!("writing the list of volumes to pool {uuid}: {error}"),
+            }
+        }
+    }
+
+    /// Tells every pool of the node of the others.
+    fn converge_peers(&mut self) {
+        let merged = peers::merge(&self.members().map(Pool::peer).collect::<Vec<_>>());
+        let behind = self.members().filter(|pool| pool.peers != merged);
+        for uuid in behind.map(|pool| pool.uuid).collect::<Vec<_>>() {
+            match peers::store(&mounts::pool_point(uuid).join(pool::IDENTITY), &merged) {
+                Ok(()) => {
+                    let pool = self.pool_mut(uuid).expect("members are usable");
+                    pool.peers.clone_from(&merged);
+                }
+                // The next boot waits for more disks than it must.
+                Err(error) => warn!("writing the list of pools to pool {uuid}: {error}"),
             }
         }
     }

@@ -11,6 +11,7 @@ use crate::decide::{Content, Make, Permission};
 use crate::disk::Disk;
 use crate::identity::{self, Copy};
 use crate::mounts::{self, pool_point};
+use crate::peers::{self, Peers};
 use crate::uuid::Uuid;
 use crate::{file, probe, volume};
 use node_api::storaged::DiskClass;
@@ -63,6 +64,8 @@ pub(crate) struct Pool {
     pub(crate) volumes: volume::Quotas,
     /// What it knows of the volumes of all pools.
     pub(crate) catalogue: Catalogue,
+    /// Which pools of the node it knows.
+    pub(crate) peers: Peers,
 }
 
 /// A step that failed.
@@ -243,7 +246,8 @@ fn load(uuid: Uuid, class: DiskClass, point: &Path) -> io::Result<Pool> {
     };
     let volumes = volume::load(&point.join(VOLUMES))?;
     let catalogue = catalogue::load(&point.join(IDENTITY));
-    Ok(Pool { uuid, class, copy, used, primary, volumes, catalogue })
+    let peers = peers::load(&point.join(IDENTITY));
+    Ok(Pool { uuid, class, copy, used, primary, volumes, catalogue, peers })
 }
 
 impl Pool {
@@ -255,6 +259,11 @@ impl Pool {
     /// What it says about volumes.
     pub(crate) fn voice(&self) -> Voice<'_> {
         Voice { pool: self.uuid, holds: &self.volumes, knows: &self.catalogue }
+    }
+
+    /// What it says about pools.
+    pub(crate) fn peer(&self) -> peers::Voice<'_> {
+        peers::Voice { pool: self.uuid, knows: &self.peers }
     }
 
     /// Keeps on the pool that it is the primary one. Before, the shares of the node are limited, so

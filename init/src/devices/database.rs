@@ -16,7 +16,7 @@ const DEPTH_MAX: usize = 16;
 pub(super) struct Database {
     /// By what stands before the first colon or star, so that a PCI device is not compared with
     /// every USB pattern.
-    aliases: BTreeMap<String, Vec<(String, String)>>,
+    aliases: BTreeMap<&'static str, Vec<(&'static str, &'static str)>>,
     modules: BTreeMap<String, Module>,
 }
 
@@ -43,15 +43,17 @@ impl Database {
             fs::read_to_string(directory.join(name))
                 .map_err(|error| io::Error::new(error.kind(), format!("reading {name}: {error}")))
         };
-        // Few modules have soft dependencies; an image may have none.
+        // Read once in the life of the process, and used until its end: thousands of copies would
+        // cost every boot a part of a second. Few modules have soft dependencies; an image may have
+        // none.
         Ok(Self::parse(
             &read("modules.dep")?,
-            &read("modules.alias")?,
+            read("modules.alias")?.leak(),
             &read("modules.softdep").unwrap_or_default(),
         ))
     }
 
-    pub(super) fn parse(dep: &str, alias: &str, softdep: &str) -> Self {
+    pub(super) fn parse(dep: &str, alias: &'static str, softdep: &str) -> Self {
         let mut database = Self::default();
         for line in dep.lines() {
             let Some((path, needs)) = line.split_once(':') else { continue };
@@ -67,8 +69,7 @@ impl Database {
             else {
                 continue;
             };
-            let entry = (pattern.to_owned(), normal(module));
-            database.aliases.entry(family(pattern).to_owned()).or_default().push(entry);
+            database.aliases.entry(family(pattern)).or_default().push((pattern, module));
         }
         for line in softdep.lines() {
             let mut words = line.split_ascii_whitespace();
@@ -101,7 +102,7 @@ impl Database {
         let patterns =
             families.iter().rev().filter_map(|family| self.aliases.get(*family)).flatten();
         let fitting = patterns.filter(|(pattern, _)| fits(pattern.as_bytes(), alias.as_bytes()));
-        let mut modules: Vec<_> = fitting.map(|(_, module)| module.clone()).collect();
+        let mut modules: Vec<_> = fitting.map(|(_, module)| normal(module)).collect();
         modules.dedup();
         modules
     }

@@ -6,8 +6,8 @@
 mod database;
 mod uevent;
 
-use crate::resume;
 use database::Database;
+use node_api::paths;
 use rustix::{
     fs::{Mode, OFlags, open},
     io::Errno,
@@ -27,13 +27,16 @@ use uevent::{News, Uevents};
 /// versions without asking for these.
 const FIRST: &[&str] = &["crc32c_intel", "sha256_ssse3"];
 
-/// Needed by every node while its services start: loaded beside them, so that the kernel rarely has
-/// to ask.
-const SOON: &[&str] = &["btrfs", "nf_tables", "nft_chain_nat", "nft_ct", "nft_masq"];
+/// What every pool needs: nothing is ready before it.
+const POOLS: &[&str] = &["btrfs"];
 
 /// Loaded when the services are up, so that the first workload does not wait for them. Before that
 /// the kernel asks for what is missing.
 const LATER: &[&str] = &[
+    "nf_tables",
+    "nft_chain_nat",
+    "nft_ct",
+    "nft_masq",
     "evdev",
     "overlay",
     "erofs",
@@ -46,10 +49,19 @@ const LATER: &[&str] = &[
     "wireguard",
 ];
 
+/// Services that have a pool on a quick disk are up by then; if not, they may need another device.
+const QUICK_LIMIT: Duration = Duration::from_secs(2);
+/// How often it is looked meanwhile.
+const LOOK_QUICK: Duration = Duration::from_millis(100);
 /// How often it is looked whether all services are up.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// Services that are not up by then will not be disturbed by what is loaded later.
 const SERVICES_LIMIT: Duration = Duration::from_mins(1);
+
+/// Where the kernel shows its buses.
+const BUSES: &str = "/sys/bus";
+/// The bus of the processors. Their drivers are no devices that anything waits for.
+const PROCESSOR: &str = "cpu";
 
 /// A bus under a bus under a bus: each pass finds the devices that the former one's drivers made.
 const PASSES_MAX: usize = 8;
@@ -61,16 +73,25 @@ pub(crate) fn modules_directory() -> PathBuf {
 }
 
 /// The service: every device that is there, then every device that comes, for ever.
+///
+/// It is ready when the disks that answer at once are there, and what reads them. The other devices
+/// follow; storaged knows when they are complete by [`paths::DRIVERS_LOADED`].
 pub(crate) fn serve() -> ExitCode {
     daemon::run("devices", || -> Result<(), Box<dyn Error + Send + Sync>> {
         // Before the first look, so that no device comes unseen between the two.
         let mut uevents = Uevents::open()?;
         let mut loader = Loader::new(&modules_directory())?;
         loader.load_names(FIRST);
-        loader.coldplug(Path::new("/sys/bus"), |bus| bus != "cpu");
+        let n_quick = loader.coldplug(Path::new(BUSES), |_| true, is_quick_disk);
+        loader.load_names(POOLS);
         daemon::ready()?;
 
-        loader.load_names(SOON);
+        // A pool on a quick disk is often all that the services wait for.
+        if n_quick > 0 {
+            await_services(Instant::now() + QUICK_LIMIT);
+        }
+        loader.coldplug(Path::new(BUSES), |bus| bus != PROCESSOR, |_| true);
+        fs::write(paths::DRIVERS_LOADED, "")?;
         let patience = Instant::now() + SERVICES_LIMIT;
         let mut work = Work::AwaitServices;
         loop {
@@ -81,11 +102,12 @@ pub(crate) fn serve() -> ExitCode {
             };
             match uevents.next(wait)? {
                 News::Modalias(alias) => loader.load_alias(&alias),
-                News::Lost => loader.coldplug(Path::new("/sys/bus"), |_| true),
+                News::Lost => {
+                    loader.coldplug(Path::new(BUSES), |_| true, |_| true);
+                }
                 News::Other => {}
                 News::Quiet => {
-                    let is_time =
-                        Path::new(resume::ALL_READY).exists() || Instant::now() > patience;
+                    let is_time = Path::new(paths::ALL_READY).exists() || Instant::now() > patience;
                     work = work.go_on(&mut loader, is_time);
                 }
             }
@@ -118,7 +140,7 @@ impl Work {
                 None => Self::Processors,
             },
             Self::Processors => {
-                loader.coldplug(Path::new("/sys/bus"), |bus| bus == "cpu");
+                loader.coldplug(Path::new(BUSES), |bus| bus == PROCESSOR, |_| true);
                 Self::None
             }
             Self::AwaitServices | Self::None => self,
@@ -165,6 +187,12 @@ impl Loader {
 
     fn load(&mut self, modules: &[String]) {
         for step in self.database.plan(modules, &self.done) {
+            // Somebody else may have loaded it. The kernel would say so too, but only after it has
+            // unpacked the file and checked its signature.
+            if is_live(&step.name) {
+                self.done.insert(step.name);
+                continue;
+            }
             let path = self.directory.join(&step.path);
             match insert(&path) {
                 // On error: loaded already, or the machine has nothing for it.
@@ -175,13 +203,19 @@ impl Loader {
         }
     }
 
-    /// Loads the drivers of all devices on the buses that are `wanted`.
-    fn coldplug(&mut self, buses: &Path, wanted: impl Fn(&str) -> bool) {
+    /// Loads the drivers of the devices that are `wanted` on the buses that are wanted. Tells how many
+    /// kinds of devices there are.
+    fn coldplug(
+        &mut self,
+        buses: &Path,
+        wanted_bus: impl Fn(&str) -> bool,
+        wanted: impl Fn(&str) -> bool,
+    ) -> usize {
         let mut seen = BTreeSet::new();
         for _ in 0..PASSES_MAX {
-            let fresh: Vec<_> = modaliases(buses, &wanted)
+            let fresh: Vec<_> = modaliases(buses, &wanted_bus)
                 .into_iter()
-                .filter(|it| seen.insert(it.clone()))
+                .filter(|it| wanted(it) && seen.insert(it.clone()))
                 .collect();
             if fresh.is_empty() {
                 break;
@@ -190,6 +224,30 @@ impl Loader {
                 self.load_alias(&alias);
             }
         }
+        seen.len()
+    }
+}
+
+/// Whether a device is a disk that answers as soon as it has its driver: a virtio block device or an
+/// NVMe controller, by its class.
+fn is_quick_disk(alias: &str) -> bool {
+    alias.starts_with("virtio:d00000002v")
+        || (alias.starts_with("pci:") && alias.contains("bc01sc08"))
+}
+
+/// Whether a module is loaded, and has begun its work.
+fn is_live(name: &str) -> bool {
+    fs::read_to_string(format!("/sys/module/{name}/initstate")).is_ok_and(|it| it == "live\n")
+}
+
+/// Waits until all services are up, at most until `limit`: drivers take the processor from them.
+fn await_services(limit: Instant) {
+    while !Path::new(paths::ALL_READY).exists() {
+        let left = limit.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return;
+        }
+        std::thread::park_timeout(left.min(LOOK_QUICK));
     }
 }
 
@@ -220,6 +278,15 @@ fn modaliases(buses: &Path, wanted: impl Fn(&str) -> bool) -> BTreeSet<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn disks_that_answer_at_once_are_known_by_their_class() {
+        let nvme = "pci:v00001B36d00000010sv00001AF4sd00001100bc01sc08i02";
+        let ahci = "pci:v00008086d00002922sv00001AF4sd00001100bc01sc06i01";
+        let network = "virtio:d00000001v00001AF4";
+        assert!(is_quick_disk(nvme) && is_quick_disk("virtio:d00000002v00001AF4"));
+        assert!(!is_quick_disk(ahci) && !is_quick_disk(network) && !is_quick_disk(""));
+    }
 
     #[test]
     fn devices_are_found_once_on_the_buses_that_are_wanted() {

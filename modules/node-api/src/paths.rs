@@ -11,6 +11,11 @@ pub const NETD_SOCKET: &str = "/run/zos/netd.sock";
 /// Starts container processes.
 pub const LAUNCHER_SOCKET: &str = "/run/zos/launcher.sock";
 
+/// Appears when the services are all up for the first time. What can wait until then waits.
+pub const ALL_READY: &str = "/run/zos/all-ready";
+/// Appears when every device that was there at boot has its driver.
+pub const DRIVERS_LOADED: &str = "/run/zos/drivers-loaded";
+
 /// Pools, one directory for each, named by its UUID. Owned by storaged.
 pub const POOLS: &str = "/pools";
 /// Durable state of contractd, on the primary pool (a tmpfs while the node has none).
