@@ -4,10 +4,12 @@ use crate::apt::Package;
 use crate::cpio::{Node, Tree};
 use crate::foreign::{self, Files, Taken};
 use crate::modules::{self, Index};
+use crate::process;
 use crate::recipe::Recipe;
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Directories that the node mounts on or writes to.
 const MOUNT_POINTS: [&str; 10] =
@@ -101,10 +103,16 @@ fn add_modules(
     let mut total = 0;
     for file in &selection.files {
         let path = parts.modules.join(file);
-        let content =
-            std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+        let plain = modules::unpacked_path(file);
+        let (name, content) = if plain != file && selection.unpacked.contains(file) {
+            let mut xz = Command::new("xz");
+            (plain, process::output_bytes(xz.args(["-dc"]).arg(&path))?)
+        } else {
+            let content = std::fs::read(&path);
+            (&**file, content.with_context(|| format!("reading {}", path.display()))?)
+        };
         total += length(&content)?;
-        tree.file(&format!("{place}/{file}"), content);
+        tree.file(&format!("{place}/{name}"), content);
     }
     sizes.insert("modules".to_owned(), total);
     tree.file(&format!("{place}/modules.dep"), selection.dep.into_bytes());

@@ -1,7 +1,7 @@
 //! Chooses the kernel modules of the image: the named ones, and everything that they need.
 //!
-//! Reads the files that depmod left in the kernel package. Nothing is unpacked: modules stay
-//! `.ko.xz`, the kernel takes them so.
+//! Reads the files that depmod left in the kernel package. Modules stay `.ko.xz`, the kernel takes
+//! them so; only those of a group that says `unpacked` become `.ko`, which the kernel loads faster.
 
 use crate::recipe::ModuleGroup;
 use anyhow::{Result, bail};
@@ -26,6 +26,8 @@ pub(crate) struct Index<'a> {
 pub(crate) struct Selection {
     /// Paths below `lib/modules/<release>`, sorted.
     pub(crate) files: BTreeSet<String>,
+    /// Those of them that are shipped unpacked, under [`unpacked_path`].
+    pub(crate) unpacked: BTreeSet<String>,
     /// `modules.dep` for these files.
     pub(crate) dep: String,
     /// `modules.alias` for these files.
@@ -46,10 +48,16 @@ pub(crate) fn select(groups: &[ModuleGroup], index: Index<'_>) -> Result<Selecti
     let exact_aliases = parse_exact_aliases(index.alias);
 
     let mut wanted: Vec<&str> = Vec::new();
+    let mut unpacked = BTreeSet::new();
     for group in groups {
         for name in &group.names {
             match by_name.get(&normal(name)) {
-                Some(path) => wanted.push(path),
+                Some(path) => {
+                    wanted.push(path);
+                    if group.unpacked {
+                        unpacked.insert((*path).to_owned());
+                    }
+                }
                 None if builtin.contains(&normal(name)) => {}
                 None => bail!("this kernel has no module {name} (group {})", group.group),
             }
@@ -71,16 +79,22 @@ pub(crate) fn select(groups: &[ModuleGroup], index: Index<'_>) -> Result<Selecti
     }
 
     let shipped: BTreeSet<String> = files.iter().map(|path| module_name(path)).collect();
+    let shown =
+        |path: &str| if unpacked.contains(path) { unpacked_path(path) } else { path }.to_owned();
     let mut dep = String::new();
     for path in &files {
-        let needs =
-            dependencies.get(path.as_str()).map(|needs| needs.join(" ")).unwrap_or_default();
-        let space = if needs.is_empty() { "" } else { " " };
-        writeln!(dep, "{path}:{space}{needs}").expect("a string takes any text");
+        let needs = dependencies.get(path.as_str()).into_iter().flatten();
+        let needs: String = needs.map(|need| format!(" {}", shown(need))).collect();
+        writeln!(dep, "{}:{needs}", shown(path)).expect("a string takes any text");
     }
     let alias = lines_about(index.alias, |words| words.last().copied(), &shipped);
     let softdep = lines_about(index.softdep, |words| words.get(1).copied(), &shipped);
-    Ok(Selection { files, dep, alias, softdep })
+    Ok(Selection { files, unpacked, dep, alias, softdep })
+}
+
+/// Path of a module without its compression.
+pub(crate) fn unpacked_path(path: &str) -> &str {
+    path.strip_suffix(".xz").unwrap_or(path)
 }
 
 /// Name of a module file: the stem, with `-` written as `_`.
@@ -161,7 +175,7 @@ mod tests {
 
     fn group(names: &[&str]) -> Vec<ModuleGroup> {
         let names = names.iter().map(|name| (*name).to_owned()).collect();
-        vec![ModuleGroup { group: "test".into(), reason: "test".into(), names }]
+        vec![ModuleGroup { group: "test".into(), reason: "test".into(), names, unpacked: false }]
     }
 
     #[test]
@@ -172,6 +186,18 @@ mod tests {
         assert!(selection.alias.contains("fs-btrfs") && !selection.alias.contains("tun"));
         assert!(selection.softdep.contains("btrfs") && !selection.softdep.contains("tun"));
         assert!(selection.dep.starts_with("kernel/arch/x86/crypto/crc32c-intel.ko.xz:\n"));
+    }
+
+    #[test]
+    fn an_unpacked_module_has_another_name_and_what_it_needs_has_not() {
+        let mut groups = group(&["btrfs"]);
+        groups[0].unpacked = true;
+        let selection = select(&groups, INDEX).unwrap();
+        let btrfs = "kernel/fs/btrfs/btrfs.ko.xz";
+        assert_eq!(selection.unpacked, BTreeSet::from([btrfs.to_owned()]));
+        assert!(selection.files.contains(btrfs));
+        let line = "kernel/fs/btrfs/btrfs.ko: kernel/lib/raid6_pq.ko.xz kernel/lib/libcrc32c.ko.xz";
+        assert!(selection.dep.lines().any(|it| it == line), "{}", selection.dep);
     }
 
     #[test]

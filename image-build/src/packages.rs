@@ -55,6 +55,11 @@ const NEEDED: &[Needed] = &[
         reason: "depmod indexes the kernel's modules",
         tasks: &[Image, Test, Demo, Bench],
     },
+    Needed {
+        package: "xz-utils",
+        reason: "unpacks the kernel modules that every boot waits for",
+        tasks: &[Image, Test, Demo, Bench],
+    },
     Needed { package: "cpio", reason: "lists the initramfs in a test", tasks: &[Test] },
     Needed {
         package: "binutils",

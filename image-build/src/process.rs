@@ -8,11 +8,17 @@ const ERROR_LINES_MAX: usize = 40;
 
 /// Runs quietly and returns standard output; a failure carries the end of standard error.
 pub fn output(command: &mut Command) -> Result<String> {
+    let bytes = output_bytes(command)?;
+    String::from_utf8(bytes).with_context(|| format!("{} printed no UTF-8", words(command)))
+}
+
+/// The same, for what is not text.
+pub fn output_bytes(command: &mut Command) -> Result<Vec<u8>> {
     let result = capture(command)?;
     if !result.status.success() {
         bail!("{} failed with {}:\n{}", words(command), result.status, last_words(&result));
     }
-    String::from_utf8(result.stdout).with_context(|| format!("{} printed no UTF-8", words(command)))
+    Ok(result.stdout)
 }
 
 /// Runs quietly; a failure carries the end of what the program said.

@@ -115,6 +115,9 @@ pub struct ModuleGroup {
     pub reason: String,
     /// Module names; `-` and `_` are the same.
     pub names: Vec<String>,
+    /// Whether these, without what they need, are stored as the kernel uses them.
+    #[serde(default)]
+    pub unpacked: bool,
 }
 
 /// Understands the text of `image.toml`.
