@@ -37,6 +37,15 @@ pub(super) struct Step {
     pub(super) path: String,
 }
 
+/// What becomes of modules that another one would only like to have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Soft {
+    /// They come along.
+    Load,
+    /// The kernel asks for them when it uses them.
+    Skip,
+}
+
 impl Database {
     pub(super) fn load(directory: &Path) -> io::Result<Self> {
         let read = |name: &str| {
@@ -109,8 +118,13 @@ impl Database {
 
     /// What to load, in this order, so that `modules` and all that they need are there. Leaves out
     /// what is `done`, and what this image does not have.
-    pub(super) fn plan(&self, modules: &[String], done: &BTreeSet<String>) -> Vec<Step> {
-        let mut plan = Plan { database: self, seen: done.clone(), steps: Vec::new() };
+    pub(super) fn plan(
+        &self,
+        modules: &[String],
+        soft: Soft,
+        done: &BTreeSet<String>,
+    ) -> Vec<Step> {
+        let mut plan = Plan { database: self, soft, seen: done.clone(), steps: Vec::new() };
         for module in modules {
             plan.add(module, DEPTH_MAX);
         }
@@ -120,6 +134,7 @@ impl Database {
 
 struct Plan<'a> {
     database: &'a Database,
+    soft: Soft,
     seen: BTreeSet<String>,
     steps: Vec<Step>,
 }
@@ -143,6 +158,9 @@ impl Plan<'_> {
     }
 
     fn add_soft(&mut self, soft: &str, depth: usize) {
+        if self.soft == Soft::Skip {
+            return;
+        }
         for module in self.database.resolve(soft) {
             self.add(&module, depth - 1);
         }
@@ -275,7 +293,7 @@ softdep virtio_blk post: virtio_ring btrfs
     fn plan(names: &[&str]) -> Vec<String> {
         let database = database();
         let modules: Vec<_> = names.iter().flat_map(|name| database.resolve(name)).collect();
-        let steps = database.plan(&modules, &BTreeSet::new());
+        let steps = database.plan(&modules, Soft::Load, &BTreeSet::new());
         steps.into_iter().map(|step| step.name).collect()
     }
 
@@ -318,7 +336,7 @@ softdep virtio_blk post: virtio_ring btrfs
     fn what_is_done_or_missing_is_left_out() {
         let database = database();
         let done = BTreeSet::from(["libcrc32c".to_owned(), "xor".to_owned()]);
-        let steps = database.plan(&["btrfs".to_owned(), "no_such".to_owned()], &done);
+        let steps = database.plan(&["btrfs".to_owned(), "no_such".to_owned()], Soft::Load, &done);
         let names: Vec<_> = steps.iter().map(|step| step.name.as_str()).collect();
         assert_eq!(names, ["crc32c_generic", "crc32c_intel", "raid6_pq", "btrfs"]);
         assert_eq!(steps[3].path, "kernel/fs/btrfs/btrfs.ko.xz");
@@ -326,10 +344,17 @@ softdep virtio_blk post: virtio_ring btrfs
     }
 
     #[test]
+    fn what_is_only_liked_can_be_skipped() {
+        let steps = database().plan(&["btrfs".to_owned()], Soft::Skip, &BTreeSet::new());
+        let names: Vec<_> = steps.iter().map(|step| step.name.as_str()).collect();
+        assert_eq!(names, ["raid6_pq", "xor", "libcrc32c", "btrfs"]);
+    }
+
+    #[test]
     fn circles_end() {
         let dep = "a.ko:\nb.ko:\n";
         let database = Database::parse(dep, "", "softdep a pre: b\nsoftdep b pre: a\n");
-        let steps = database.plan(&["a".to_owned()], &BTreeSet::new());
+        let steps = database.plan(&["a".to_owned()], Soft::Load, &BTreeSet::new());
         assert_eq!(steps.len(), 2);
     }
 

@@ -6,7 +6,7 @@
 mod database;
 mod uevent;
 
-use database::Database;
+use database::{Database, Soft};
 use node_api::paths;
 use rustix::{
     fs::{Mode, OFlags, open},
@@ -27,7 +27,8 @@ use uevent::{News, Uevents};
 /// versions without asking for these.
 const FIRST: &[&str] = &["crc32c_intel", "sha256_ssse3"];
 
-/// What every pool needs: nothing is ready before it.
+/// What every pool needs: nothing is ready before it. Checksums that our pools do not have are left
+/// out.
 const POOLS: &[&str] = &["btrfs"];
 
 /// Loaded when the services are up, so that the first workload does not wait for them. Before that
@@ -81,9 +82,9 @@ pub(crate) fn serve() -> ExitCode {
         // Before the first look, so that no device comes unseen between the two.
         let mut uevents = Uevents::open()?;
         let mut loader = Loader::new(&modules_directory())?;
-        loader.load_names(FIRST);
+        loader.load_names(FIRST, Soft::Load);
         let n_quick = loader.coldplug(Path::new(BUSES), |_| true, is_quick_disk);
-        loader.load_names(POOLS);
+        loader.load_names(POOLS, Soft::Skip);
         daemon::ready()?;
 
         // A pool on a quick disk is often all that the services wait for.
@@ -134,7 +135,7 @@ impl Work {
             Self::AwaitServices if is_time => Self::Later(0),
             Self::Later(number) => match LATER.get(number) {
                 Some(name) => {
-                    loader.load_names(&[name]);
+                    loader.load_names(&[name], Soft::Load);
                     Self::Later(number + 1)
                 }
                 None => Self::Processors,
@@ -152,7 +153,7 @@ impl Work {
 pub(crate) fn modprobe(name: &str) -> ExitCode {
     match Loader::new(&modules_directory()) {
         Ok(mut loader) => {
-            loader.load_names(&[name]);
+            loader.load_names(&[name], Soft::Load);
             ExitCode::SUCCESS
         }
         // The kernel has closed our stderr; the one who wanted the module tells.
@@ -173,20 +174,20 @@ impl Loader {
         Ok(Self { directory: directory.to_owned(), database, done: BTreeSet::new() })
     }
 
-    fn load_names(&mut self, names: &[&str]) {
+    fn load_names(&mut self, names: &[&str], soft: Soft) {
         for name in names {
             let modules = self.database.resolve(name);
-            self.load(&modules);
+            self.load(&modules, soft);
         }
     }
 
     fn load_alias(&mut self, alias: &str) {
         let modules = self.database.by_alias(alias);
-        self.load(&modules);
+        self.load(&modules, Soft::Load);
     }
 
-    fn load(&mut self, modules: &[String]) {
-        for step in self.database.plan(modules, &self.done) {
+    fn load(&mut self, modules: &[String], soft: Soft) {
+        for step in self.database.plan(modules, soft, &self.done) {
             // Somebody else may have loaded it. The kernel would say so too, but only after it has
             // unpacked the file and checked its signature.
             if is_live(&step.name) {
