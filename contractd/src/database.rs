@@ -48,6 +48,15 @@ pub(crate) struct DatabaseError {
     source: rusqlite::Error,
 }
 
+impl DatabaseError {
+    /// Whether the file is no database any more, as opposed to one that cannot be used now.
+    fn is_damage(&self) -> bool {
+        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        matches!(self.source.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
+            || matches!(self.source, rusqlite::Error::InvalidParameterName(_))
+    }
+}
+
 fn failed(attempt: &str) -> impl FnOnce(rusqlite::Error) -> DatabaseError {
     let attempt = attempt.to_owned();
     move |source| DatabaseError { attempt, source }
@@ -71,6 +80,8 @@ impl Database {
         let path = directory.join("contractd.db");
         match Self::open_file(&path) {
             Ok(database) => Ok((database, None)),
+            // A full or failing disk is no reason to throw away what is there.
+            Err(error) if !error.is_damage() => Err(error),
             Err(error) => {
                 let aside = set_aside(&path);
                 let reason = format!(
@@ -91,6 +102,7 @@ impl Database {
             connection.pragma_update(None, "trusted_schema", "OFF")?;
             let check: String = connection.query_row("PRAGMA quick_check", [], |row| row.get(0))?;
             if check != "ok" {
+                // The one error of this type that carries a text; see `is_damage`.
                 return Err(rusqlite::Error::InvalidParameterName(check));
             }
             connection.execute_batch(SCHEMA)

@@ -4,7 +4,7 @@
 //! bundle only grows, by statements that are signed by whom they must be. Pure.
 
 use contract::{
-    Bundle, Envelope, Signed, StatementId,
+    Bundle, Envelope, IdentityId, Signed, StatementId,
     bundle::{Deployment, STATEMENTS_MAX, VERSIONS_MAX},
     decision::{Approval, Cancel},
     farm::Pool,
@@ -14,6 +14,11 @@ use contract::{
     verdict::Case,
 };
 use std::collections::BTreeSet;
+
+/// An envelope with more signatures was padded by somebody.
+const SIGNATURES_MAX: usize = 16;
+/// 64 bytes in base64.
+const SIGNATURE_TEXT_MAX: usize = 88;
 
 /// `known` and whatever is sound and new in `offered`, which is about the same contract.
 pub(crate) fn merge(known: &Bundle, offered: &Bundle) -> Bundle {
@@ -39,7 +44,11 @@ pub(crate) fn merge(known: &Bundle, offered: &Bundle) -> Bundle {
     add(&mut merged.approvals, &offered.approvals, |envelope| {
         Signed::<Approval>::open(envelope).is_ok_and(|approval| {
             let signer = signers.iter().find(|signer| signer.id == approval.body.signer);
+            let holds = |header: &Header| {
+                header.stakeholders.iter().any(|one| one.identity == approval.body.signer)
+            };
             approval.body.contract == first.contract
+                && headers.iter().any(holds)
                 && signer.is_some_and(|signer| signer.signed(&approval))
         })
     });
@@ -51,9 +60,19 @@ pub(crate) fn merge(known: &Bundle, offered: &Bundle) -> Bundle {
         })
     });
     add(&mut merged.pools, &offered.pools, |envelope| {
-        Signed::<Pool>::open(envelope)
-            .is_ok_and(|pool| headers.iter().any(|header| header.pool == pool.id))
+        Signed::<Pool>::open(envelope).is_ok_and(|pool| {
+            let farm = signers.iter().find(|signer| signer.id == pool.body.farm);
+            headers.iter().any(|header| header.pool == pool.id)
+                && farm.is_some_and(|farm| farm.signed(&pool))
+        })
     });
+    let pools = merged.pools.iter().filter_map(|one| Signed::<Pool>::open(one).ok());
+    let mut concerned: BTreeSet<IdentityId> = pools.map(|pool| pool.body.farm).collect();
+    for header in &headers {
+        concerned.insert(header.owner);
+        concerned.extend(header.stakeholders.iter().map(|holder| holder.identity));
+    }
+    merged.identities.retain(|one| one.id().is_ok_and(|id| concerned.contains(&IdentityId(id.0))));
     for deployment in &offered.documents {
         if !merged.documents.contains(deployment) && belongs(deployment, &headers) {
             merged.documents.push(deployment.clone());
@@ -111,7 +130,9 @@ fn add(known: &mut Vec<Envelope>, offered: &[Envelope], sound: impl Fn(&Envelope
     let mut ids: BTreeSet<StatementId> = known.iter().filter_map(|one| one.id().ok()).collect();
     for envelope in offered {
         let Ok(id) = envelope.id() else { continue };
-        if known.len() < STATEMENTS_MAX && !ids.contains(&id) && sound(envelope) {
+        let slim = envelope.signatures.len() <= SIGNATURES_MAX
+            && envelope.signatures.iter().all(|one| one.sig.len() <= SIGNATURE_TEXT_MAX);
+        if slim && known.len() < STATEMENTS_MAX && !ids.contains(&id) && sound(envelope) {
             ids.insert(id);
             known.push(envelope.clone());
         }

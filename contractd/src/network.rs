@@ -26,10 +26,18 @@ const FETCHES_MAX: usize = 2;
 /// Something to do outside.
 #[derive(Debug)]
 pub(crate) enum Order {
-    Register { node: Box<Envelope>, adoption: Option<Box<Envelope>> },
+    Register {
+        node: Box<Envelope>,
+        adoption: Option<Box<Envelope>>,
+    },
     Results(Vec<Envelope>),
     Heartbeat(Box<Envelope>),
-    Fetch { flist: FlistId, urls: Vec<String> },
+    /// With `repair`, every byte that is in the store already is read first.
+    Fetch {
+        flist: FlistId,
+        urls: Vec<String>,
+        repair: bool,
+    },
 }
 
 /// Something that came from outside.
@@ -69,8 +77,9 @@ pub(crate) async fn serve(
     while let Some(order) = orders.recv().await {
         let (client, events) = (Arc::clone(&client), events.clone());
         match order {
-            Order::Fetch { flist, urls } => {
-                tokio::spawn(fetch(flist, urls, Arc::clone(&store), Arc::clone(&fetches), events));
+            Order::Fetch { flist, urls, repair } => {
+                let wanted = (flist, urls, repair);
+                tokio::spawn(fetch(wanted, Arc::clone(&store), Arc::clone(&fetches), events));
             }
             Order::Register { node, adoption } => {
                 tokio::spawn(register(client, node, adoption, events));
@@ -99,9 +108,9 @@ async fn fetch_only(
     let fetches = Arc::new(Semaphore::new(FETCHES_MAX));
     while let Some(order) = orders.recv().await {
         match order {
-            Order::Fetch { flist, urls } => {
+            Order::Fetch { flist, urls, repair } => {
                 let (store, fetches) = (Arc::clone(store), Arc::clone(&fetches));
-                tokio::spawn(fetch(flist, urls, store, fetches, events.clone()));
+                tokio::spawn(fetch((flist, urls, repair), store, fetches, events.clone()));
             }
             Order::Results(_) => tell(events, Event::Acknowledged(Vec::new())),
             Order::Register { .. } | Order::Heartbeat(_) => {}
@@ -154,21 +163,31 @@ async fn pull_once(
     let Fetched::New { body: inbox, etag } = client.inbox(node, inbox_tag.as_deref()).await? else {
         return Ok(());
     };
+    let mut failed: Option<ClientError> = None;
     for entry in inbox.contracts {
         if bundle_tags.get(&entry.contract) == Some(&entry.etag) {
             continue;
         }
         let known = bundle_tags.get(&entry.contract).map(String::as_str);
-        if let Fetched::New { body, etag } = client.bundle_for(&entry.contract, node, known).await?
-        {
-            let contract = entry.contract;
-            tell(events, Event::Bundle { contract, bundle: Box::new(body) });
-            bundle_tags.insert(contract, etag);
+        match client.bundle_for(&entry.contract, node, known).await {
+            Ok(Fetched::New { body, etag }) => {
+                let contract = entry.contract;
+                tell(events, Event::Bundle { contract, bundle: Box::new(body) });
+                bundle_tags.insert(contract, etag);
+            }
+            Ok(Fetched::Same) => {}
+            // One contract that cannot be had does not hide the others.
+            Err(error) => failed = Some(error),
         }
     }
-    // Only now: a bundle that could not be had is asked for again.
-    *inbox_tag = Some(etag);
-    Ok(())
+    match failed {
+        Some(error) => Err(error),
+        None => {
+            // Only now: a bundle that could not be had is asked for again.
+            *inbox_tag = Some(etag);
+            Ok(())
+        }
+    }
 }
 
 async fn register(
@@ -209,9 +228,9 @@ async fn push_results(client: Arc<Client>, results: Vec<Envelope>, events: Sende
                     refused.code,
                     refused.detail
                 );
-                // It stands in the registry as a conflict for all to see; sending it again
-                // would change nothing.
-                if refused.code == codes::CONFLICT {
+                // Sending it again would change nothing, and would hold up all that follow. Only a
+                // registry that does not know the node yet will take it later.
+                if refused.code != codes::UNKNOWN_NODE {
                     done.extend(refused.seq);
                 }
             }
@@ -225,8 +244,7 @@ async fn push_results(client: Arc<Client>, results: Vec<Envelope>, events: Sende
 }
 
 async fn fetch(
-    flist: FlistId,
-    urls: Vec<String>,
+    (flist, urls, repair): (FlistId, Vec<String>, bool),
     store: Arc<Store>,
     fetches: Arc<Semaphore>,
     events: Sender<Event>,
@@ -235,10 +253,13 @@ async fn fetch(
     let work = tokio::task::spawn_blocking(move || {
         let source =
             Source::new(&urls).map_err(|error| ("source_invalid", daemon::chain(&error)))?;
-        store
-            .ingest(flist, &source, &(), &Cancel::default())
-            .map(drop)
-            .map_err(|error| (error.code(), daemon::chain(&error)))
+        let cancel = Cancel::default();
+        let done = if repair {
+            store.repair(flist, &source, &(), &cancel)
+        } else {
+            store.ingest(flist, &source, &(), &cancel)
+        };
+        done.map(drop).map_err(|error| (error.code(), daemon::chain(&error)))
     });
     let outcome = match work.await {
         Ok(outcome) => outcome,

@@ -154,8 +154,17 @@ pub(crate) fn start(
     })
 }
 
-/// Code of a start that found files of the store changed: they are fetched again.
-pub(crate) const STORE_DAMAGED: &str = "store_damaged";
+/// Code of a start that found files of the store changed.
+const STORE_DAMAGED: &str = "store_damaged";
+/// Codes of starts after which the files of the flist are read and fetched again.
+pub(crate) const DAMAGE: [&str; 6] = [
+    STORE_DAMAGED,
+    "record_damaged",
+    "absent",
+    "image_missing",
+    "image_digest_mismatch",
+    "entrypoint_digest_mismatch",
+];
 
 #[cfg(test)]
 mod tests {

@@ -15,7 +15,9 @@ use crate::{
     status,
 };
 use contract::{
-    Bundle, Capacity, ContractId, FlistId, Timestamp, Trust, Verdict,
+    Bundle, Capacity, ContractId, FlistId, Signed, Timestamp, Trust, Verdict,
+    bundle::BUNDLE_BYTES_MAX,
+    farm::Pool,
     report::{Ran, Standing, State},
 };
 use flist::Store;
@@ -23,7 +25,11 @@ use node_api::{
     init::{self, ProcessState},
     netd, paths, storaged,
 };
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::sync::mpsc::UnboundedSender;
 
 /// A failed fetch is tried again after so long at first; the wait doubles up to the bound.
@@ -50,6 +56,8 @@ pub(crate) struct Reconciler {
     files: BTreeMap<FlistId, Files>,
     /// The wait before the next try of a fetch, for flists whose last fetch failed.
     fetch_delay_ms: BTreeMap<FlistId, u64>,
+    /// Flists of which files in the store were found changed.
+    damaged: BTreeSet<FlistId>,
     /// How a step failed last, to say it once.
     complaints: BTreeMap<String, String>,
 }
@@ -85,6 +93,7 @@ impl Reconciler {
             runs,
             files: BTreeMap::new(),
             fetch_delay_ms: BTreeMap::new(),
+            damaged: BTreeSet::new(),
             complaints: BTreeMap::new(),
         })
     }
@@ -102,6 +111,15 @@ impl Reconciler {
         if !about_it || merged == known {
             return Ok(());
         }
+        if !self.contracts.contains_key(&id) && !self.is_granted(&merged) {
+            self.complain("inbox", format!("contract {} has no pool of this farm", id.short()));
+            return Ok(());
+        }
+        let size = serde_json::to_vec(&merged).map_or(usize::MAX, |bytes| bytes.len());
+        if size > BUNDLE_BYTES_MAX {
+            self.complain("inbox", format!("contract {} is too large to keep", id.short()));
+            return Ok(());
+        }
         if self.database.keep(&id, &merged)? {
             let kept = self.contracts.entry(id).or_insert_with(|| Kept {
                 id,
@@ -117,6 +135,14 @@ impl Reconciler {
         Ok(())
     }
 
+    /// Whether this node's farm has granted a pool for it here. Strangers' contracts do not fill the
+    /// node's state.
+    fn is_granted(&self, bundle: &Bundle) -> bool {
+        bundle.pools.iter().filter_map(|one| Signed::<Pool>::open(one).ok()).any(|pool| {
+            pool.body.farm == self.trust.farm && pool.body.nodes.contains(&self.trust.node)
+        })
+    }
+
     /// Takes in the outcome of a fetch.
     pub(crate) fn take_fetched(
         &mut self,
@@ -126,6 +152,7 @@ impl Reconciler {
         let files = match outcome {
             Ok(()) => {
                 self.fetch_delay_ms.remove(&flist);
+                self.damaged.remove(&flist);
                 Files::Ready
             }
             Err((code, message)) => {
@@ -192,6 +219,7 @@ impl Reconciler {
         for want in wants {
             let Kind::Container { flist, .. } = &want.kind else { continue };
             if !self.files.contains_key(flist)
+                && !self.damaged.contains(flist)
                 && self
                     .store
                     .verify(*flist, flist::Depth::Measure)
@@ -206,7 +234,8 @@ impl Reconciler {
         match step {
             Step::Fetch { flist, urls } => {
                 self.files.insert(flist, Files::Fetching);
-                self.order(Order::Fetch { flist, urls });
+                let repair = self.damaged.contains(&flist);
+                self.order(Order::Fetch { flist, urls, repair });
             }
             Step::EnsureVolume { id, size_bytes, class } => {
                 match node_calls::volume(&id, size_bytes, class) {
@@ -294,9 +323,10 @@ impl Reconciler {
             }
             Err(error) => {
                 daemon::warn!("starting {}: {}: {}", want.id, error.code, error.message);
-                if error.code == node_calls::STORE_DAMAGED {
-                    // Exactly the bad objects are fetched again.
+                if node_calls::DAMAGE.contains(&error.code.as_str()) {
+                    // Every byte is read again, and exactly the bad objects are fetched.
                     self.files.remove(flist);
+                    self.damaged.insert(*flist);
                 }
                 let delay = restart_delay(delay_ms, 0);
                 run.delay_ms = Some(delay);
@@ -333,7 +363,10 @@ impl Reconciler {
         wanted: bool,
         now_ms: u64,
     ) -> Result<(), DatabaseError> {
-        self.call(id, paths::INIT_SOCKET, &init::Forget { id: id.to_owned() });
+        // Counted once: when init still has the entry, it comes again with the next look.
+        if !self.call(id, paths::INIT_SOCKET, &init::Forget { id: id.to_owned() }) {
+            return Ok(());
+        }
         let ended = match state {
             ProcessState::Exited(code) => format!("its program returned {code}"),
             ProcessState::Killed(signal) => format!("its program was ended by signal {signal}"),
@@ -434,10 +467,17 @@ impl Reconciler {
         self.database.set_run(id, run.as_deref())
     }
 
-    fn call<M: ipc::Method>(&mut self, about: &str, socket: &str, call: &M) {
+    /// Whether the call was done; a failure is shown and tried again with the next look.
+    fn call<M: ipc::Method>(&mut self, about: &str, socket: &str, call: &M) -> bool {
         match ipc::call(socket, call) {
-            Ok(_) => drop(self.complaints.remove(about)),
-            Err(error) => self.complain(about, daemon::chain(&error)),
+            Ok(_) => {
+                self.complaints.remove(about);
+                true
+            }
+            Err(error) => {
+                self.complain(about, daemon::chain(&error));
+                false
+            }
         }
     }
 

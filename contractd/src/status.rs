@@ -94,7 +94,8 @@ fn workload(want: &Want, have: &Have) -> Option<Line> {
         && run.revision == *revision
     {
         match &run.phase {
-            Phase::Waiting { code, message, .. } => {
+            // A start that was given up on may have succeeded after all.
+            Phase::Waiting { code, message, .. } if !have.processes.contains_key(&want.id) => {
                 return Some(Line::new(State::Failed, code, message.clone()));
             }
             Phase::Up { .. } if have.processes.contains_key(&want.id) => {
@@ -102,7 +103,7 @@ fn workload(want: &Want, have: &Have) -> Option<Line> {
                 line.ran.clone_from(&run.ran);
                 return Some(line);
             }
-            Phase::Up { .. } | Phase::Stopping { .. } => {}
+            Phase::Waiting { .. } | Phase::Up { .. } | Phase::Stopping { .. } => {}
         }
     }
     match have.flists.get(flist) {

@@ -14,6 +14,8 @@ const SYSCTLS: &[(&str, &str)] = &[
     ("kernel.yama.ptrace_scope", "1"),
     ("kernel.perf_event_paranoid", "3"),
     ("kernel.sysrq", "0"),
+    // So many that containers, each with a limit of its own, cannot use up the node's.
+    ("kernel.pid_max", "4194304"),
     ("kernel.panic", "10"),
     ("kernel.panic_on_oops", "1"),
     ("fs.protected_symlinks", "1"),

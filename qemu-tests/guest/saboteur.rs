@@ -33,10 +33,14 @@ fn obey() -> io::Result<()> {
     for command in BufReader::new(line).lines() {
         let command = command?;
         let answer = match command.trim().split_once(' ') {
-            Some(("kill", name)) => match kill(name) {
-                Ok(()) => format!("killed {name}"),
-                Err(error) => format!("failed {name}: {error}"),
-            },
+            Some(("kill", name)) => {
+                // Before it is done: killing netd ends this program too.
+                writeln!(answers, "saboteur: kills {name}")?;
+                match kill(name) {
+                    Ok(()) => continue,
+                    Err(error) => format!("failed {name}: {error}"),
+                }
+            }
             None if command.trim() == "memory" => memory()?,
             None if command.trim() == "machine" => machine()?,
             _ => continue,

@@ -20,3 +20,10 @@ pub mod serial;
 pub mod story;
 pub mod tamper;
 pub mod wait;
+
+/// A directory for the files of one test. With `ZOS_KEEP` in the environment it stays, so that the
+/// consoles of a failed run can be read.
+pub fn scratch() -> std::io::Result<tempfile::TempDir> {
+    let keep = std::env::var_os("ZOS_KEEP").is_some();
+    tempfile::Builder::new().prefix("zos-").disable_cleanup(keep).tempdir()
+}

@@ -1,7 +1,7 @@
 //! Puts the saboteur (`guest/saboteur.rs`) into a test machine, and gives it commands.
 
 use crate::{archive, machine::Running, media::Image, wait};
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use std::{
     fs,
     io::{BufRead as _, BufReader, Write as _},
@@ -46,7 +46,8 @@ impl Saboteur {
         let wanted = format!("saboteur: {answer}");
         for _ in 0..1000 {
             let mut line = String::new();
-            if self.line.read_line(&mut line)? == 0 {
+            let read = self.line.read_line(&mut line);
+            if read.with_context(|| format!("waiting for the answer to {command}"))? == 0 {
                 break;
             }
             if line.contains("saboteur: failed") {
@@ -59,8 +60,8 @@ impl Saboteur {
         bail!("the saboteur does not answer {command}")
     }
 
-    /// Kills a service.
+    /// Kills a service; its end is seen on the console.
     pub fn kill(&mut self, service: &str) -> Result<()> {
-        self.order(&format!("kill {service}"), &format!("killed {service}")).map(drop)
+        self.order(&format!("kill {service}"), &format!("kills {service}")).map(drop)
     }
 }

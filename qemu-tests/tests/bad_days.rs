@@ -14,7 +14,7 @@ use std::time::Duration;
 
 #[test]
 fn without_a_disk_the_node_registers_as_degraded_and_says_why() -> Result<()> {
-    let directory = tempfile::tempdir()?;
+    let directory = qemu_tests::scratch()?;
     let stage = Stage::set(directory.path(), false)?;
     let mut machine = stage.machine("diskless")?;
     machine.disks.clear();
@@ -31,7 +31,7 @@ fn without_a_disk_the_node_registers_as_degraded_and_says_why() -> Result<()> {
 
 #[test]
 fn without_an_answer_to_dhcp_the_node_serves_and_keeps_asking() -> Result<()> {
-    let directory = tempfile::tempdir()?;
+    let directory = qemu_tests::scratch()?;
     let mut machine = Machine::new("silent");
     machine.network = Network::Silent;
     let running = machine.start(&Image::find()?, directory.path())?;
@@ -43,7 +43,7 @@ fn without_an_answer_to_dhcp_the_node_serves_and_keeps_asking() -> Result<()> {
 #[test]
 fn a_wrong_clock_does_not_stop_a_node() -> Result<()> {
     for clock in ["1970-01-02", "2040-06-01"] {
-        let directory = tempfile::tempdir()?;
+        let directory = qemu_tests::scratch()?;
         let mut machine = Machine::new("clock");
         machine.clock = Some(clock.into());
         let running = machine.start(&Image::find()?, directory.path())?;
@@ -58,7 +58,7 @@ fn a_wrong_clock_does_not_stop_a_node() -> Result<()> {
 /// what was agreed on, with one identity all along.
 #[test]
 fn power_cuts_during_the_first_start_leave_nothing_broken() -> Result<()> {
-    let directory = tempfile::tempdir()?;
+    let directory = qemu_tests::scratch()?;
     let stage = Stage::set(directory.path(), false)?;
     let machine = stage.machine("cut")?;
     // While pools are being made, while the node registers.

@@ -9,7 +9,7 @@ use qemu_tests::{
 };
 
 fn boots(name: &str, medium: Medium) -> Result<()> {
-    let directory = tempfile::tempdir()?;
+    let directory = qemu_tests::scratch()?;
     let mut machine = Machine::new(name);
     machine.medium = medium;
     machine.disks.push((blank_disk(&directory.path().join("disk.img"), 4096)?, "DISK".into()));

@@ -21,7 +21,7 @@ const EXPECTED: [&str; 0] = [];
 
 #[test]
 fn a_contract_lives_and_ends_as_its_stakeholders_decide() -> Result<()> {
-    let directory = tempfile::tempdir()?;
+    let directory = qemu_tests::scratch()?;
     let stage = Stage::set(directory.path(), false)?;
     let mut machine = stage.machine("node")?;
     let foreign = foreign_disk(&directory.path().join("foreign.img"))?;
@@ -108,10 +108,11 @@ fn a_contract_lives_and_ends_as_its_stakeholders_decide() -> Result<()> {
     stage.hostile.set(Mood::Honest);
 
     // Any daemon may be killed: the container does not notice, and the daemon comes back.
-    let mut saboteur = Saboteur::connect(&running)?;
     for service in ["contractd", "storaged", "launcher", "netd"] {
         let from = running.serial.lines().len();
-        saboteur.kill(service)?;
+        Saboteur::connect(&running)?.kill(service)?;
+        let exited = format!("zos: service {service}: exited by signal 9");
+        let (from, _) = running.serial.wait_from(from, &exited, START)?;
         ensure!(page(&stage.page_url())?.is_some_and(|text| text.contains(content::PAGE)));
         let ready = format!("zos: service {service}: ready");
         running.serial.wait_from(from, &ready, START)?;

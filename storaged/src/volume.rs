@@ -106,7 +106,11 @@ pub(crate) fn place(
     class: Option<DiskClass>,
     wanted_bytes: u64,
 ) -> Result<Uuid, Refusal> {
-    let fitting = rooms.iter().filter(|room| class.is_none_or(|class| room.class == class));
+    // NVMe is flash as well.
+    let suits = |room: DiskClass, class: DiskClass| {
+        room == class || (class == DiskClass::Ssd && room == DiskClass::Nvme)
+    };
+    let fitting = rooms.iter().filter(|room| class.is_none_or(|class| suits(room.class, class)));
     // Among equals the smallest id, so that the choice can be repeated.
     let best = fitting.max_by_key(|room| (room.free_bytes(), std::cmp::Reverse(room.pool)));
     let best = best.ok_or(Refusal::NoPool(class))?;

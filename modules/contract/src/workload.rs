@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 pub const DOCUMENT_BYTES_MAX: usize = 1024 * 1024;
 /// Workloads on one node of one contract.
 pub const WORKLOADS_MAX: usize = 256;
+/// Largest limit of processes: a container cannot use up those of the node.
+pub const PIDS_MAX: u32 = 32_768;
 /// Smallest memory limit of a container in bytes.
 pub const MEMORY_MIN: u64 = 4 << 20;
 
@@ -264,6 +266,9 @@ impl Workload {
 impl Container {
     fn check(&self) -> Result<(), &'static str> {
         check_label(&self.flist)?;
+        if self.pids_max > PIDS_MAX {
+            return Err("a container has at most 32768 processes");
+        }
         if self.cpu_milli == 0 || self.pids_max == 0 || self.memory_bytes < MEMORY_MIN {
             return Err(
                 "a container has cpu_milli and pids_max above 0 and at least 4 MiB of memory",
