@@ -180,14 +180,12 @@ async fn pull_once(
             Err(error) => failed = Some(error),
         }
     }
-    match failed {
-        Some(error) => Err(error),
-        None => {
-            // Only now: a bundle that could not be had is asked for again.
-            *inbox_tag = Some(etag);
-            Ok(())
-        }
+    if let Some(error) = failed {
+        return Err(error);
     }
+    // Only now: a bundle that could not be had is asked for again.
+    *inbox_tag = Some(etag);
+    Ok(())
 }
 
 async fn register(
