@@ -84,6 +84,7 @@ const NEEDED: &[Needed] = &[
         tasks: &[Test, Demo],
     },
     Needed { package: "libpcre2-8-0", reason: "a library of nginx", tasks: &[Test, Demo] },
+    Needed { package: "procps", reason: "kill ends a registry in a test", tasks: &[Test] },
     Needed { package: "zstd", reason: "compresses archives that tests import", tasks: &[Test] },
     Needed {
         package: "e2fsprogs",
