@@ -67,7 +67,7 @@ pub fn test(extent: Extent) -> Result<()> {
     shown(
         "Tests in virtual machines",
         cargo(&root)
-            .args(["test", "-p", "qemu-tests", "--", "--test-threads=1"])
+            .args(["test", "-p", "qemu-tests", "--no-fail-fast", "--", "--test-threads=1"])
             .env("ZOS_IMAGE_DIR", &outputs.directory),
     )
 }

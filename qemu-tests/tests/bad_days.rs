@@ -22,7 +22,7 @@ fn without_a_disk_the_node_registers_as_degraded_and_says_why() -> Result<()> {
     running.serial.wait("zos: disks: storage: in memory only", START)?;
     let node = stage.wait_node(&running)?;
     let shown = stage.bot.json(&["node", "show", &node])?;
-    let degraded = shown["degraded"].as_array().context("no list of reasons")?;
+    let degraded = shown["statement"]["degraded"].as_array().context("no list of reasons")?;
     ensure!(
         degraded.iter().any(|reason| reason.as_str().is_some_and(|text| text.contains("disk")))
     );
