@@ -185,3 +185,36 @@ fn merging_twice_changes_nothing() {
     let once = merge(&empty(), &bundle());
     assert_eq!(merge(&once, &bundle()), once);
 }
+
+#[test]
+fn a_pool_counts_only_with_its_farms_signature() {
+    let pool = Pool {
+        network: "test".into(),
+        farm: id(4),
+        owner: id(1),
+        nodes: vec![contract::NodeId([7; 32])],
+        amounts: contract::capacity::Amounts::default(),
+        expires: at(1000),
+        serial: 1,
+    };
+    let signed = Envelope::seal(&pool, &[&key(4)]).unwrap();
+    let mut header = Signed::<Header>::open(&header(1, None, "one")).unwrap().body;
+    header.pool = signed.id().unwrap();
+    let mut offered = bundle();
+    offered.headers = vec![Envelope::seal(&header, &[&key(1)]).unwrap()];
+    offered.identities.push(identity(4));
+    offered.pools = vec![Envelope { signatures: vec![], ..signed.clone() }];
+    let poisoned = merge(&empty(), &offered);
+    assert!(poisoned.pools.is_empty());
+    // The unsigned one does not stand in the way of the signed one.
+    offered.pools = vec![signed.clone()];
+    assert_eq!(merge(&poisoned, &offered).pools, [signed]);
+}
+
+#[test]
+fn strangers_do_not_fill_the_bundle() {
+    let mut offered = bundle();
+    offered.identities.push(identity(9));
+    offered.approvals.push(approval(&offered.headers[0], 9));
+    assert_eq!(merge(&empty(), &offered), bundle());
+}
