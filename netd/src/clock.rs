@@ -17,21 +17,21 @@ const IMAGE_AGE_MAX: Duration = Duration::from_hours(20 * 365 * 24);
 
 /// The times that the clock may show, in seconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Bounds {
+pub struct Bounds {
     /// When the image was made.
-    pub(crate) floor: Duration,
+    pub floor: Duration,
     /// When it is too old to be run.
-    pub(crate) ceiling: Duration,
+    pub ceiling: Duration,
 }
 
 /// The clock could not be set.
 #[derive(Debug, Error)]
 #[error("setting the clock")]
-pub(crate) struct ClockError(#[source] io::Error);
+pub struct ClockError(#[source] io::Error);
 
 impl Bounds {
     /// From the text of the file `build-time`; a floor of our own when it says nothing sensible.
-    pub(crate) fn parse(text: &str) -> Self {
+    pub fn parse(text: &str) -> Self {
         let built = text.trim().parse().map(Duration::from_secs);
         let plausible = CODE_TIME..CODE_TIME + 5 * IMAGE_AGE_MAX;
         let floor = built.ok().filter(|built| plausible.contains(built)).unwrap_or(CODE_TIME);
@@ -39,17 +39,18 @@ impl Bounds {
     }
 
     /// What the clock should be set to when it shows `now`; `None` when it may stay.
-    pub(crate) fn correction(&self, now: Duration) -> Option<Duration> {
+    pub fn correction(&self, now: Duration) -> Option<Duration> {
         (!self.contains(now)).then_some(self.floor)
     }
 
-    pub(crate) fn contains(&self, now: Duration) -> bool {
+    /// Whether a clock may show this.
+    pub fn contains(&self, now: Duration) -> bool {
         (self.floor..self.ceiling).contains(&now)
     }
 }
 
 /// Sets a clock that is out of bounds to the floor.
-pub(crate) fn apply(bounds: &Bounds) -> Result<(), ClockError> {
+pub fn apply(bounds: &Bounds) -> Result<(), ClockError> {
     let now = wall();
     if let Some(floor) = bounds.correction(now) {
         set(floor)?;
@@ -60,7 +61,7 @@ pub(crate) fn apply(bounds: &Bounds) -> Result<(), ClockError> {
 }
 
 /// Sets the clock to `time` since 1970.
-pub(crate) fn set(time: Duration) -> Result<(), ClockError> {
+pub fn set(time: Duration) -> Result<(), ClockError> {
     let out_of_range = |_| ClockError(io::ErrorKind::InvalidInput.into());
     let spec = Timespec {
         tv_sec: i64::try_from(time.as_secs()).map_err(out_of_range)?,
@@ -70,24 +71,24 @@ pub(crate) fn set(time: Duration) -> Result<(), ClockError> {
 }
 
 /// Time since 1970 by the wall clock; zero when it shows an earlier time.
-pub(crate) fn wall() -> Duration {
+pub fn wall() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// Time since boot, including sleep. Nobody sets this clock.
-pub(crate) fn since_boot() -> Duration {
+pub fn since_boot() -> Duration {
     let now = clock_gettime(ClockId::Boottime);
     let seconds = u64::try_from(now.tv_sec).expect("time since boot is positive");
     Duration::new(seconds, u32::try_from(now.tv_nsec).expect("below a billion"))
 }
 
 /// A number that nobody on the net can guess.
-pub(crate) fn chance() -> u32 {
+pub fn chance() -> u32 {
     u32::from_ne_bytes(random())
 }
 
 /// Random bytes from the kernel.
-pub(crate) fn random<const N: usize>() -> [u8; N] {
+pub fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).expect("the kernel's generator is ready before any program runs");
     bytes

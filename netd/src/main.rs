@@ -29,19 +29,20 @@ mod status;
 
 mod dhcp;
 
-mod clock;
-mod sntp;
 mod timesync;
 
 mod paths;
 mod store;
 
 use crate::{
-    clock::Bounds,
     owner::{OwnerError, Parts},
     store::Store,
 };
 use futures_util::StreamExt;
+use netd::{
+    clock::{self, Bounds},
+    sntp,
+};
 use node_api::{
     netd::Time,
     paths::{BUILD_TIME, NETD_SOCKET},

@@ -8,7 +8,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 /// Length of a message without extensions.
-pub(crate) const LENGTH: usize = 48;
+pub const LENGTH: usize = 48;
 /// Between the eras' start in 1900 and 1970.
 const UNIX_EPOCH_S: i128 = 2_208_988_800;
 /// An era lasts this long; the first ends in 2036.
@@ -23,42 +23,51 @@ const AGREEMENT_NS: i128 = NANOS;
 
 /// How far our clock is from a server's.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Sample {
+pub struct Sample {
     /// Who answered, for the log.
-    pub(crate) server: String,
+    pub server: String,
     /// What must be added to our clock.
-    pub(crate) offset_ns: i128,
+    pub offset_ns: i128,
 }
 
 /// Why an answer says nothing about the time.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub(crate) enum Rejected {
+pub enum Rejected {
+    /// Too short.
     #[error("the answer has {0} bytes")]
     Length(usize),
+    /// A question, a broadcast, or another version.
     #[error("the answer is not one of a server")]
     Mode,
+    /// It repeats another number.
     #[error("the answer is not to our question")]
     Origin,
+    /// A kiss of death (RFC 4330, 8), with its code.
     #[error("the server asks to be left alone ({0})")]
     Kiss(String),
+    /// It does not know the time itself.
     #[error("the server is not synchronised")]
     Unsynchronised,
+    /// It took too long, or no time at all.
     #[error("the answer was under way for too long")]
     Delay,
+    /// Before the image was made, or decades later.
     #[error("the server says {0} s since 1970, which cannot be for this image")]
     Impossible(i128),
 }
 
 /// When the question left and the answer came, by our clock, since 1970.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Flight {
-    pub(crate) sent: Duration,
-    pub(crate) received: Duration,
+pub struct Flight {
+    /// When the question left.
+    pub sent: Duration,
+    /// When the answer came.
+    pub received: Duration,
 }
 
 /// The question. `number` stands where our time would: it tells the server nothing and makes an
 /// answer by somebody who did not see the question worthless.
-pub(crate) fn question(number: u64) -> [u8; LENGTH] {
+pub fn question(number: u64) -> [u8; LENGTH] {
     let mut bytes = [0; LENGTH];
     // No leap warning, version 4, client.
     bytes[0] = 0x23;
@@ -67,7 +76,7 @@ pub(crate) fn question(number: u64) -> [u8; LENGTH] {
 }
 
 /// What `bytes`, an answer to the question with `number`, say about our clock.
-pub(crate) fn offset_ns(
+pub fn offset_ns(
     bytes: &[u8],
     number: u64,
     flight: Flight,
@@ -111,7 +120,7 @@ pub(crate) fn offset_ns(
 }
 
 /// The sample to follow: the middle one of those that agree, when they are more than half.
-pub(crate) fn choose(samples: &[Sample]) -> Option<&Sample> {
+pub fn choose(samples: &[Sample]) -> Option<&Sample> {
     let agreeing = |with: &Sample| {
         let near = |other: &&Sample| (other.offset_ns - with.offset_ns).abs() < AGREEMENT_NS;
         let mut group: Vec<&Sample> = samples.iter().filter(near).collect();

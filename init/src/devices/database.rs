@@ -13,10 +13,10 @@ const DEPTH_MAX: usize = 16;
 
 /// The text files beside the modules.
 #[derive(Debug, Default)]
-pub(super) struct Database {
+pub struct Database<'t> {
     /// By what stands before the first colon or star, so that a PCI device is not compared with
     /// every USB pattern.
-    aliases: BTreeMap<&'static str, Vec<(&'static str, &'static str)>>,
+    aliases: BTreeMap<&'t str, Vec<(&'t str, &'t str)>>,
     modules: BTreeMap<String, Module>,
 }
 
@@ -31,23 +31,25 @@ struct Module {
 
 /// One module to load.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Step {
-    pub(super) name: String,
+pub struct Step {
+    /// As the kernel calls it.
+    pub name: String,
     /// Below the modules' directory.
-    pub(super) path: String,
+    pub path: String,
 }
 
 /// What becomes of modules that another one would only like to have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Soft {
+pub enum Soft {
     /// They come along.
     Load,
     /// The kernel asks for them when it uses them.
     Skip,
 }
 
-impl Database {
-    pub(super) fn load(directory: &Path) -> io::Result<Self> {
+impl Database<'static> {
+    /// Reads the files. Without soft dependencies an image is complete.
+    pub fn load(directory: &Path) -> io::Result<Self> {
         let read = |name: &str| {
             fs::read_to_string(directory.join(name))
                 .map_err(|error| io::Error::new(error.kind(), format!("reading {name}: {error}")))
@@ -61,8 +63,11 @@ impl Database {
             &read("modules.softdep").unwrap_or_default(),
         ))
     }
+}
 
-    pub(super) fn parse(dep: &str, alias: &'static str, softdep: &str) -> Self {
+impl<'t> Database<'t> {
+    /// Understands `modules.dep`, `modules.alias` and `modules.softdep`; passes over odd lines.
+    pub fn parse(dep: &str, alias: &'t str, softdep: &str) -> Self {
         let mut database = Self::default();
         for line in dep.lines() {
             let Some((path, needs)) = line.split_once(':') else { continue };
@@ -99,13 +104,13 @@ impl Database {
     }
 
     /// Modules with this name, or else with an alias that fits it.
-    pub(super) fn resolve(&self, name: &str) -> Vec<String> {
+    pub fn resolve(&self, name: &str) -> Vec<String> {
         let module = normal(name);
         if self.modules.contains_key(&module) { vec![module] } else { self.by_alias(name) }
     }
 
     /// Modules that drive a device which says this of itself.
-    pub(super) fn by_alias(&self, alias: &str) -> Vec<String> {
+    pub fn by_alias(&self, alias: &str) -> Vec<String> {
         // A pattern may begin with a star, or have one before its first colon.
         let families = BTreeSet::from([family(alias), ""]);
         let patterns =
@@ -118,12 +123,7 @@ impl Database {
 
     /// What to load, in this order, so that `modules` and all that they need are there. Leaves out
     /// what is `done`, and what this image does not have.
-    pub(super) fn plan(
-        &self,
-        modules: &[String],
-        soft: Soft,
-        done: &BTreeSet<String>,
-    ) -> Vec<Step> {
+    pub fn plan(&self, modules: &[String], soft: Soft, done: &BTreeSet<String>) -> Vec<Step> {
         let mut plan = Plan { database: self, soft, seen: done.clone(), steps: Vec::new() };
         for module in modules {
             plan.add(module, DEPTH_MAX);
@@ -133,7 +133,7 @@ impl Database {
 }
 
 struct Plan<'a> {
-    database: &'a Database,
+    database: &'a Database<'a>,
     soft: Soft,
     seen: BTreeSet<String>,
     steps: Vec<Step>,
@@ -286,7 +286,7 @@ softdep libcrc32c pre: crypto-crc32c
 softdep virtio_blk post: virtio_ring btrfs
 ";
 
-    fn database() -> Database {
+    fn database() -> Database<'static> {
         Database::parse(DEP, ALIAS, SOFTDEP)
     }
 

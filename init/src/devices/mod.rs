@@ -3,10 +3,10 @@
 //! This runs beside PID 1, as the service `devices` and as the kernel's `modprobe`: a driver that
 //! takes half a minute for its disks must not hold the supervisor.
 
-mod database;
-mod uevent;
-
-use database::{Database, Soft};
+use init::devices::{
+    database::{Database, Soft},
+    uevent::{News, Uevents},
+};
 use node_api::paths;
 use rustix::{
     fs::{Mode, OFlags, open},
@@ -21,7 +21,6 @@ use std::{
     process::ExitCode,
     time::{Duration, Instant},
 };
-use uevent::{News, Uevents};
 
 /// Needed before the first file is verified or the first pool is mounted: the kernel takes its slow
 /// versions without asking for these.
@@ -164,7 +163,7 @@ pub(crate) fn modprobe(name: &str) -> ExitCode {
 /// Loads modules, each once.
 struct Loader {
     directory: PathBuf,
-    database: Database,
+    database: Database<'static>,
     done: BTreeSet<String>,
 }
 

@@ -23,7 +23,7 @@ const KERNEL_GROUP: u32 = 1;
 
 /// What came.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum News {
+pub enum News {
     /// A device that says this of itself.
     Modalias(String),
     /// Something that needs no driver.
@@ -35,12 +35,14 @@ pub(super) enum News {
 }
 
 /// The socket.
-pub(super) struct Uevents {
+#[derive(Debug)]
+pub struct Uevents {
     socket: OwnedFd,
 }
 
 impl Uevents {
-    pub(super) fn open() -> io::Result<Self> {
+    /// Starts to listen.
+    pub fn open() -> io::Result<Self> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let protocol = Some(netlink::KOBJECT_UEVENT);
         let socket = socket_with(AddressFamily::NETLINK, SocketType::DGRAM, flags, protocol)?;
@@ -50,7 +52,7 @@ impl Uevents {
     }
 
     /// The next message; [`News::Quiet`] when none comes within `wait`. `None` waits for ever.
-    pub(super) fn next(&mut self, wait: Option<Duration>) -> io::Result<News> {
+    pub fn next(&mut self, wait: Option<Duration>) -> io::Result<News> {
         let wait = wait.map(Timespec::try_from).transpose().map_err(io::Error::other)?;
         match poll(&mut [PollFd::new(&self.socket, PollFlags::IN)], wait.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
@@ -73,7 +75,7 @@ fn is_kernel(sender: &SocketAddrAny) -> bool {
 }
 
 /// `add@/devices/..`, NUL, then `KEY=value`, NUL, and so on.
-fn parse(message: &[u8]) -> News {
+pub fn parse(message: &[u8]) -> News {
     let mut is_new = false;
     let mut modalias = None;
     for field in message.split(|byte| *byte == 0) {

@@ -41,34 +41,34 @@ const REFUSAL_WAIT: Duration = Duration::from_secs(5);
 const LEASE_MIN_S: u32 = 30;
 
 /// Time since boot.
-pub(crate) type Moment = Duration;
+pub type Moment = Duration;
 
 /// An address that a server gave, with what came along.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Lease {
+pub struct Lease {
     /// The node's address.
-    pub(crate) address: Ipv4Addr,
+    pub address: Ipv4Addr,
     /// Length of the subnet's prefix.
-    pub(crate) prefix: u8,
+    pub prefix: u8,
     /// Default gateway.
-    pub(crate) router: Option<Ipv4Addr>,
+    pub router: Option<Ipv4Addr>,
     /// Name servers.
-    pub(crate) dns: Vec<Ipv4Addr>,
+    pub dns: Vec<Ipv4Addr>,
     /// Time servers.
-    pub(crate) ntp: Vec<Ipv4Addr>,
+    pub ntp: Vec<Ipv4Addr>,
     /// Who gave it.
-    pub(crate) server: Ipv4Addr,
+    pub server: Ipv4Addr,
     /// When the server is asked for more time.
-    pub(crate) renew_at: Moment,
+    pub renew_at: Moment,
     /// When any server is asked for more time.
-    pub(crate) rebind_at: Moment,
+    pub rebind_at: Moment,
     /// When it ends.
-    pub(crate) ends_at: Moment,
+    pub ends_at: Moment,
 }
 
 /// Queries of one kind, sent until an answer comes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Attempt {
+pub struct Attempt {
     /// Number that the server repeats in its answer.
     transaction: u32,
     /// When the first query was due.
@@ -83,7 +83,7 @@ pub(crate) struct Attempt {
 
 /// What the client knows and waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum State {
+pub enum State {
     /// Looks for a server.
     Selecting(Attempt),
     /// Takes an offer: the address, then who offered it.
@@ -100,7 +100,7 @@ pub(crate) enum State {
 
 /// What happened.
 #[derive(Debug)]
-pub(crate) enum Event<'a> {
+pub enum Event<'a> {
     /// Time passed.
     Timer,
     /// A well-formed answer arrived; it may be for another client or of former times.
@@ -111,20 +111,20 @@ pub(crate) enum Event<'a> {
 
 /// What is to be sent, and where to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Outgoing {
+pub struct Outgoing {
     /// The question.
-    pub(crate) query: Query,
+    pub query: Query,
     /// Its number.
-    pub(crate) transaction: u32,
+    pub transaction: u32,
     /// Seconds since the first query of this kind.
-    pub(crate) elapsed_s: u16,
+    pub elapsed_s: u16,
     /// From where to where.
-    pub(crate) path: Path,
+    pub path: Path,
 }
 
 /// From where to where a query goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Path {
+pub enum Path {
     /// To all, from this address (unspecified while there is none).
     Broadcast(Ipv4Addr),
     /// From our address to the server's.
@@ -133,17 +133,17 @@ pub(crate) enum Path {
 
 /// What decides nothing but must come from outside.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Outside {
+pub struct Outside {
     /// Time since boot.
-    pub(crate) now: Moment,
+    pub now: Moment,
     /// Fresh randomness for this step.
-    pub(crate) chance: u32,
+    pub chance: u32,
 }
 
 impl State {
     /// The first state of a client; `lease` is what a former run of the daemon left behind. It is
     /// used on without a word to the server: the link did not change while the daemon was away.
-    pub(crate) fn first(lease: Option<Lease>, outside: Outside) -> Self {
+    pub fn first(lease: Option<Lease>, outside: Outside) -> Self {
         match lease {
             Some(lease) if outside.now < lease.ends_at => Self::Bound(lease),
             Some(_) | None => Self::Selecting(Attempt::new(outside)),
@@ -151,7 +151,7 @@ impl State {
     }
 
     /// The lease in use.
-    pub(crate) fn lease(&self) -> Option<&Lease> {
+    pub fn lease(&self) -> Option<&Lease> {
         match self {
             Self::Selecting(_) | Self::Requesting(..) => None,
             Self::Confirming(_, lease)
@@ -162,7 +162,7 @@ impl State {
     }
 
     /// When [`Event::Timer`] is due.
-    pub(crate) fn deadline(&self) -> Moment {
+    pub fn deadline(&self) -> Moment {
         match self {
             Self::Selecting(attempt) | Self::Requesting(attempt, ..) => attempt.next,
             Self::Confirming(attempt, lease) | Self::Rebinding(attempt, lease) => {
@@ -174,7 +174,7 @@ impl State {
     }
 
     /// How many queries went unanswered, and when the next one goes out.
-    pub(crate) fn unanswered(&self) -> Option<(u32, Moment)> {
+    pub fn unanswered(&self) -> Option<(u32, Moment)> {
         match self {
             Self::Bound(_) => None,
             Self::Selecting(attempt)
@@ -265,7 +265,7 @@ fn classful(address: Ipv4Addr) -> u8 {
 }
 
 /// What follows from `event` in `state`: the next state, and what to send.
-pub(crate) fn step(state: State, event: &Event<'_>, outside: Outside) -> (State, Option<Outgoing>) {
+pub fn step(state: State, event: &Event<'_>, outside: Outside) -> (State, Option<Outgoing>) {
     match event {
         Event::Timer => on_timer(state, outside),
         Event::Reply(reply) => on_reply(state, reply, outside),

@@ -7,9 +7,11 @@ use super::message::Mac;
 use std::net::Ipv4Addr;
 
 /// The longest frame of a link without jumbo frames.
-pub(crate) const FRAME_MAX: usize = 1514;
-pub(crate) const PORT_SERVER: u16 = 67;
-pub(crate) const PORT_CLIENT: u16 = 68;
+pub const FRAME_MAX: usize = 1514;
+/// Where servers listen.
+pub const PORT_SERVER: u16 = 67;
+/// Where clients listen.
+pub const PORT_CLIENT: u16 = 68;
 
 const ETHERNET_HEADER: usize = 14;
 const IP_HEADER: usize = 20;
@@ -18,7 +20,7 @@ const ETHERTYPE_IPV4: [u8; 2] = [8, 0];
 const PROTOCOL_UDP: u8 = 17;
 
 /// A broadcast frame from `source` to all servers.
-pub(crate) fn encode(mac: Mac, source: Ipv4Addr, payload: &[u8]) -> Vec<u8> {
+pub fn encode(mac: Mac, source: Ipv4Addr, payload: &[u8]) -> Vec<u8> {
     let length_of = |bytes: usize| u16::try_from(bytes).expect("our queries are short");
     let length_udp = length_of(UDP_HEADER + payload.len());
     let length_ip = length_of(IP_HEADER + UDP_HEADER + payload.len());
@@ -61,7 +63,7 @@ pub(crate) fn encode(mac: Mac, source: Ipv4Addr, payload: &[u8]) -> Vec<u8> {
 ///
 /// The UDP checksum is not looked at: a frame from a virtual link has none yet (the sender leaves
 /// it to a network card that does not exist), and the payload is checked field by field anyway.
-pub(crate) fn payload(frame: &[u8]) -> Option<&[u8]> {
+pub fn payload(frame: &[u8]) -> Option<&[u8]> {
     let (ethernet, packet) = frame.split_at_checked(ETHERNET_HEADER)?;
     if ethernet[12..] != ETHERTYPE_IPV4 {
         return None;

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 use thiserror::Error;
 
 /// Hardware address of an Ethernet link.
-pub(crate) type Mac = [u8; 6];
+pub type Mac = [u8; 6];
 
 /// Length of everything before the options.
 const HEADER: usize = 240;
@@ -43,7 +43,7 @@ mod code {
 
 /// What a client asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Query {
+pub enum Query {
     /// Is there a server? (DHCPDISCOVER)
     Discover,
     /// I take what this server offered. (DHCPREQUEST in state SELECTING)
@@ -67,7 +67,7 @@ pub(crate) enum Query {
 
 /// What kind of answer a server gave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
     /// DHCPOFFER.
     Offer,
     /// DHCPACK.
@@ -78,36 +78,36 @@ pub(crate) enum Kind {
 
 /// What a server answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Reply {
+pub struct Reply {
     /// Offer, acknowledgement or refusal.
-    pub(crate) kind: Kind,
+    pub kind: Kind,
     /// The number that the query carried.
-    pub(crate) transaction: u32,
+    pub transaction: u32,
     /// Whom it is for.
-    pub(crate) mac: Mac,
+    pub mac: Mac,
     /// The address given; unspecified in a refusal.
-    pub(crate) address: Ipv4Addr,
+    pub address: Ipv4Addr,
     /// Length of the prefix of the subnet.
-    pub(crate) prefix: Option<u8>,
+    pub prefix: Option<u8>,
     /// Who answers.
-    pub(crate) server: Option<Ipv4Addr>,
+    pub server: Option<Ipv4Addr>,
     /// Default gateways, best first.
-    pub(crate) routers: Vec<Ipv4Addr>,
+    pub routers: Vec<Ipv4Addr>,
     /// Name servers, best first.
-    pub(crate) dns: Vec<Ipv4Addr>,
+    pub dns: Vec<Ipv4Addr>,
     /// Time servers, best first.
-    pub(crate) ntp: Vec<Ipv4Addr>,
+    pub ntp: Vec<Ipv4Addr>,
     /// Seconds for which the address is given.
-    pub(crate) lease_s: Option<u32>,
+    pub lease_s: Option<u32>,
     /// Seconds after which the server is asked for more.
-    pub(crate) renew_s: Option<u32>,
+    pub renew_s: Option<u32>,
     /// Seconds after which any server is asked for more.
-    pub(crate) rebind_s: Option<u32>,
+    pub rebind_s: Option<u32>,
 }
 
 /// Why bytes are not an answer of a DHCP server to an Ethernet client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub(crate) enum Malformed {
+pub enum Malformed {
     /// Shorter than the fixed part.
     #[error("the message has {0} bytes, the fixed part alone has {HEADER}")]
     Short(usize),
@@ -132,7 +132,7 @@ pub(crate) enum Malformed {
 }
 
 /// Writes the UDP payload of a query.
-pub(crate) fn encode(query: &Query, transaction: u32, elapsed_s: u16, mac: Mac) -> Vec<u8> {
+pub fn encode(query: &Query, transaction: u32, elapsed_s: u16, mac: Mac) -> Vec<u8> {
     let mut bytes = vec![0; HEADER];
     bytes[..3].copy_from_slice(&[BOOT_REQUEST, ETHERNET, 6]);
     bytes[4..8].copy_from_slice(&transaction.to_be_bytes());
@@ -175,7 +175,7 @@ pub(crate) fn encode(query: &Query, transaction: u32, elapsed_s: u16, mac: Mac) 
 }
 
 /// Reads the UDP payload of an answer.
-pub(crate) fn parse(bytes: &[u8]) -> Result<Reply, Malformed> {
+pub fn parse(bytes: &[u8]) -> Result<Reply, Malformed> {
     let Some((header, rest)) = bytes.split_first_chunk::<HEADER>() else {
         return Err(Malformed::Short(bytes.len()));
     };
