@@ -25,7 +25,7 @@ const TAIL_BYTES: u64 = 16 << 20;
 /// Where the record at the start stands: before the first btrfs superblock, behind boot sectors.
 const SLOT_START: u64 = 48 << 10;
 /// What a slot occupies; only the first sector of it is used.
-pub(crate) const SLOT_BYTES: usize = 4096;
+pub const SLOT_BYTES: usize = 4096;
 /// The smallest unit that every disk writes whole.
 const SECTOR: usize = 512;
 /// File systems end on this boundary.
@@ -41,27 +41,27 @@ const SERIAL_MAX: usize = 128;
 
 /// What the node says on a disk that it owns.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Claim {
+pub struct Claim {
     /// Counts the records on this disk.
-    pub(crate) generation: u64,
+    pub generation: u64,
     /// How far the pool is.
-    pub(crate) phase: Phase,
+    pub phase: Phase,
     /// Whether a takeover order was carried out on this disk. It is not carried out twice.
-    pub(crate) takeover: bool,
+    pub takeover: bool,
     /// Recorded once; what the kernel says on later boots does not change it.
-    pub(crate) class: DiskClass,
+    pub class: DiskClass,
     /// File system UUID, in its printed form.
     pool: String,
     /// Size of the disk when it was claimed.
-    pub(crate) size_bytes: u64,
+    pub size_bytes: u64,
     /// Serial number of the disk when it was claimed.
-    pub(crate) serial: String,
+    pub serial: String,
 }
 
 /// How far the pool is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Phase {
+pub enum Phase {
     /// mkfs has not finished; nobody has stored anything.
     Making,
     /// The file system was complete; from now on it holds data of somebody.
@@ -70,7 +70,7 @@ pub(crate) enum Phase {
 
 impl Claim {
     /// The first record of a new pool, to be written before mkfs.
-    pub(crate) fn making(
+    pub fn making(
         generation: u64,
         takeover: bool,
         class: DiskClass,
@@ -84,22 +84,22 @@ impl Claim {
     }
 
     /// The record that follows this one when mkfs has finished.
-    pub(crate) fn made(&self) -> Self {
+    pub fn made(&self) -> Self {
         Self { generation: self.generation + 1, phase: Phase::Made, ..self.clone() }
     }
 
     /// File system UUID.
-    pub(crate) fn pool(&self) -> Uuid {
+    pub fn pool(&self) -> Uuid {
         Uuid::parse(&self.pool).expect("decode accepts nothing else, making prints one")
     }
 
     /// Whether this record was written on a disk with this serial number and size.
-    pub(crate) fn is_of(&self, serial: &str, size_bytes: u64) -> bool {
+    pub fn is_of(&self, serial: &str, size_bytes: u64) -> bool {
         self.serial == cut(serial) && self.size_bytes == size_bytes
     }
 
     /// The content of a slot.
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    pub fn encode(&self) -> Vec<u8> {
         let json = serde_json::to_vec(self).expect("plain fields always have a JSON form");
         assert!(HEADER + json.len() + CHECKSUM <= SECTOR, "SERIAL_MAX bounds the only long field");
         let length = u16::try_from(json.len()).expect("shorter than a sector");
@@ -114,7 +114,7 @@ impl Claim {
     }
 
     /// Reads a slot; `None` unless every check holds.
-    pub(crate) fn decode(slot: &[u8]) -> Option<Self> {
+    pub fn decode(slot: &[u8]) -> Option<Self> {
         let sector = slot.get(..SECTOR)?;
         let (body, checksum) = sector.split_at(SECTOR - CHECKSUM);
         let length = usize::from(u16::from_le_bytes([body[10], body[11]]));
@@ -128,22 +128,22 @@ impl Claim {
 }
 
 /// Whether a slot was meant to hold a record, readable or not.
-pub(crate) fn has_magic(slot: &[u8]) -> bool {
+pub fn has_magic(slot: &[u8]) -> bool {
     slot.starts_with(MAGIC)
 }
 
 /// Offsets of the slots on a disk of this size: at the end, then at the start.
-pub(crate) fn slots(size_bytes: u64) -> [u64; 2] {
+pub fn slots(size_bytes: u64) -> [u64; 2] {
     [file_system_bytes(size_bytes), SLOT_START]
 }
 
 /// How much of a disk the file system gets.
-pub(crate) fn file_system_bytes(size_bytes: u64) -> u64 {
+pub fn file_system_bytes(size_bytes: u64) -> u64 {
     size_bytes.saturating_sub(TAIL_BYTES) / MIB * MIB
 }
 
 /// The record that counts.
-pub(crate) fn newest(slots: [Option<Claim>; 2]) -> Option<Claim> {
+pub fn newest(slots: [Option<Claim>; 2]) -> Option<Claim> {
     slots.into_iter().flatten().max_by_key(|claim| claim.generation)
 }
 

@@ -23,7 +23,7 @@ const SIZE_MIN: u64 = 1 << 30;
 
 /// What the disk itself says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Content {
+pub enum Content {
     /// Reading failed: what was read, and the cause.
     Unreadable(String),
     /// It holds the boot loader that started this node.
@@ -34,29 +34,29 @@ pub(crate) enum Content {
 
 /// What was found on a disk that could be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Traces {
+pub struct Traces {
     /// The ownership record with the highest generation.
-    pub(crate) claim: Option<Claim>,
+    pub claim: Option<Claim>,
     /// A complete btrfs superblock, ours or not.
-    pub(crate) btrfs: Option<Uuid>,
+    pub btrfs: Option<Uuid>,
     /// Signatures of anything but btrfs.
-    pub(crate) foreign: Vec<&'static str>,
+    pub foreign: Vec<&'static str>,
     /// Whether everything that was looked at is zero, a torn record of ours apart.
-    pub(crate) blank: bool,
+    pub blank: bool,
 }
 
 /// Farmer's orders.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Orders {
+pub struct Orders {
     /// Serial numbers of disks to be wiped and taken over.
-    pub(crate) takeover: BTreeSet<String>,
+    pub takeover: BTreeSet<String>,
     /// Serial numbers that name more than one disk.
-    pub(crate) ambiguous: BTreeSet<String>,
+    pub ambiguous: BTreeSet<String>,
 }
 
 /// What becomes of a disk. Every variant but `Make` leaves it as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Decision {
+pub enum Decision {
     /// Not ours to use.
     Ignore(String),
     /// Below the smallest useful size.
@@ -73,16 +73,16 @@ pub(crate) enum Decision {
 
 /// How a pool is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Make {
+pub struct Make {
     /// Why the disk may be written.
-    pub(crate) permission: Permission,
+    pub permission: Permission,
     /// Generation of the record to write.
-    pub(crate) generation: u64,
+    pub generation: u64,
 }
 
 /// Why a disk may be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Permission {
+pub enum Permission {
     /// Nothing is on it.
     Blank,
     /// It was blank when it was claimed, and mkfs did not finish.
@@ -92,7 +92,7 @@ pub(crate) enum Permission {
 }
 
 /// Decides what can be decided without reading the disk.
-pub(crate) fn decide_unread(disk: &Disk) -> Option<Decision> {
+pub fn decide_unread(disk: &Disk) -> Option<Decision> {
     if let Some(obstacle) = &disk.obstacle {
         return Some(Decision::Ignore(format!("not used: {obstacle}")));
     }
@@ -105,7 +105,7 @@ pub(crate) fn decide_unread(disk: &Disk) -> Option<Decision> {
 }
 
 /// Decides, once the disk was read.
-pub(crate) fn decide(disk: &Disk, content: &Content, orders: &Orders) -> Decision {
+pub fn decide(disk: &Disk, content: &Content, orders: &Orders) -> Decision {
     if let Some(decision) = decide_unread(disk) {
         return decision;
     }

@@ -16,26 +16,26 @@ const NO_DISK: &[&str] =
 
 /// One disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Disk {
+pub struct Disk {
     /// Kernel name.
-    pub(crate) name: String,
+    pub name: String,
     /// As printed on the label; empty when the disk tells none.
-    pub(crate) serial: String,
+    pub serial: String,
     /// As the disk says it.
-    pub(crate) model: String,
+    pub model: String,
     /// Capacity.
-    pub(crate) size_bytes: u64,
+    pub size_bytes: u64,
     /// What the kernel says now; the claim keeps what it said first.
-    pub(crate) class: DiskClass,
+    pub class: DiskClass,
     /// Another medium under the same name has another number.
-    pub(crate) sequence: u64,
+    pub sequence: u64,
     /// Why it is not even looked at.
-    pub(crate) obstacle: Option<String>,
+    pub obstacle: Option<String>,
 }
 
 impl Disk {
     /// The device node.
-    pub(crate) fn path(&self) -> PathBuf {
+    pub fn path(&self) -> PathBuf {
         Path::new("/dev").join(&self.name)
     }
 }
@@ -70,7 +70,7 @@ const FILES: &[&str] = &[
 
 /// All disks below `sysfs`, sorted by name. Two paths to one disk are two entries, of which the
 /// second has an obstacle.
-pub(crate) fn scan(sysfs: &Path) -> io::Result<Vec<Disk>> {
+pub fn scan(sysfs: &Path) -> io::Result<Vec<Disk>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(sysfs.join("block"))? {
         let entry = entry?;
@@ -169,7 +169,7 @@ fn mark_second_paths(found: Vec<(Disk, Attributes)>) -> Vec<Disk> {
 }
 
 /// Serial numbers that more than one disk tells: an order cannot name one of them.
-pub(crate) fn shared_serials(disks: &[Disk]) -> BTreeSet<String> {
+pub fn shared_serials(disks: &[Disk]) -> BTreeSet<String> {
     let mut seen = BTreeSet::new();
     let twice = disks.iter().filter(|disk| !seen.insert(disk.serial.as_str()));
     twice.map(|disk| disk.serial.clone()).collect()

@@ -17,14 +17,6 @@
 
 #![forbid(unsafe_code)]
 
-mod disk;
-
-mod claim;
-mod decide;
-mod probe;
-mod signature;
-mod uuid;
-
 mod catalogue;
 mod file;
 mod identity;
@@ -36,7 +28,6 @@ mod volume;
 
 mod node;
 mod serve;
-mod uevent;
 
 use node::{Event, Node};
 use node_api::paths::STORAGED_SOCKET;
@@ -47,7 +38,8 @@ use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
-use uevent::Uevents;
+use storaged::uevent::{self, Uevents};
+use storaged::{claim, decide, disk, probe, uuid};
 
 /// Messages that wait for the owner. Senders wait when it is busy; the kernel keeps uevents.
 const EVENTS_MAX: usize = 64;

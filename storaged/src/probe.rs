@@ -22,14 +22,14 @@ const BLANK_SAMPLES: u64 = 128;
 const CHUNK: usize = 64 << 10;
 
 /// What the disk behind `path` says. `boot` is the partition that the firmware started us from.
-pub(crate) fn probe(path: &Path, size_bytes: u64, boot: Option<[u8; 16]>) -> Content {
+pub fn probe(path: &Path, size_bytes: u64, boot: Option<[u8; 16]>) -> Content {
     File::open(path)
         .and_then(|disk| read(&disk, size_bytes, boot))
         .unwrap_or_else(|error| Content::Unreadable(format!("cannot be read: {error}")))
 }
 
 /// The same for an open disk.
-pub(crate) fn read(disk: &File, size_bytes: u64, boot: Option<[u8; 16]>) -> io::Result<Content> {
+pub fn read(disk: &File, size_bytes: u64, boot: Option<[u8; 16]>) -> io::Result<Content> {
     let region = size_bytes.min(REGION_BYTES as u64);
     let head = read_at(disk, 0, region)?;
     if boot.is_some_and(|boot| signature::gpt_partitions(&head).contains(&boot)) {
@@ -93,7 +93,7 @@ fn read_at(disk: &File, offset: u64, length: u64) -> io::Result<Vec<u8>> {
 
 /// The partition that the UEFI boot loader was read from, as systemd's stub records it in the
 /// variable `LoaderDevicePartUUID`: four bytes of attributes, then the id in UTF-16.
-pub(crate) fn boot_partition(variable: &[u8]) -> Option<[u8; 16]> {
+pub fn boot_partition(variable: &[u8]) -> Option<[u8; 16]> {
     let units =
         variable.get(4..)?.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]]));
     let text: String = char::decode_utf16(units).map_while(Result::ok).collect();

@@ -7,7 +7,7 @@ use crate::uuid::Uuid;
 
 /// How much of the start and of the end of a disk is looked at. btrfs keeps files out of the first
 /// MiB, so no customer can write a signature there that makes a pool of ours look foreign.
-pub(crate) const REGION_BYTES: usize = 1 << 20;
+pub const REGION_BYTES: usize = 1 << 20;
 
 /// Magic numbers at a fixed place from the start of the disk.
 const AT_START: &[(usize, &[u8], &str)] = &[
@@ -56,7 +56,7 @@ const SECTORS: [usize; 2] = [512, 4096];
 /// Everything foreign that the two regions show, each name once.
 ///
 /// `head` is the start of the disk, `tail` its end; each [`REGION_BYTES`] long or the whole disk.
-pub(crate) fn foreign(head: &[u8], tail: &[u8], size_bytes: u64) -> Vec<&'static str> {
+pub fn foreign(head: &[u8], tail: &[u8], size_bytes: u64) -> Vec<&'static str> {
     let mut names = Vec::new();
     let mut found = |name| {
         if !names.contains(&name) {
@@ -91,7 +91,7 @@ pub(crate) fn foreign(head: &[u8], tail: &[u8], size_bytes: u64) -> Vec<&'static
 }
 
 /// The id of the btrfs file system whose superblock stands in `head`, ours or not.
-pub(crate) fn btrfs(head: &[u8]) -> Option<Uuid> {
+pub fn btrfs(head: &[u8]) -> Option<Uuid> {
     const SUPERBLOCK: usize = 64 << 10;
     let block = head.get(SUPERBLOCK..SUPERBLOCK + 4096)?;
     let own_address = u64::from_le_bytes(block[48..56].try_into().expect("eight bytes"));
@@ -100,7 +100,7 @@ pub(crate) fn btrfs(head: &[u8]) -> Option<Uuid> {
 }
 
 /// Unique ids of the partitions of a GPT, as they stand on the disk.
-pub(crate) fn gpt_partitions(head: &[u8]) -> Vec<[u8; 16]> {
+pub fn gpt_partitions(head: &[u8]) -> Vec<[u8; 16]> {
     let Some(sector) = gpt_sector(head) else { return Vec::new() };
     let word = |at: usize| {
         let bytes = head.get(sector + at..sector + at + 4)?;

@@ -21,11 +21,11 @@ const KERNEL_GROUP: u32 = 1;
 
 /// Messages about devices.
 #[derive(Debug)]
-pub(crate) struct Uevents(OwnedFd);
+pub struct Uevents(OwnedFd);
 
 /// Why to look again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wake {
+pub enum Wake {
     /// A disk came, went or changed.
     Disk,
     /// Nothing was heard for a while.
@@ -34,7 +34,7 @@ pub(crate) enum Wake {
 
 impl Uevents {
     /// Starts to listen.
-    pub(crate) fn listen() -> io::Result<Self> {
+    pub fn listen() -> io::Result<Self> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let protocol = SockProtocol::NetlinkKObjectUEvent;
         let fd = socket(AddressFamily::Netlink, SockType::Datagram, flags, protocol)?;
@@ -43,7 +43,7 @@ impl Uevents {
     }
 
     /// Waits until there is a reason to look at the disks again.
-    pub(crate) fn wait(&self) -> io::Result<Wake> {
+    pub fn wait(&self) -> io::Result<Wake> {
         let deadline = Instant::now() + INTERVAL;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -73,7 +73,7 @@ impl Uevents {
 }
 
 /// A message is `ACTION@PATH`, then `KEY=value` fields, each ended by NUL.
-fn is_about_a_disk(message: &[u8]) -> bool {
+pub fn is_about_a_disk(message: &[u8]) -> bool {
     let has = |field: &[u8]| message.split(|byte| *byte == 0).any(|part| part == field);
     has(b"SUBSYSTEM=block") && has(b"DEVTYPE=disk")
 }

@@ -4,23 +4,23 @@ use std::fmt;
 
 /// A file system id: 16 bytes, printed in the usual 8-4-4-4-12 form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Uuid([u8; 16]);
+pub struct Uuid([u8; 16]);
 
 impl Uuid {
     /// A version 4 id from 16 random bytes.
-    pub(crate) fn from_random(mut random: [u8; 16]) -> Self {
+    pub fn from_random(mut random: [u8; 16]) -> Self {
         random[6] = random[6] & 0x0f | 0x40;
         random[8] = random[8] & 0x3f | 0x80;
         Self(random)
     }
 
     /// The id as it stands in a superblock.
-    pub(crate) fn from_bytes(bytes: [u8; 16]) -> Self {
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }
 
     /// Reads the printed form.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         let dashes = [8, 13, 18, 23];
         let shaped = text.len() == 36 && dashes.iter().all(|&at| text.as_bytes()[at] == b'-');
         let digits: String = text.chars().filter(|c| *c != '-').collect();
