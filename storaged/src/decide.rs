@@ -4,14 +4,18 @@
 //!                    foreign signature      nothing known            our file system
 //! no claim           Foreign *              blank: Make, else        Foreign *
 //!                                           Foreign *
-//! claim, making      Foreign **             Make again               Make again
+//! claim, making      Foreign **             ours alone: Make again,  the same
+//!                                           else Foreign **
 //! claim, made        Foreign **             Failed *                 Mount
 //!
 //! *  Make, when an order names the serial number and none was carried out on this disk before.
 //! ** Make, when the order that is being carried out was interrupted and is still given.
 //! ```
 //!
-//! A disk whose pool was complete once is never made again by itself, whatever it looks like.
+//! A disk whose pool was complete once is never made again by itself, whatever it looks like. One
+//! whose pool was in the making is made again by itself only when it is the disk that was claimed and
+//! everything on it is zero or comes from the mkfs that was interrupted; of a disk that was being
+//! taken over, only the ends were cleared, and so only they count.
 
 use crate::claim::{Claim, Phase};
 use crate::disk::Disk;
@@ -41,8 +45,22 @@ pub struct Traces {
     pub btrfs: Option<Uuid>,
     /// Signatures of anything but btrfs.
     pub foreign: Vec<&'static str>,
-    /// Whether everything that was looked at is zero, a torn record of ours apart.
-    pub blank: bool,
+    /// What was looked at, our record apart. Known when nothing above says whose the disk is.
+    pub remains: Remains,
+}
+
+/// What was looked at on a disk without a signature, from the least to the most that speaks against
+/// writing there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Remains {
+    /// Everything is zero, a torn record of ours apart.
+    Blank,
+    /// Everything is zero, or belongs to the file system that the record says is being made.
+    Unfinished,
+    /// The same at both ends of the disk. Between them is something else.
+    Cleared,
+    /// Something else, or it was not looked at.
+    Strange,
 }
 
 /// Farmer's orders.
@@ -124,16 +142,22 @@ fn decide_read(disk: &Disk, traces: &Traces, orders: &Orders) -> Decision {
     let other_btrfs = traces.btrfs.filter(|found| *found != claim.pool());
     let mut foreign = traces.foreign.clone();
     foreign.extend(other_btrfs.map(|_| BTRFS));
+    let allowed = if claim.takeover { Remains::Cleared } else { Remains::Unfinished };
     match (claim.phase, foreign.as_slice(), traces.btrfs) {
         (Phase::Making, _, _) if !on_its_disk => Decision::Foreign(
             "holds the record of a pool in the making of another disk: it looks like a copy; wipe \
              it elsewhere to use it"
                 .to_owned(),
         ),
-        (Phase::Making, [], _) if claim.takeover => again(Permission::Takeover),
-        (Phase::Making, [], _) => again(Permission::Interrupted),
+        (Phase::Making, [], _) if traces.remains <= allowed && claim.takeover => {
+            again(Permission::Takeover)
+        }
+        (Phase::Making, [], _) if traces.remains <= allowed => again(Permission::Interrupted),
         (Phase::Making, names, _) => match order {
             Order::Given => again(Permission::Takeover),
+            Order::Absent(how) if names.is_empty() => Decision::Foreign(format!(
+                "a pool was being made on it, and it holds something else as well; {how}"
+            )),
             Order::Absent(how) if claim.takeover => Decision::Foreign(format!(
                 "its takeover was interrupted, {} is still on it; {how}",
                 names.join(", ")
@@ -167,7 +191,8 @@ fn decide_unclaimed(traces: &Traces, order: &Order) -> Decision {
     let make = |permission| Decision::Make(Make { permission, generation: 1 });
     let mut foreign = traces.foreign.clone();
     foreign.extend(traces.btrfs.map(|_| BTRFS));
-    match (foreign.as_slice(), traces.blank, order) {
+    let is_blank = traces.remains == Remains::Blank;
+    match (foreign.as_slice(), is_blank, order) {
         ([], true, _) => make(Permission::Blank),
         (_, _, Order::Given) => make(Permission::Takeover),
         ([], false, Order::Absent(how)) => foreign_names(&["data of an unknown kind"], how),

@@ -54,10 +54,10 @@ fn kind(decision: &Decision) -> Kind {
     }
 }
 
-/// Claim, superblock, signatures, blank; kind without an order, with an order.
-type Row = (Option<Claim>, Option<Uuid>, &'static [&'static str], bool, Kind, Kind);
+/// Claim, superblock, signatures, remains; kind without an order, with an order.
+type Row = (Option<Claim>, Option<Uuid>, &'static [&'static str], Remains, Kind, Kind);
 
-/// Every combination of claim, superblock, signature, blankness and order.
+/// Every combination of claim, superblock, signature, remains and order.
 #[test]
 fn every_combination_of_traces_has_the_decision_of_the_table() {
     use Kind::{Failed, Foreign, Make, Mount};
@@ -68,27 +68,33 @@ fn every_combination_of_traces_has_the_decision_of_the_table() {
     let made = |takeover| Some(making(takeover).made());
     let making = |takeover| Some(making(takeover));
     let rows: Vec<Row> = vec![
-        (None, none, &[], true, Make(Blank), Make(Blank)),
-        (None, none, &[], false, Foreign, Make(Takeover)),
-        (None, none, gpt, false, Foreign, Make(Takeover)),
-        (None, some, &[], false, Foreign, Make(Takeover)),
-        (making(false), none, &[], false, Make(Interrupted), Make(Interrupted)),
-        (making(false), some, &[], false, Make(Interrupted), Make(Interrupted)),
-        (making(false), none, gpt, false, Foreign, Make(Takeover)),
-        (making(false), other, &[], false, Foreign, Make(Takeover)),
-        (making(true), none, &[], false, Make(Takeover), Make(Takeover)),
-        (making(true), none, gpt, false, Foreign, Make(Takeover)),
-        (made(false), some, &[], false, Mount, Mount),
-        (made(true), some, &[], false, Mount, Mount),
-        (made(false), none, &[], false, Failed, Make(Takeover)),
-        (made(true), none, &[], false, Failed, Failed),
-        (made(false), some, gpt, false, Foreign, Make(Takeover)),
-        (made(true), some, gpt, false, Foreign, Foreign),
-        (made(false), other, &[], false, Foreign, Make(Takeover)),
-        (made(true), other, &[], false, Foreign, Foreign),
+        (None, none, &[], Remains::Blank, Make(Blank), Make(Blank)),
+        (None, none, &[], Remains::Strange, Foreign, Make(Takeover)),
+        (None, none, gpt, Remains::Strange, Foreign, Make(Takeover)),
+        (None, some, &[], Remains::Strange, Foreign, Make(Takeover)),
+        (making(false), none, &[], Remains::Blank, Make(Interrupted), Make(Interrupted)),
+        (making(false), none, &[], Remains::Unfinished, Make(Interrupted), Make(Interrupted)),
+        (making(false), some, &[], Remains::Unfinished, Make(Interrupted), Make(Interrupted)),
+        (making(false), none, &[], Remains::Cleared, Foreign, Make(Takeover)),
+        (making(false), none, &[], Remains::Strange, Foreign, Make(Takeover)),
+        (making(false), some, &[], Remains::Strange, Foreign, Make(Takeover)),
+        (making(false), none, gpt, Remains::Strange, Foreign, Make(Takeover)),
+        (making(false), other, &[], Remains::Strange, Foreign, Make(Takeover)),
+        (making(true), none, &[], Remains::Unfinished, Make(Takeover), Make(Takeover)),
+        (making(true), none, &[], Remains::Cleared, Make(Takeover), Make(Takeover)),
+        (making(true), none, &[], Remains::Strange, Foreign, Make(Takeover)),
+        (making(true), none, gpt, Remains::Strange, Foreign, Make(Takeover)),
+        (made(false), some, &[], Remains::Strange, Mount, Mount),
+        (made(true), some, &[], Remains::Strange, Mount, Mount),
+        (made(false), none, &[], Remains::Strange, Failed, Make(Takeover)),
+        (made(true), none, &[], Remains::Strange, Failed, Failed),
+        (made(false), some, gpt, Remains::Strange, Foreign, Make(Takeover)),
+        (made(true), some, gpt, Remains::Strange, Foreign, Foreign),
+        (made(false), other, &[], Remains::Strange, Foreign, Make(Takeover)),
+        (made(true), other, &[], Remains::Strange, Foreign, Foreign),
     ];
-    for (claim, btrfs, foreign, blank, without, with) in rows {
-        let traces = Traces { claim, btrfs, foreign: foreign.to_vec(), blank };
+    for (claim, btrfs, foreign, remains, without, with) in rows {
+        let traces = Traces { claim, btrfs, foreign: foreign.to_vec(), remains };
         let content = Content::Read(traces);
         let decided = kind(&decide(&disk(), &content, &Orders::default()));
         assert_eq!(decided, without, "without order: {content:?}");
@@ -98,13 +104,17 @@ fn every_combination_of_traces_has_the_decision_of_the_table() {
 }
 
 fn foreign() -> Content {
-    let traces =
-        Traces { claim: None, btrfs: None, foreign: vec!["an ext4 file system"], blank: false };
+    let traces = Traces {
+        claim: None,
+        btrfs: None,
+        foreign: vec!["an ext4 file system"],
+        remains: Remains::Strange,
+    };
     Content::Read(traces)
 }
 
 fn blank() -> Content {
-    Content::Read(Traces { claim: None, btrfs: None, foreign: vec![], blank: true })
+    Content::Read(Traces { claim: None, btrfs: None, foreign: vec![], remains: Remains::Blank })
 }
 
 #[test]
@@ -142,7 +152,12 @@ fn a_foreign_disk_says_what_is_on_it_and_how_to_use_it() {
 
 #[test]
 fn a_copy_of_a_disk_in_the_making_is_not_written() {
-    let traces = Traces { claim: Some(making(false)), btrfs: None, foreign: vec![], blank: false };
+    let traces = Traces {
+        claim: Some(making(false)),
+        btrfs: None,
+        foreign: vec![],
+        remains: Remains::Unfinished,
+    };
     let content = Content::Read(traces);
     let copies =
         [Disk { serial: "S9".to_owned(), ..disk() }, Disk { size_bytes: SIZE * 2, ..disk() }];
@@ -156,8 +171,12 @@ fn a_copy_of_a_disk_in_the_making_is_not_written() {
 #[test]
 fn a_pool_is_mounted_behind_another_controller_and_after_the_disk_has_grown() {
     let claim = making(false).made();
-    let traces =
-        Traces { claim: Some(claim.clone()), btrfs: Some(pool()), foreign: vec![], blank: false };
+    let traces = Traces {
+        claim: Some(claim.clone()),
+        btrfs: Some(pool()),
+        foreign: vec![],
+        remains: Remains::Strange,
+    };
     let moved = Disk { serial: "RAID-1".to_owned(), size_bytes: SIZE * 2, ..disk() };
     let decided = decide(&moved, &Content::Read(traces), &Orders::default());
     assert_eq!(decided, Decision::Mount(claim));

@@ -41,8 +41,6 @@ const STATE_PART: u64 = 20;
 
 /// The one foreign program that storaged starts.
 const MKFS: [&str; 2] = ["/usr/sbin/mkfs.btrfs", "/sbin/mkfs.btrfs"];
-/// Bytes at either end of a disk that a takeover clears, the places of all known signatures.
-const CLEAR_BYTES: u64 = 8 << 20;
 
 /// Two disks with the same pool, one a copy, must not be mounted at the same moment.
 static MOUNTING: Mutex<()> = Mutex::new(());
@@ -131,12 +129,13 @@ fn write(device: &File, offset: u64, bytes: &[u8]) -> io::Result<()> {
     device.sync_all()
 }
 
-/// Removes all signatures of former owners, sparing our own record.
+/// Removes all signatures of former owners, which stand at the ends, sparing our own record.
 fn clear(device: &File, size_bytes: u64) -> io::Result<()> {
     let [slot, _] = claim::slots(size_bytes);
     let behind_slot = slot + SLOT_BYTES as u64;
-    let tail = size_bytes.saturating_sub(CLEAR_BYTES).max(behind_slot);
-    for (from, to) in [(0, CLEAR_BYTES), (tail, size_bytes)] {
+    for (from, to) in
+        [(0, probe::START), (size_bytes - probe::END, slot), (behind_slot, size_bytes)]
+    {
         let zeros = vec![0; usize::try_from(to - from).map_err(io::Error::other)?];
         device.write_all_at(&zeros, from)?;
     }
@@ -297,6 +296,7 @@ fn random_uuid() -> io::Result<Uuid> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decide::Remains;
 
     #[test]
     fn a_takeover_clears_every_signature_and_spares_the_claim() {
@@ -318,13 +318,15 @@ mod tests {
         let uuid = Uuid::from_random([5; 16]);
         let claim = Claim::making(1, true, DiskClass::Hdd, uuid, SIZE, "S");
         let foreign = |device: &File| match probe::read(device, SIZE, None).unwrap() {
-            Content::Read(traces) => (traces.claim, traces.foreign.len()),
+            Content::Read(traces) => (traces.claim, traces.foreign.len(), traces.remains),
             other => panic!("{other:?}"),
         };
         let [end, _] = claim::slots(SIZE);
         write(&device, end, &claim.encode()).unwrap();
-        assert_eq!(foreign(&device), (Some(claim.clone()), 4));
+        assert_eq!(foreign(&device), (Some(claim.clone()), 4, Remains::Strange));
         clear(&device, SIZE).unwrap();
-        assert_eq!(foreign(&device), (Some(claim), 0));
+        assert_eq!(foreign(&device), (Some(claim.clone()), 0, Remains::Blank));
+        device.write_all_at(b"customer", SIZE / 128 * 64).unwrap();
+        assert_eq!(foreign(&device), (Some(claim), 0, Remains::Cleared));
     }
 }

@@ -1,25 +1,32 @@
 //! Reads what a disk says. Opens read-only; writes nothing.
 //!
-//! Blank means: everything that is looked at is zero, namely the first [`BLANK_START`] and the last
-//! [`BLANK_END`] bytes, where every known system keeps its first and last block, and
-//! [`BLANK_SAMPLES`] places in between. One other byte makes the disk foreign.
+//! Blank means: everything that is looked at is zero, namely the first [`START`] and the last [`END`]
+//! bytes, where every known system keeps its first and last block, and the places in between that
+//! [`places`] lists. One other byte makes the disk foreign. The same places are looked at before a
+//! pool is made again after an interruption: there, blocks of the interrupted mkfs are allowed, which
+//! all carry the id of the file system that it was making.
 
-use crate::claim::{self, Claim, SLOT_BYTES};
-use crate::decide::{Content, Traces};
+use crate::claim::{self, Claim, Phase, SLOT_BYTES};
+use crate::decide::{Content, Remains, Traces};
 use crate::signature::{self, REGION_BYTES};
+use crate::uuid::Uuid;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// Start of the disk that has to be zero.
-const BLANK_START: u64 = 8 << 20;
-/// End of the disk that has to be zero.
-const BLANK_END: u64 = 32 << 20;
+/// Start of the disk that is read whole, and that a takeover clears.
+pub const START: u64 = 8 << 20;
+/// End of the disk that is read whole, and that a takeover clears.
+pub const END: u64 = 32 << 20;
 /// Places in between; a rotating disk reads them in about a second.
-const BLANK_SAMPLES: u64 = 128;
+const SAMPLES: u64 = 128;
 /// Bytes read at each place, and at a time.
 const CHUNK: usize = 64 << 10;
+/// A block of a btrfs tree, as mkfs makes them; every one begins on a multiple of it.
+const TREE_BLOCK: usize = 16 << 10;
+/// Where the first btrfs superblock stands. mkfs writes nothing but zeros before it.
+const SUPERBLOCK: u64 = 64 << 10;
 
 /// What the disk behind `path` says. `boot` is the partition that the firmware started us from.
 pub fn probe(path: &Path, size_bytes: u64, boot: Option<[u8; 16]>) -> Content {
@@ -41,26 +48,55 @@ pub fn read(disk: &File, size_bytes: u64, boot: Option<[u8; 16]>) -> io::Result<
     let [end, start] = claim::slots(size_bytes);
     let slot = |at| read_at(disk, at, SLOT_BYTES as u64).map(|slot| Claim::decode(&slot));
     let claim = claim::newest([slot(end)?, slot(start)?]);
-    let nothing = foreign.is_empty() && btrfs.is_none() && claim.is_none();
-    let blank = nothing && is_blank(disk, size_bytes)?;
-    Ok(Content::Read(Traces { claim, btrfs, foreign, blank }))
+    let making = claim.as_ref().filter(|claim| claim.phase == Phase::Making);
+    let mut traces = Traces { claim: claim.clone(), btrfs, foreign, remains: Remains::Strange };
+    // Who holds a signature or a complete pool is known without a second look.
+    let in_doubt = match making {
+        Some(claim) => btrfs.is_none_or(|found| found == claim.pool()),
+        None => btrfs.is_none() && claim.is_none(),
+    };
+    if in_doubt && traces.foreign.is_empty() {
+        traces.remains = remains(disk, size_bytes, making.map(Claim::pool))?;
+    }
+    Ok(Content::Read(traces))
 }
 
+/// What is on a disk that shows no signature. `making` is the file system whose mkfs may have been
+/// interrupted.
+///
 /// A record of ours that was torn while it was written does not make a disk foreign: it was the
 /// first thing ever written there.
-fn is_blank(disk: &File, size_bytes: u64) -> io::Result<bool> {
+fn remains(disk: &File, size_bytes: u64, making: Option<Uuid>) -> io::Result<Remains> {
     let slots = claim::slots(size_bytes);
-    let zeros = vec![0; CHUNK];
+    let mut remains = Remains::Blank;
     for (offset, length) in places(size_bytes) {
         let mut bytes = read_at(disk, offset, length)?;
         for slot in slots {
             blind(&mut bytes, offset, slot);
         }
-        if bytes != zeros[..bytes.len()] {
-            return Ok(false);
+        if is_zero(&bytes) {
+            continue;
+        }
+        let is_end = offset < START || offset + END >= size_bytes;
+        let is_ours = offset >= SUPERBLOCK
+            && making.is_some_and(|pool| bytes.chunks(TREE_BLOCK).all(|b| is_of(b, pool)));
+        match (making, is_ours) {
+            (Some(_), true) => remains = remains.max(Remains::Unfinished),
+            // A takeover leaves what was between the ends.
+            (Some(_), false) if !is_end => remains = Remains::Cleared,
+            (Some(_) | None, _) => return Ok(Remains::Strange),
         }
     }
-    Ok(true)
+    Ok(remains)
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| *byte == 0)
+}
+
+/// Superblocks and tree blocks of btrfs carry the id of their file system after the checksum.
+fn is_of(block: &[u8], pool: Uuid) -> bool {
+    block.get(32..48) == Some(pool.as_bytes().as_slice()) || is_zero(block)
 }
 
 /// Clears our torn record, when it stands in these bytes.
@@ -74,13 +110,14 @@ fn blind(bytes: &mut [u8], offset: u64, slot: u64) {
     }
 }
 
-/// What is read to call a disk blank, as offsets and lengths, each at most [`CHUNK`].
+/// What is read to call a disk blank, as offsets and lengths: whole chunks, but for the last one of
+/// the disk.
 fn places(size_bytes: u64) -> impl Iterator<Item = (u64, u64)> {
     let chunk = CHUNK as u64;
-    let start = (0..BLANK_START).step_by(CHUNK);
-    let end_from = (size_bytes.saturating_sub(BLANK_END) / chunk * chunk).min(size_bytes);
+    let start = (0..START).step_by(CHUNK);
+    let end_from = size_bytes.saturating_sub(END) / chunk * chunk;
     let end = (end_from..size_bytes).step_by(CHUNK);
-    let between = (1..BLANK_SAMPLES).map(move |n| size_bytes / BLANK_SAMPLES * n / 4096 * 4096);
+    let between = (1..SAMPLES).map(move |n| size_bytes / SAMPLES * n / chunk * chunk);
     let all = start.chain(end).chain(between).filter(move |at| *at < size_bytes);
     all.map(move |at| (at, chunk.min(size_bytes - at)))
 }
@@ -114,7 +151,10 @@ mod tests {
 
     const SIZE: u64 = (1 << 30) + 512;
 
-    fn disk(writes: &[(u64, &[u8])]) -> File {
+    /// Where, and what is written there.
+    type Write<'w> = (u64, &'w [u8]);
+
+    fn disk(writes: &[Write<'_>]) -> File {
         let disk = tempfile::tempfile().unwrap();
         disk.set_len(SIZE).unwrap();
         for (at, bytes) in writes {
@@ -123,7 +163,7 @@ mod tests {
         disk
     }
 
-    fn traces(writes: &[(u64, &[u8])]) -> Traces {
+    fn traces(writes: &[Write<'_>]) -> Traces {
         match read(&disk(writes), SIZE, None).unwrap() {
             Content::Read(traces) => traces,
             other => panic!("{other:?}"),
@@ -132,10 +172,10 @@ mod tests {
 
     #[test]
     fn a_disk_of_zeros_is_blank_and_one_byte_makes_it_foreign() {
-        assert!(traces(&[]).blank);
-        let sample = SIZE / BLANK_SAMPLES * 64 / 4096 * 4096;
-        for at in [0, 5000, BLANK_START - 1, sample, SIZE - BLANK_END, SIZE - 1] {
-            assert!(!traces(&[(at, b"x")]).blank, "offset {at}");
+        assert_eq!(traces(&[]).remains, Remains::Blank);
+        let sample = SIZE / SAMPLES * 64 / 65536 * 65536;
+        for at in [0, 5000, START - 1, sample, SIZE - END, SIZE - 1] {
+            assert_eq!(traces(&[(at, b"x")]).remains, Remains::Strange, "offset {at}");
         }
     }
 
@@ -157,9 +197,43 @@ mod tests {
         let slot = Claim::making(1, false, DiskClass::Hdd, pool, SIZE, "S").encode();
         let [end, _] = claim::slots(SIZE);
         let torn = traces(&[(end, &slot[..100])]);
-        assert!(torn.blank && torn.claim.is_none());
-        assert!(!traces(&[(end, &slot[..100]), (end + 8192, b"x")]).blank);
-        assert!(!traces(&[(end, b"NOTOURS!")]).blank);
+        assert!(torn.remains == Remains::Blank && torn.claim.is_none());
+        let with_more = traces(&[(end, &slot[..100]), (end + 8192, b"x")]);
+        assert_eq!(with_more.remains, Remains::Strange);
+        assert_eq!(traces(&[(end, b"NOTOURS!")]).remains, Remains::Strange);
+    }
+
+    /// Power fails while a pool is made; before the node boots again, somebody writes on the disk.
+    #[test]
+    fn only_what_an_interrupted_mkfs_leaves_passes_as_unfinished() {
+        let pool = Uuid::from_random([3; 16]);
+        let slot = Claim::making(1, false, DiskClass::Hdd, pool, SIZE, "S").encode();
+        let [end, start] = claim::slots(SIZE);
+        let mut block = vec![1; TREE_BLOCK];
+        block[32..48].copy_from_slice(pool.as_bytes());
+        let mut other = block.clone();
+        other[40] ^= 1;
+        let sample = SIZE / SAMPLES * 64 / 65536 * 65536;
+        let seen = |writes: &[Write<'_>]| {
+            let claimed = [(end, slot.as_slice())];
+            traces(&[&claimed, writes].concat()).remains
+        };
+        let rows: [(&[Write<'_>], Remains); 11] = [
+            (&[], Remains::Blank),
+            (&[(SUPERBLOCK, &block[..4096])], Remains::Unfinished),
+            (&[(1 << 20, &block), (sample, &block)], Remains::Unfinished),
+            (&[(1 << 20, &other)], Remains::Strange),
+            (&[((1 << 20) + 4096, &block)], Remains::Strange),
+            (&[(0, &block)], Remains::Strange),
+            (&[(start + 8192, b"x")], Remains::Strange),
+            (&[(end + 8192, b"x")], Remains::Strange),
+            (&[(SIZE - 1, b"x")], Remains::Strange),
+            (&[(sample, b"x")], Remains::Cleared),
+            (&[(1 << 20, &block), (sample, &other)], Remains::Cleared),
+        ];
+        for (number, (writes, remains)) in rows.into_iter().enumerate() {
+            assert_eq!(seen(writes), remains, "row {number}");
+        }
     }
 
     #[test]

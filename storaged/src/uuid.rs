@@ -19,6 +19,11 @@ impl Uuid {
         Self(bytes)
     }
 
+    /// The id as it stands in a superblock.
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+
     /// Reads the printed form.
     pub fn parse(text: &str) -> Option<Self> {
         let dashes = [8, 13, 18, 23];
