@@ -27,6 +27,9 @@ pub mod time;
 pub mod verdict;
 pub mod workload;
 
+#[cfg(any(test, feature = "testkit"))]
+pub mod testkit;
+
 pub use bundle::Bundle;
 pub use capacity::Capacity;
 pub use envelope::{Envelope, Kind, Signed, Statement};
