@@ -90,7 +90,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
         farm: node.farm.unwrap_or(IdentityId([0; 32])),
         node: node.id,
         free: Capacity::default(),
-        started: false,
+        past: contract::Past::default(),
     };
     let results = Results {
         network: node.boot.network.clone(),

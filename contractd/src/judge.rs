@@ -28,7 +28,9 @@ pub(crate) fn judge(
     let mut free = trust.free;
     let mut verdicts = BTreeMap::new();
     for kept in order {
-        let trust = Trust { free, started: kept.started.is_some(), ..trust.clone() };
+        let holds = kept.started.map(|_| Capacity::default());
+        let past = contract::Past { holds, ..contract::Past::default() };
+        let trust = Trust { free, past, ..trust.clone() };
         let verdict = contract::verdict(&kept.bundle, &trust, now);
         if let Verdict::Run(agreed) = &verdict {
             free = free.minus(&agreed.document.demand());

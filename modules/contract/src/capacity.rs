@@ -48,6 +48,16 @@ impl Capacity {
         }
     }
 
+    /// The larger of the two, part by part.
+    pub fn larger(&self, other: &Self) -> Self {
+        Self {
+            cru_milli: self.cru_milli.max(other.cru_milli),
+            mru_bytes: self.mru_bytes.max(other.mru_bytes),
+            sru_bytes: self.sru_bytes.max(other.sru_bytes),
+            hru_bytes: self.hru_bytes.max(other.hru_bytes),
+        }
+    }
+
     /// Compute units in thousandths: the smaller of memory GiB / 4 and cores / 2, rounded down.
     pub fn cu_milli(&self) -> u64 {
         let by_memory = u128::from(self.mru_bytes) * 1000 / (4 * u128::from(GIB));

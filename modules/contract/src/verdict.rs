@@ -8,11 +8,11 @@
 use crate::{
     bundle::{Bundle, STATEMENTS_MAX, VERSIONS_MAX},
     capacity::Capacity,
-    decision::{Action, Approval, CANCEL_OPEN_S, Cancel, Retention},
+    decision::{Action, Approval, CANCEL_OPEN_S, Cancel},
     envelope::{Envelope, Signed, Statement},
     farm::Pool,
     header::Header,
-    id::{ContractId, DocumentId, IdentityId, NodeId, StatementId},
+    id::{DocumentId, IdentityId, NodeId, StatementId},
     identity::Signer,
     merkle, strict,
     tally::{Question, Tally, decisions, tally},
@@ -27,6 +27,8 @@ use alloc::{
 };
 use core::fmt;
 
+pub use crate::past::{Cause, Ended, Past, ToldBy};
+
 /// What a node knows without asking anyone, and its state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trust {
@@ -38,8 +40,8 @@ pub struct Trust {
     pub node: NodeId,
     /// Capacity that no *other* contract has taken.
     pub free: Capacity,
-    /// Whether this node has started the contract before (then `start_by` no longer matters).
-    pub started: bool,
+    /// What is final on this node about the contract.
+    pub past: Past,
 }
 
 /// What a node does about a contract.
@@ -64,33 +66,6 @@ pub struct Agreed {
     pub document: Document,
     /// Hash of the document's bytes.
     pub document_id: DocumentId,
-}
-
-/// A contract that has ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ended {
-    /// Which one.
-    pub contract: ContractId,
-    /// The version in force at the end.
-    pub version: u64,
-    /// Its header.
-    pub header_id: StatementId,
-    /// Why.
-    pub cause: Cause,
-}
-
-/// Why a contract has ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Cause {
-    /// By time. The data stays until a signed order.
-    Expired,
-    /// By an order with quorum.
-    Cancelled {
-        /// The cancel statement: the signed order.
-        order: StatementId,
-        /// What becomes of the data.
-        retention: Retention,
-    },
 }
 
 /// Why a contract does not run.
@@ -219,42 +194,57 @@ pub fn verdict(bundle: &Bundle, trust: &Trust, now: Timestamp) -> Verdict {
 }
 
 fn judge(bundle: &Bundle, trust: &Trust, now: Timestamp) -> Result<Verdict, Refusal> {
+    if let Some(ended) = &trust.past.ended {
+        return Ok(Verdict::Stop(ended.clone()));
+    }
     let case = Case::read(bundle)?;
     if case.network() != trust.network {
         let (theirs, ours) = (case.network(), &trust.network);
         return refuse(Code::WrongNetwork, format!("it belongs to {theirs}, this node to {ours}"));
     }
-    let Some(header) = case.in_force()? else {
-        let (code, message) = case.why_open();
+    let agreed = case.in_force()?.map_or(0, |header| header.body.version);
+    // Versions never go back: a decision that comes late can stop one, and not revive another.
+    let version = agreed.max(trust.past.version);
+    let Some(header) = case.version(version) else {
+        let (code, message) = case.why_open(agreed);
         return refuse(code, message);
     };
-    let ended = |cause| Ended {
+    let ended = |cause, told_by| Ended {
         contract: header.body.contract,
         version: header.body.version,
         header_id: header.id,
         cause,
+        expires: header.body.expires,
+        told_by,
     };
     if let Some(cancel) = case.cancelled(header)
         && cancel.body.effective_at <= now
     {
         let cause = Cause::Cancelled { order: cancel.id, retention: cancel.body.retention };
-        return Ok(Verdict::Stop(ended(cause)));
+        return Ok(Verdict::Stop(ended(cause, ToldBy::of(&cancel.body))));
     }
     if header.body.expires <= now {
-        return Ok(Verdict::Stop(ended(Cause::Expired)));
+        return Ok(Verdict::Stop(ended(Cause::Expired, ToldBy::Clock)));
+    }
+    if agreed < version {
+        let (code, why) = case.why_open(agreed);
+        let message = format!("{why}; version {version} was in force, so no earlier one runs");
+        return refuse(code, message);
     }
     if now < header.body.not_before {
         return refuse(Code::NotYet, format!("it starts at {}", header.body.not_before));
     }
-    if !trust.started && header.body.start_by < now {
+    if trust.past.holds.is_none() && header.body.start_by < now {
         let message = format!("it was to start by {}", header.body.start_by);
         return refuse(Code::TooLate, message);
     }
     let (document, document_id) = own_document(bundle, &header.body, trust)?;
     let demand = document.demand();
     check_pool(bundle, &case, &header.body, trust, &demand, now)?;
-    if !demand.fits(&trust.free) {
-        return refuse(Code::NoCapacity, shortage(&demand, &trust.free));
+    // Free capacity decides about starts. What runs keeps what it has, whatever has broken since.
+    let available = trust.free.larger(&trust.past.holds.unwrap_or_default());
+    if !demand.fits(&available) {
+        return refuse(Code::NoCapacity, shortage(&demand, &available));
     }
     Ok(Verdict::Run(Box::new(Agreed {
         header: header.body.clone(),
@@ -402,9 +392,19 @@ impl Case {
         Some(tally(&header.policy.cancel, &header.stakeholders, &made))
     }
 
-    /// Why version 1 is not agreed on.
-    fn why_open(&self) -> (Code, String) {
-        let tallies = self.tallies(0);
+    /// This version, when the bundle has it.
+    fn version(&self, version: u64) -> Option<&Signed<Header>> {
+        let index = usize::try_from(version.checked_sub(1)?).ok()?;
+        self.headers.get(index)
+    }
+
+    /// Why the version after `agreed`, the last that is, is not agreed on.
+    fn why_open(&self, agreed: u64) -> (Code, String) {
+        let index = usize::try_from(agreed).unwrap_or(usize::MAX);
+        if index >= self.headers.len() {
+            return (Code::BrokenChain, format!("version {} is missing", agreed.saturating_add(1)));
+        }
+        let tallies = self.tallies(index);
         let rejected = tallies.iter().any(|tally| matches!(tally, Tally::Rejected(_)));
         let code = if rejected { Code::Rejected } else { Code::QuorumMissing };
         let reasons: Vec<_> = tallies.iter().filter_map(Tally::reason).collect();

@@ -101,7 +101,7 @@ async fn judge(world: &World, contract: contract::ContractId, node: &FakeNode) -
         farm: world.actor("farmer").id(),
         node: node.id(),
         free: capacity(),
-        started: false,
+        past: contract::Past::default(),
     };
     verdict(&body, &trust, now())
 }

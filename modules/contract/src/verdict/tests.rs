@@ -4,7 +4,7 @@ use super::*;
 use crate::{bundle::Deployment, id::FlistId};
 use crate::{
     capacity::{Amounts, GIB},
-    decision::Decision,
+    decision::{Decision, Retention},
     header::*,
     identity::Identity,
     key::SigningKey,
@@ -12,6 +12,8 @@ use crate::{
 };
 use alloc::{collections::BTreeMap, vec};
 use proptest::prelude::*;
+
+mod past;
 
 const NOW: i64 = 1_800_000_000;
 
@@ -220,7 +222,11 @@ impl World {
     fn trust(&self) -> Trust {
         let free = Capacity { cru_milli: 1000, mru_bytes: 2 * GIB, ..Capacity::default() };
         let farm = self.id("farm");
-        Trust { network: "test".into(), farm, node: self.node, free, started: false }
+        Trust { network: "test".into(), farm, node: self.node, free, past: Past::default() }
+    }
+
+    fn trust_after(&self, past: Past) -> Trust {
+        Trust { past, ..self.trust() }
     }
 
     fn judge(&self, bundle: &Bundle, offset: i64) -> Verdict {
@@ -334,7 +340,7 @@ fn time_decides_when_it_starts_and_ends() {
     assert_eq!(code(&world.judge(&bundle, -1)), Some(Code::NotYet));
     assert!(runs(&world.judge(&bundle, 5000), 1));
     assert_eq!(code(&world.judge(&bundle, 5001)), Some(Code::TooLate));
-    let started = Trust { started: true, ..world.trust() };
+    let started = world.trust_after(Past { holds: Some(Capacity::default()), ..Past::default() });
     assert!(runs(&verdict(&bundle, &started, at(9999)), 1));
     let end = verdict(&bundle, &started, at(10_000));
     assert!(matches!(end, Verdict::Stop(Ended { cause: Cause::Expired, .. })));
