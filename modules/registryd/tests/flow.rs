@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Registry, World, seal};
+use common::{Registry, agree, judge, prepare, propose, seal, world};
 use contract::{Verdict, header::Role, report::State};
 use registry_api::{
     Fetched,
@@ -15,15 +15,15 @@ use registry_api::{
 #[tokio::test]
 async fn an_approved_contract_reaches_its_node_and_may_run() {
     let data = tempfile::tempdir().unwrap();
-    let (world, registry) = (World::new(), Registry::start(data.path()).await);
+    let (world, registry) = (world(), Registry::start(data.path()).await);
     let client = &registry.client;
-    world.prepare(client).await;
-    let header = world.propose(client).await;
+    prepare(&world, client).await;
+    let header = propose(&world, client).await;
 
     let judge = async || {
         let fetched = client.bundle_for(&world.contract(), &world.node_id(), None).await.unwrap();
         let Fetched::New { body, .. } = fetched else { panic!("nothing was known before") };
-        world.judge(&body)
+        judge(&world, &body)
     };
     let Verdict::Refuse(refusal) = judge().await else { panic!("nobody has approved") };
     assert_eq!(refusal.code.name(), "quorum_missing");
@@ -50,10 +50,10 @@ async fn an_approved_contract_reaches_its_node_and_may_run() {
 #[tokio::test]
 async fn tags_change_exactly_when_the_content_does() {
     let data = tempfile::tempdir().unwrap();
-    let (world, registry) = (World::new(), Registry::start(data.path()).await);
+    let (world, registry) = (world(), Registry::start(data.path()).await);
     let client = &registry.client;
-    world.prepare(client).await;
-    let header = world.propose(client).await;
+    prepare(&world, client).await;
+    let header = propose(&world, client).await;
     let node = world.node_id();
 
     let Fetched::New { body, etag } = client.inbox(&node, None).await.unwrap() else { panic!() };
@@ -76,10 +76,10 @@ async fn tags_change_exactly_when_the_content_does() {
 #[tokio::test]
 async fn results_are_stored_once_and_contradictions_are_kept_apart() {
     let data = tempfile::tempdir().unwrap();
-    let (world, registry) = (World::new(), Registry::start(data.path()).await);
+    let (world, registry) = (world(), Registry::start(data.path()).await);
     let client = &registry.client;
-    world.prepare(client).await;
-    world.agree(client).await;
+    prepare(&world, client).await;
+    agree(&world, client).await;
 
     let first = seal(&world.report(1, None, State::Accepted), &world.node_key);
     let second = world.report(2, Some(first.id().unwrap()), State::Running);
@@ -105,9 +105,9 @@ async fn results_are_stored_once_and_contradictions_are_kept_apart() {
 #[tokio::test]
 async fn a_heartbeat_is_answered_with_an_interval_and_never_goes_back() {
     let data = tempfile::tempdir().unwrap();
-    let (world, registry) = (World::new(), Registry::start(data.path()).await);
+    let (world, registry) = (world(), Registry::start(data.path()).await);
     let client = &registry.client;
-    world.prepare(client).await;
+    prepare(&world, client).await;
     let send = async |boot: &str, seq, offset, key: &contract::SigningKey| {
         let beat = seal(&world.heartbeat(boot, seq, offset), key);
         client.heartbeat(&beat).await.map_err(|error| error.code().unwrap().to_owned())
@@ -127,10 +127,10 @@ async fn a_heartbeat_is_answered_with_an_interval_and_never_goes_back() {
 #[tokio::test]
 async fn a_contract_tells_where_it_stands_and_who_has_to_sign() {
     let data = tempfile::tempdir().unwrap();
-    let (world, registry) = (World::new(), Registry::start(data.path()).await);
+    let (world, registry) = (world(), Registry::start(data.path()).await);
     let client = &registry.client;
-    world.prepare(client).await;
-    let header = world.propose(client).await;
+    prepare(&world, client).await;
+    let header = propose(&world, client).await;
     let view = async || client.contract(&world.contract()).await.unwrap();
     let waits = async |name| {
         let filter = ContractFilter { signer: Some(world.id(name)), ..Default::default() };
@@ -184,10 +184,10 @@ async fn a_contract_tells_where_it_stands_and_who_has_to_sign() {
 #[tokio::test]
 async fn a_rejection_is_told_and_ends_the_wait() {
     let data = tempfile::tempdir().unwrap();
-    let (world, registry) = (World::new(), Registry::start(data.path()).await);
+    let (world, registry) = (world(), Registry::start(data.path()).await);
     let client = &registry.client;
-    world.prepare(client).await;
-    let header = world.propose(client).await;
+    prepare(&world, client).await;
+    let header = propose(&world, client).await;
     let reject = world.decision("legal", &header, contract::decision::Decision::Reject);
     client.push(&seal(&reject, world.key("legal"))).await.unwrap();
     let summary = client.contract(&world.contract()).await.unwrap().summary;
@@ -199,9 +199,9 @@ async fn a_rejection_is_told_and_ends_the_wait() {
 #[tokio::test]
 async fn a_node_shows_what_it_is_and_whether_it_lives() {
     let data = tempfile::tempdir().unwrap();
-    let (world, registry) = (World::new(), Registry::start(data.path()).await);
+    let (world, registry) = (world(), Registry::start(data.path()).await);
     let client = &registry.client;
-    world.prepare(client).await;
+    prepare(&world, client).await;
     let node = client.node(&world.node_id()).await.unwrap();
     assert!(node.adopted && !node.online && node.free.is_none());
     assert_eq!(node.hardware.disks[0].state, "foreign");
@@ -219,13 +219,13 @@ async fn a_node_shows_what_it_is_and_whether_it_lives() {
 #[tokio::test]
 async fn a_node_without_consent_gets_nothing() {
     let data = tempfile::tempdir().unwrap();
-    let (world, registry) = (World::new(), Registry::start(data.path()).await);
+    let (world, registry) = (world(), Registry::start(data.path()).await);
     let client = &registry.client;
     for name in world.keys.keys() {
         client.push(&world.identity(name)).await.unwrap();
     }
     client.push(&seal(&world.node(1), &world.node_key)).await.unwrap();
-    world.propose(client).await;
+    propose(&world, client).await;
     let inbox = async || {
         let fetched = client.inbox(&world.node_id(), None).await.unwrap();
         let Fetched::New { body, .. } = fetched else { panic!() };

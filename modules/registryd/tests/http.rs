@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Registry, World, seal};
+use common::{Registry, agree, prepare, seal, world};
 use registry_api::{Problem, paths};
 use registryd::content::Access;
 use reqwest::{Method, StatusCode, header};
@@ -190,9 +190,9 @@ async fn a_registry_that_takes_no_content_still_serves_it() {
 #[tokio::test]
 async fn pages_escape_every_text_and_load_no_script() {
     let data = tempfile::tempdir().unwrap();
-    let (world, registry) = (World::new(), Registry::start(data.path()).await);
-    world.prepare(&registry.client).await;
-    world.agree(&registry.client).await;
+    let (world, registry) = (world(), Registry::start(data.path()).await);
+    prepare(&world, &registry.client).await;
+    agree(&world, &registry.client).await;
     let mut report = world.report(1, None, contract::report::State::Failed);
     report.code = "<u>".into();
     registry.client.push(&seal(&report, &world.node_key)).await.unwrap();
@@ -256,7 +256,7 @@ async fn every_documented_path_exists() {
 #[tokio::test]
 async fn a_second_registry_is_asked_when_the_first_is_away() {
     let data = tempfile::tempdir().unwrap();
-    let (world, registry) = (World::new(), Registry::start(data.path()).await);
+    let (world, registry) = (world(), Registry::start(data.path()).await);
     // A port that was free a moment ago, and that nobody listens on.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let away = format!("http://{}", listener.local_addr().unwrap());

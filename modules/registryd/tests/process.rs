@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{World, seal};
+use common::{World, agree, prepare, seal, world};
 use contract::report::State;
 use registry_api::{Client, Fetched, client::ResultFilter};
 use std::{
@@ -74,8 +74,8 @@ async fn picture(world: &World, client: &Client) -> String {
 }
 
 async fn fill(world: &World, client: &Client) {
-    world.prepare(client).await;
-    let header = world.agree(client).await;
+    prepare(world, client).await;
+    let header = agree(world, client).await;
     // Several versions and decisions, so that their order matters.
     client.push(&seal(&world.farm(2), world.key("farm"))).await.unwrap();
     client.push(&seal(&world.node(2), &world.node_key)).await.unwrap();
@@ -96,7 +96,7 @@ async fn fill(world: &World, client: &Client) {
 #[tokio::test]
 async fn what_was_acknowledged_survives_a_kill_and_a_rebuild_changes_nothing() {
     let data = tempfile::tempdir().unwrap();
-    let world = World::new();
+    let world = world();
     let mut process = start(data.path());
     fill(&world, &process.client).await;
     let before = picture(&world, &process.client).await;
@@ -118,7 +118,7 @@ async fn what_was_acknowledged_survives_a_kill_and_a_rebuild_changes_nothing() {
 #[test]
 fn a_request_that_runs_is_answered_before_the_end() {
     let data = tempfile::tempdir().unwrap();
-    let (world, mut process) = (World::new(), start(data.path()));
+    let (world, mut process) = (world(), start(data.path()));
     let base = process.client.bases()[0].clone();
     let mut stream = TcpStream::connect(base.strip_prefix("http://").unwrap()).unwrap();
     let body = serde_json::to_vec(&world.identity("owner")).unwrap();

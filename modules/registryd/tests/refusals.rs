@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{NETWORK, Registry, World, seal};
+use common::{NETWORK, Registry, World, agree, prepare, seal, world};
 use contract::{
     Envelope, SigningKey,
     bundle::Deployment,
@@ -30,8 +30,8 @@ fn refused(outcome: Result<Accepted, String>) -> String {
 
 async fn ready() -> (tempfile::TempDir, World, Registry) {
     let data = tempfile::tempdir().unwrap();
-    let (world, registry) = (World::new(), Registry::start(data.path()).await);
-    world.prepare(&registry.client).await;
+    let (world, registry) = (world(), Registry::start(data.path()).await);
+    prepare(&world, &registry.client).await;
     (data, world, registry)
 }
 
@@ -113,7 +113,7 @@ async fn farms_and_nodes_are_signed_by_themselves_and_only_go_forward() {
 #[tokio::test]
 async fn a_node_is_adopted_by_its_farm_or_a_token_that_has_not_expired() {
     let data = tempfile::tempdir().unwrap();
-    let (world, registry) = (World::new(), Registry::start(data.path()).await);
+    let (world, registry) = (world(), Registry::start(data.path()).await);
     let client = &registry.client;
     let by_token = seal(&world.adoption(), &world.token);
     assert_eq!(refused(push(client, &by_token).await), "unknown_identity");
@@ -212,7 +212,7 @@ async fn a_cancel_is_the_owners() {
     let client = &registry.client;
     let cancel = world.cancel();
     assert_eq!(refused(push(client, &seal(&cancel, world.key("owner"))).await), "unknown_contract");
-    world.agree(client).await;
+    agree(&world, client).await;
     assert_eq!(refused(push(client, &seal(&cancel, world.key("it"))).await), "bad_signature");
     assert!(push(client, &seal(&cancel, world.key("owner"))).await.unwrap().new);
 }
@@ -220,12 +220,12 @@ async fn a_cancel_is_the_owners() {
 #[tokio::test]
 async fn pools_and_results_are_signed_by_farm_and_node() {
     let data = tempfile::tempdir().unwrap();
-    let (world, registry) = (World::new(), Registry::start(data.path()).await);
+    let (world, registry) = (world(), Registry::start(data.path()).await);
     let client = &registry.client;
     let report = world.report(1, None, contract::report::State::Accepted);
     let report_of_node = seal(&report, &world.node_key);
     assert_eq!(refused(push(client, &report_of_node).await), "unknown_node");
-    world.prepare(client).await;
+    prepare(&world, client).await;
     assert!(push(client, &report_of_node).await.unwrap().new);
     let report = world.report(2, report_of_node.id().ok(), contract::report::State::Running);
     assert_eq!(refused(push(client, &seal(&report, &world.token)).await), "bad_signature");
@@ -243,7 +243,7 @@ async fn documents_must_hash_into_the_root_that_was_signed() {
         let answer = client.push_documents(&world.contract(), 1, documents).await;
         answer.map_err(|error| error.code().unwrap().to_owned())
     };
-    let document = world.document(1);
+    let document = world.document_bytes(1);
     assert_eq!(put(std::slice::from_ref(&document)).await.unwrap_err(), "unknown_contract");
     client.push(&seal(&world.header(1, None), world.key("owner"))).await.unwrap();
     let text = String::from_utf8(document.clone()).unwrap();
