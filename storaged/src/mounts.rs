@@ -3,7 +3,7 @@
 //! A restarted storaged finds its mounts here and leaves them; nothing is mounted twice.
 
 use crate::uuid::Uuid;
-use nix::mount::{MsFlags, mount, umount};
+use nix::mount::{MntFlags, MsFlags, mount, umount, umount2};
 use node_api::paths::{POOLS, STATE, STORE};
 use std::fs;
 use std::io;
@@ -126,6 +126,26 @@ pub(crate) fn apply(step: &Step) -> io::Result<()> {
     Ok(())
 }
 
+/// Takes a mount away from its place at once, whoever uses it. The file system ends when its last file
+/// is closed; until then the kernel does not mount it again.
+pub(crate) fn detach(point: &Path) -> io::Result<()> {
+    Ok(umount2(point, MntFlags::MNT_DETACH)?)
+}
+
+/// Pools that are mounted from a disk that is gone, as a former run left them. The one that holds the
+/// state stays: contractd has files open there.
+pub(crate) fn orphans(mounts: &[Mount], is_there: impl Fn(&Path) -> bool) -> Vec<PathBuf> {
+    let is_primary = |mount: &Mount| match place(mounts) {
+        Some(Place::Pool(uuid)) => mount.point == pool_point(uuid),
+        Some(Place::Memory) | None => false,
+    };
+    let pools = mounts
+        .iter()
+        .filter(|mount| mount.kind == "btrfs" && mount.point.parent() == Some(POOLS.as_ref()));
+    let dead = pools.filter(|mount| !is_there(&mount.source) && !is_primary(mount));
+    dead.map(|mount| mount.point.clone()).collect()
+}
+
 /// A place for mount points that needs no writable root.
 pub(crate) fn ensure_pools_directory() -> io::Result<()> {
     if at(&load()?, POOLS.as_ref()).is_none() {
@@ -186,6 +206,16 @@ mod tests {
         assert_eq!(place(&captured(bound)), Some(pool()));
         let memory = "33 22 0:40 / /state rw - tmpfs tmpfs rw\n";
         assert_eq!(place(&captured(memory)), Some(Place::Memory));
+    }
+
+    #[test]
+    fn a_pool_whose_disk_is_gone_is_an_orphan_unless_it_holds_the_state() {
+        let gone = |_: &Path| false;
+        let point = pool_point(Uuid::parse(POOL).unwrap());
+        assert_eq!(orphans(&captured(""), gone), [point]);
+        assert!(orphans(&captured(""), |source| source == Path::new("/dev/vda")).is_empty());
+        let bound = "32 22 0:35 /@state /state rw - btrfs /dev/vda rw,subvol=/@state\n";
+        assert!(orphans(&captured(bound), gone).is_empty());
     }
 
     #[test]

@@ -30,6 +30,10 @@ const LOADER_PARTITION: &str =
 /// Keeps the identity of a node without disks over a restart of storaged.
 const VOLATILE: &str = "/run/zos/storaged";
 
+/// Pools whose disk was removed that are remembered: what was plugged in and out again and again is
+/// forgotten.
+const LOST_MAX: usize = 64;
+
 /// What can happen.
 pub(crate) enum Event {
     /// Disks came or went, or it is time to look.
@@ -93,7 +97,7 @@ pub(crate) struct Node {
     settled: bool,
     /// Disks by kernel name.
     pub(crate) disks: BTreeMap<String, Entry>,
-    /// Disks that went away while their pool was mounted.
+    /// Disks that went away while their pool was mounted, until they come back.
     pub(crate) lost: BTreeMap<Uuid, Entry>,
     /// Where `/state` and `/store` live.
     pub(crate) place: Option<Place>,
@@ -113,7 +117,12 @@ impl Node {
         events: SyncSender<Event>,
         now: Instant,
     ) -> io::Result<Self> {
-        let place = mounts::place(&mounts::load()?);
+        let table = mounts::load()?;
+        for point in mounts::orphans(&table, Path::exists) {
+            warn!("{}: its disk was removed", point.display());
+            mounts::detach(&point)?;
+        }
+        let place = mounts::place(&table);
         let seed = match identity::load(VOLATILE.as_ref()) {
             Copy::Found(seed) => Some(seed),
             Copy::Missing | Copy::Broken(_) => None,
@@ -173,7 +182,7 @@ impl Node {
             n_disks: self.disks.len(),
             has_former_primary: pools
                 .iter()
-                .any(|pool| pool.primary > 0 && matches!(pool.copy, Copy::Found(_))),
+                .any(|pool| pool.choices.won > 0 && matches!(pool.copy, Copy::Found(_))),
             has_all_pools: peers::are_all_here(
                 &pools.iter().map(|pool| pool.peer()).collect::<Vec<_>>(),
             ),
@@ -255,33 +264,30 @@ impl Node {
             self.start(disk, &orders);
         }
         self.check_pools();
-        self.release_lost();
         Ok(())
     }
 
+    /// Forgets a disk that is gone, or, when its pool was in use, remembers what is missing.
     fn let_go(&mut self, name: &str) {
         let Some(entry) = self.disks.remove(name) else { return };
-        if let State::Pool(pool, _) = entry.state {
-            warn!("disk {name} was removed while pool {} was in use", pool.uuid);
-            let health =
-                Health::Bad("was removed while in use; plug it in again and boot".to_owned());
-            let uuid = pool.uuid;
-            let state = State::Pool(pool, health);
-            self.lost.insert(uuid, Entry { disk: entry.disk, state, working: false });
-        } else {
+        let State::Pool(pool, _) = entry.state else {
             info!("disk {name} was removed");
+            return;
+        };
+        let uuid = pool.uuid;
+        warn!("disk {name} was removed while pool {uuid} was in use");
+        let advice = if self.place == Some(Place::Pool(uuid)) {
+            "it held the node's state: plug it in again and boot"
+        } else {
+            release(uuid);
+            "plug it in again"
+        };
+        let health = Health::Bad(format!("was removed while in use; {advice}"));
+        let state = State::Pool(pool, health);
+        self.lost.insert(uuid, Entry { disk: entry.disk, state, working: false });
+        while self.lost.len() > LOST_MAX {
+            self.lost.pop_first();
         }
-    }
-
-    /// Drops dead mounts that nobody uses, so that the disk can come back.
-    fn release_lost(&mut self) {
-        let primary = self.place;
-        self.lost.retain(|uuid, _| {
-            // Kept for the message as long as somebody holds files on it, and always when the
-            // node's own state was there.
-            let point = mounts::pool_point(*uuid);
-            primary == Some(Place::Pool(*uuid)) || nix::mount::umount(&point).is_err()
-        });
     }
 
     /// A file system that met an error turns read-only by itself.
@@ -461,7 +467,7 @@ impl Node {
             None => self.best_pool().map_or(Place::Memory, Place::Pool),
         };
         if let Place::Pool(uuid) = place {
-            self.number_primary(uuid);
+            self.agree_on_primary(uuid);
         }
         for step in mounts::plan(&mounts::load()?, place) {
             mounts::apply(&step)
@@ -477,28 +483,44 @@ impl Node {
         Ok(())
     }
 
-    fn best_pool(&self) -> Option<Uuid> {
+    fn candidates(&self) -> Vec<Candidate> {
         let candidate = |pool: &Pool| Candidate {
             pool: pool.uuid,
-            primary: pool.primary,
+            choices: pool.choices,
             class: pool.class,
             size_bytes: pool.size_bytes().unwrap_or(0),
         };
-        settle::primary(&self.members().map(candidate).collect::<Vec<_>>())
+        self.members().map(candidate).collect()
     }
 
-    /// Numbers the choice on the pool itself, so that the next boot repeats it.
-    fn number_primary(&mut self, uuid: Uuid) {
-        let others = self.pools().filter(|pool| pool.uuid != uuid);
-        let highest = others.map(|pool| pool.primary).max().unwrap_or(0);
-        let Some(pool) = self.pool_mut(uuid) else { return };
-        if pool.primary > highest {
-            return;
+    fn best_pool(&self) -> Option<Uuid> {
+        settle::primary(&self.candidates())
+    }
+
+    /// Writes the choice on every pool of the node, so that the next boot repeats it whichever of
+    /// them it finds.
+    fn agree_on_primary(&mut self, uuid: Uuid) {
+        for (told, choices) in settle::agree(&self.candidates(), uuid) {
+            let Some(pool) = self.pool_mut(told) else { continue };
+            let limited = if told == uuid { pool.limit_shares() } else { Ok(()) };
+            // The choice holds without the number; the next boot may choose again.
+            if let Err(error) = limited.and_then(|()| pool.keep_choices(choices)) {
+                warn!("{}", daemon::chain(&error));
+            }
         }
-        // The choice holds without the number; the next boot may choose again.
-        if let Err(error) = pool.choose_as_primary(highest + 1) {
-            warn!("{}", daemon::chain(&error));
+    }
+}
+
+/// Takes a dead mount away, so that the disk can come back. Not on the owner's thread: the kernel may
+/// take its time to give up on what was not written.
+fn release(uuid: Uuid) {
+    let release = move || {
+        if let Err(error) = mounts::detach(&mounts::pool_point(uuid)) {
+            warn!("unmounting pool {uuid}, whose disk was removed: {error}");
         }
+    };
+    if let Err(error) = thread::Builder::new().name("release".to_owned()).spawn(release) {
+        warn!("starting a thread to unmount pool {uuid}: {error}");
     }
 }
 

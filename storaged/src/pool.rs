@@ -12,8 +12,10 @@ use crate::disk::Disk;
 use crate::identity::{self, Copy};
 use crate::mounts::{self, pool_point};
 use crate::peers::{self, Peers};
+use crate::settle::Choices;
 use crate::uuid::Uuid;
 use crate::{file, probe, volume};
+use nix::errno::Errno;
 use node_api::storaged::DiskClass;
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -31,12 +33,12 @@ pub(crate) const VOLUMES: &str = "@volumes";
 /// The identity, and whether this pool was chosen as primary.
 pub(crate) const IDENTITY: &str = "@identity";
 const SUBVOLUMES: [&str; 4] = [STATE, STORE, VOLUMES, IDENTITY];
-/// Holds how many pools had been chosen as primary when this one was.
+/// Holds the choices of a primary pool.
 const PRIMARY: &str = "primary";
 
-/// The store may fill one part in this many of the primary pool,
+/// The store may fill one part in this many of what is usable of the primary pool,
 const STORE_PART: u64 = 5;
-/// and the state one in this many. Volumes get the three quarters that [`volume::budget`] leaves.
+/// and the state one in this many. Volumes get the three quarters that [`volume::budget`] gives.
 const STATE_PART: u64 = 20;
 
 /// The one foreign program that storaged starts.
@@ -56,8 +58,8 @@ pub(crate) struct Pool {
     pub(crate) copy: Copy,
     /// Whether anything of a customer or of the node is on it.
     pub(crate) used: bool,
-    /// The pool with the highest number was chosen as primary last; 0 never was.
-    pub(crate) primary: u64,
+    /// What it keeps of the choices of a primary pool.
+    pub(crate) choices: Choices,
     /// Quotas of its volumes, by id. Kept while the disk is gone.
     pub(crate) volumes: volume::Quotas,
     /// What it knows of the volumes of all pools.
@@ -73,6 +75,14 @@ pub(crate) struct StepError {
     doing: String,
     #[source]
     source: io::Error,
+}
+
+impl StepError {
+    /// Whether there was no room for it.
+    pub(crate) fn is_full(&self) -> bool {
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        matches!(self.source.kind(), StorageFull | QuotaExceeded)
+    }
 }
 
 /// Adds what was being done to an error of the kernel.
@@ -115,9 +125,10 @@ fn lock(path: &Path) -> Result<File, StepError> {
     let device = OpenOptions::new().read(true).write(true).open(path);
     let device = device.doing(|| format!("opening {} for writing", path.display()))?;
     device.lock().doing(|| format!("locking {}", path.display()))?;
-    // O_EXCL fails when the disk is mounted, or part of something that the kernel assembled.
-    let exclusive = OpenOptions::new().read(true).custom_flags(EXCLUSIVE).open(path);
-    exclusive.doing(|| format!("checking that nobody uses {}", path.display()))?;
+    let doing = || format!("checking that nobody uses {}", path.display());
+    if is_held(path).doing(doing)? {
+        return Err(io::ErrorKind::ResourceBusy.into()).doing(doing);
+    }
     Ok(device)
 }
 
@@ -192,28 +203,41 @@ pub(crate) fn mount(disk: &Disk, claim: &Claim) -> Result<Pool, StepError> {
 }
 
 fn mount_once(disk: &Disk, uuid: Uuid, point: &Path) -> Result<(), StepError> {
-    let doing = || format!("mounting pool {uuid} from {}", disk.path().display());
+    let path = disk.path();
+    let doing = || format!("mounting pool {uuid} from {}", path.display());
     let table = mounts::load().doing(doing)?;
     match mounts::at(&table, point) {
-        Some(mount) if mount.source == disk.path() => return Ok(()),
-        Some(mount) if mount.source.exists() => {
+        // A disk that was pulled and plugged in again may have its former name. The mount of then
+        // is dead, and does not hold the disk of now.
+        Some(mount) if mount.source == path && is_held(&path).doing(doing)? => return Ok(()),
+        Some(mount) if mount.source != path && mount.source.exists() => {
             let from = mount.source.display();
             let text = format!("it is mounted from {from}; one of the two disks is a copy");
             return Err(io::Error::other(text)).doing(doing);
         }
-        // The disk was pulled and came back under another name. The dead mount has to go first; it
-        // cannot while somebody holds files on it.
-        Some(_) => nix::mount::umount(point).map_err(|_| {
-            let text = "the disk came back, but its former mount is in use; boot again to use it";
-            StepError { doing: doing(), source: io::Error::other(text) }
-        })?,
+        Some(_) => mounts::detach(point).doing(doing)?,
         None => {}
     }
     fs::DirBuilder::new().recursive(true).mode(0o700).create(point).doing(doing)?;
     let options = Some("subvolid=5");
-    nix::mount::mount(Some(&disk.path()), point, Some("btrfs"), mounts::FLAGS, options)
-        .map_err(io::Error::from)
-        .doing(doing)
+    match nix::mount::mount(Some(&path), point, Some("btrfs"), mounts::FLAGS, options) {
+        // The kernel knows the file system from before, under another device.
+        Err(Errno::EEXIST | Errno::EBUSY) => Err(io::Error::other(
+            "the disk came back, but files of its former mount are still in use; it is taken again \
+             when they are closed, at the latest when the node boots",
+        )),
+        mounted => mounted.map_err(io::Error::from),
+    }
+    .doing(doing)
+}
+
+/// Whether the kernel uses the disk: it is mounted, or part of something that was assembled.
+fn is_held(path: &Path) -> io::Result<bool> {
+    match OpenOptions::new().read(true).custom_flags(EXCLUSIVE).open(path) {
+        Ok(_) => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Ok(true),
+        Err(error) => Err(error),
+    }
 }
 
 /// Quotas first, because only what is written afterwards is counted.
@@ -237,16 +261,15 @@ fn load(uuid: Uuid, class: DiskClass, point: &Path) -> io::Result<Pool> {
     for name in [STATE, STORE, VOLUMES] {
         used |= fs::read_dir(point.join(name))?.next().is_some();
     }
-    let primary = match fs::read_to_string(point.join(IDENTITY).join(PRIMARY)) {
-        // A damaged number is as good as none: the choice is then made anew.
-        Ok(text) => text.trim().parse().unwrap_or(0),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+    let choices = match fs::read_to_string(point.join(IDENTITY).join(PRIMARY)) {
+        Ok(text) => Choices::parse(&text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Choices::default(),
         Err(error) => return Err(error),
     };
     let volumes = volume::load(&point.join(VOLUMES))?;
     let catalogue = catalogue::load(&point.join(IDENTITY));
     let peers = peers::load(&point.join(IDENTITY));
-    Ok(Pool { uuid, class, copy, used, primary, volumes, catalogue, peers })
+    Ok(Pool { uuid, class, copy, used, choices, volumes, catalogue, peers })
 }
 
 impl Pool {
@@ -265,19 +288,32 @@ impl Pool {
         peers::Voice { pool: self.uuid, knows: &self.peers }
     }
 
-    /// Keeps on the pool that it is the primary one. Before, the shares of the node are limited, so
-    /// that neither a full store nor a runaway state takes what volumes were promised.
-    pub(crate) fn choose_as_primary(&mut self, number: u64) -> Result<(), StepError> {
-        let doing = || format!("choosing pool {} as primary", self.uuid);
-        let size_bytes = self.size_bytes().doing(doing)?;
+    /// Limits the shares of the node on the primary pool, so that neither a full store nor a runaway
+    /// state takes what volumes were promised, nor volumes what the state needs.
+    pub(crate) fn limit_shares(&self) -> Result<(), StepError> {
+        let doing = || format!("limiting the store and the state on pool {}", self.uuid);
+        let usable_bytes = volume::usable(self.size_bytes().doing(doing)?);
         for (name, part) in [(STORE, STORE_PART), (STATE, STATE_PART)] {
             let subvolume = File::open(self.point().join(name)).doing(doing)?;
-            sys::btrfs::quota_limit(&subvolume, Some(size_bytes / part)).doing(doing)?;
+            sys::btrfs::quota_limit(&subvolume, Some(usable_bytes / part)).doing(doing)?;
         }
-        let text = format!("{number}\n");
-        file::replace(&self.point().join(IDENTITY), PRIMARY, text.as_bytes()).doing(doing)?;
-        self.primary = number;
         Ok(())
+    }
+
+    /// Keeps what there is to know of choices of a primary pool, durable on return.
+    pub(crate) fn keep_choices(&mut self, choices: Choices) -> Result<(), StepError> {
+        let directory = self.point().join(IDENTITY);
+        file::replace(&directory, PRIMARY, choices.to_string().as_bytes())
+            .doing(|| format!("noting the primary pool on pool {}", self.uuid))?;
+        self.choices = choices;
+        Ok(())
+    }
+
+    /// Whether less than a hundredth is left for files.
+    pub(crate) fn is_full(&self) -> bool {
+        // A pool that does not answer is reported elsewhere.
+        rustix::fs::statvfs(self.point())
+            .is_ok_and(|numbers| numbers.f_bavail < numbers.f_blocks / 100)
     }
 
     /// How big it is.

@@ -3,7 +3,7 @@
 use crate::disk::Disk;
 use crate::mounts::Place;
 use crate::node::{Entry, Event, Health, Node, State};
-use crate::pool::{self, Pool};
+use crate::pool::{self, Pool, StepError};
 use crate::uuid::Uuid;
 use crate::volume::{self, Refusal, Room};
 use daemon::{info, warn};
@@ -57,6 +57,19 @@ impl From<Refusal> for Failure {
     }
 }
 
+/// A step on a pool that failed. A full disk is told apart: it passes when somebody deletes files.
+fn failed(uuid: Uuid) -> impl Fn(StepError) -> Failure {
+    move |error| {
+        if error.is_full() {
+            return Failure::new(
+                "NoSpace",
+                format!("pool {uuid} is full: {}", daemon::chain(&error)),
+            );
+        }
+        error.into()
+    }
+}
+
 fn disks(node: &Node) -> api::DisksReply {
     let entries = node.disks.values().chain(node.lost.values());
     let mut disks: Vec<api::Disk> = entries.map(|entry| wire_disk(node, entry)).collect();
@@ -77,7 +90,9 @@ fn wire_disk(node: &Node, entry: &Entry) -> api::Disk {
         State::None(state, reason) => (*state, reason.clone(), None),
         State::Pool(pool, Health::Good(how)) => {
             let role = role(node, pool);
-            (api::DiskState::Pool, format!("pool {how}; {role}"), Some(pool))
+            let full =
+                if pool.is_full() { "; it is full: delete files of its volumes" } else { "" };
+            (api::DiskState::Pool, format!("pool {how}; {role}{full}"), Some(pool))
         }
         State::Pool(pool, Health::Bad(why)) => {
             (api::DiskState::Failed, format!("pool {} {why}", pool.uuid), None)
@@ -176,7 +191,7 @@ fn ensure(node: &mut Node, wish: &api::VolumeEnsure) -> Result<api::VolumeReply,
         if had_bytes != wish.size_bytes {
             let room = rooms.iter().find(|room| room.pool == uuid).expect("it is a member");
             volume::resize(room, had_bytes, wish.size_bytes)?;
-            volume::change(&directory, &wish.id, wish.size_bytes)?;
+            volume::change(&directory, &wish.id, wish.size_bytes).map_err(failed(uuid))?;
             pool.volumes.insert(wish.id.clone(), wish.size_bytes);
             info!("volume {} has {} bytes, had {had_bytes}", wish.id, wish.size_bytes);
         }
@@ -185,7 +200,7 @@ fn ensure(node: &mut Node, wish: &api::VolumeEnsure) -> Result<api::VolumeReply,
         let uuid = volume::place(&rooms, wish.class, wish.size_bytes)?;
         let pool = node.pool_mut(uuid).expect("place chooses among the rooms");
         let directory = pool.point().join(pool::VOLUMES);
-        let path = volume::make(&directory, &wish.id, wish.size_bytes)?;
+        let path = volume::make(&directory, &wish.id, wish.size_bytes).map_err(failed(uuid))?;
         pool.volumes.insert(wish.id.clone(), wish.size_bytes);
         node.converge_catalogue();
         info!("volume {} of {} bytes made on pool {uuid}", wish.id, wish.size_bytes);
@@ -200,7 +215,7 @@ fn delete(node: &mut Node, order: &api::VolumeDelete) -> Result<Done, Failure> {
     let Some(uuid) = find(node, &order.id)? else { return Ok(Done {}) };
     let pool = node.pool_mut(uuid).expect("find names usable pools");
     warn!("deleting volume {} on pool {uuid} by order {}", order.id, order.order);
-    volume::delete(&pool.point().join(pool::VOLUMES), &order.id)?;
+    volume::delete(&pool.point().join(pool::VOLUMES), &order.id).map_err(failed(uuid))?;
     pool.volumes.remove(&order.id);
     node.converge_catalogue();
     Ok(Done {})

@@ -2,6 +2,7 @@
 
 use crate::uuid::Uuid;
 use node_api::storaged::DiskClass;
+use std::fmt;
 use std::time::{Duration, Instant};
 
 /// A disk that takes longer to be read or made joins when it is done.
@@ -64,27 +65,77 @@ pub(crate) fn wait_until(progress: Progress) -> Instant {
     }
 }
 
+/// What a pool keeps of the choices of a primary pool, which are numbered from 1.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Choices {
+    /// The last choice that this pool won; 0 never did.
+    pub(crate) won: u64,
+    /// The last choice that this pool was told of, whoever won it. Without it, a choice made while
+    /// the former winner is away would get a number that was given before, and the former winner
+    /// would come back with state as good as the newer one.
+    pub(crate) known: u64,
+}
+
 /// A pool that could become the primary one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Candidate {
     /// Which pool.
     pub(crate) pool: Uuid,
-    /// Its number among the choices so far; 0 was never chosen.
-    pub(crate) primary: u64,
+    /// What it keeps of earlier choices.
+    pub(crate) choices: Choices,
     /// Its medium.
     pub(crate) class: DiskClass,
     /// Its size.
     pub(crate) size_bytes: u64,
 }
 
-/// The pool that was chosen last; of those that never were, the fastest, then the largest, then the
+/// The pool that won the last choice of all that are here; of those that never were, the fastest, then the largest, then the
 /// one with the smallest id.
 pub(crate) fn primary(candidates: &[Candidate]) -> Option<Uuid> {
     let rank = |candidate: &&Candidate| {
-        let Candidate { pool, primary, class, size_bytes } = **candidate;
-        (std::cmp::Reverse(primary), class, std::cmp::Reverse(size_bytes), pool)
+        let Candidate { pool, choices, class, size_bytes } = **candidate;
+        (std::cmp::Reverse(choices.won), class, std::cmp::Reverse(size_bytes), pool)
     };
     candidates.iter().min_by_key(rank).map(|candidate| candidate.pool)
+}
+
+/// What each pool has to keep so that all agree that `chosen` won the last choice; pools that keep it
+/// already are left out. The winner comes last: a choice that was announced and not made costs a
+/// number, one that was made and not announced could be outnumbered by a stale pool.
+pub(crate) fn agree(candidates: &[Candidate], chosen: Uuid) -> Vec<(Uuid, Choices)> {
+    let won = |candidate: &&Candidate| candidate.pool == chosen;
+    let Some(winner) = candidates.iter().find(won) else { return Vec::new() };
+    let others = candidates.iter().filter(|candidate| candidate.pool != chosen);
+    let known = |candidate: &Candidate| candidate.choices.known.max(candidate.choices.won);
+    let elsewhere = others.clone().map(known).max().unwrap_or(0);
+    let beaten = others.clone().map(|candidate| candidate.choices.won).max().unwrap_or(0);
+    let is_last =
+        winner.choices.won > beaten && winner.choices.won >= elsewhere.max(winner.choices.known);
+    let number =
+        if is_last { winner.choices.won } else { known(winner).max(elsewhere).saturating_add(1) };
+    let told = others.map(|other| (other, Choices { known: number, ..other.choices }));
+    let all = told.chain([(winner, Choices { won: number, known: number })]);
+    let behind = all.filter(|(candidate, choices)| candidate.choices != *choices);
+    behind.map(|(candidate, choices)| (candidate.pool, choices)).collect()
+}
+
+impl Choices {
+    /// Two numbers, or one where nothing was known beyond it. A damaged text is as good as none: the
+    /// choice is then made anew.
+    pub(crate) fn parse(text: &str) -> Self {
+        let numbers: Option<Vec<u64>> = text.split_whitespace().map(|n| n.parse().ok()).collect();
+        match numbers.as_deref() {
+            Some([won]) => Self { won: *won, known: *won },
+            Some([won, known]) if won <= known => Self { won: *won, known: *known },
+            Some(_) | None => Self::default(),
+        }
+    }
+}
+
+impl fmt::Display for Choices {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} {}", self.won, self.known)
+    }
 }
 
 #[cfg(test)]
@@ -132,9 +183,9 @@ mod tests {
 
     #[test]
     fn the_primary_pool_is_the_last_choice_then_the_fastest_then_the_largest() {
-        let candidate = |n: u8, primary, class, size_bytes| Candidate {
+        let candidate = |n: u8, won, class, size_bytes| Candidate {
             pool: Uuid::from_random([n; 16]),
-            primary,
+            choices: Choices { won, known: won },
             class,
             size_bytes,
         };
@@ -151,5 +202,72 @@ mod tests {
         pools.reverse();
         assert_eq!(primary(&pools), Some(pools[0].pool));
         assert_eq!(primary(&[]), None);
+    }
+
+    /// A disk is pulled, the node is booted and used without it, and the disk comes back.
+    #[test]
+    fn a_stale_disk_that_comes_back_follows_the_newer_choice() {
+        let mut kept = [Choices::default(); 3];
+        let mut boot = |here: &[u8]| {
+            let candidates: Vec<Candidate> = here
+                .iter()
+                .map(|n| Candidate {
+                    pool: pool(*n),
+                    choices: kept[usize::from(*n)],
+                    // The first is the fastest: without numbers it would always win.
+                    class: if *n == 0 { DiskClass::Nvme } else { DiskClass::Hdd },
+                    size_bytes: 1,
+                })
+                .collect();
+            let chosen = primary(&candidates).unwrap();
+            for (uuid, choices) in agree(&candidates, chosen) {
+                let of = here.iter().find(|n| pool(**n) == uuid).unwrap();
+                kept[usize::from(*of)] = Choices::parse(&choices.to_string());
+            }
+            (0..3).find(|n| pool(*n) == chosen).unwrap()
+        };
+        for (here, chosen) in [
+            (&[0, 1, 2][..], 0),
+            (&[1, 2], 1),
+            // The first returns with an older choice, alone with a pool that knows the newer one.
+            (&[0, 2], 0),
+            (&[0, 1], 0),
+            (&[1], 1),
+            (&[0, 1, 2], 1),
+            (&[0, 1, 2], 1),
+        ] {
+            assert_eq!(boot(here), chosen, "{here:?}");
+        }
+    }
+
+    #[test]
+    fn pools_that_agree_are_not_written_and_the_winner_is_written_last() {
+        let candidate = |n, won, known| Candidate {
+            pool: pool(n),
+            choices: Choices { won, known },
+            class: DiskClass::Ssd,
+            size_bytes: 1,
+        };
+        let agreed = [candidate(0, 1, 4), candidate(1, 4, 4), candidate(2, 0, 4)];
+        assert_eq!(agree(&agreed, pool(1)), []);
+        let tied = [candidate(0, 4, 4), candidate(1, 4, 4)];
+        let records =
+            [(pool(1), Choices { won: 4, known: 5 }), (pool(0), Choices { won: 5, known: 5 })];
+        assert_eq!(agree(&tied, pool(0)), records);
+        assert_eq!(agree(&tied, pool(9)), []);
+    }
+
+    #[test]
+    fn a_record_survives_and_a_damaged_one_is_none() {
+        let choices = Choices { won: 3, known: 7 };
+        assert_eq!(Choices::parse(&choices.to_string()), choices);
+        assert_eq!(Choices::parse("3\n"), Choices { won: 3, known: 3 });
+        for damaged in ["", "x", "7 3", "1 2 3", "-1 4"] {
+            assert_eq!(Choices::parse(damaged), Choices::default(), "{damaged:?}");
+        }
+    }
+
+    fn pool(n: u8) -> Uuid {
+        Uuid::from_random([n; 16])
     }
 }

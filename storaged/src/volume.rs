@@ -95,9 +95,19 @@ impl Room {
     }
 }
 
-/// What volumes may be promised: the rest is for metadata and, on the primary pool, for the node.
+/// What of a pool can be promised at all. The rest is for what btrfs keeps twice, its metadata and
+/// the node's small records in them: of a small disk mkfs alone takes an eighth, of a large one they
+/// take a sixteenth with room to spare. All shares together fit, so that the state, which holds what
+/// the node has agreed to, finds its own share free however full the others are.
+pub(crate) fn usable(size_bytes: u64) -> u64 {
+    const SMALL_BYTES: u64 = 256 << 20;
+    size_bytes - (size_bytes / 16).max(SMALL_BYTES.min(size_bytes / 8))
+}
+
+/// What volumes may be promised. On the primary pool, the node takes a quarter.
 pub(crate) fn budget(size_bytes: u64, primary: bool) -> u64 {
-    if primary { size_bytes / 4 * 3 } else { size_bytes / 16 * 15 }
+    let usable_bytes = usable(size_bytes);
+    if primary { usable_bytes / 4 * 3 } else { usable_bytes }
 }
 
 /// Chooses the pool with the most room of the class asked for, of any class when none is.
@@ -265,6 +275,19 @@ mod tests {
         assert!(resize(&over, 2 * GIB, 2 * GIB).is_ok());
         assert!(resize(&over, 2 * GIB, 2 * GIB + 1).is_err());
         assert!(place(&[room(1, DiskClass::Ssd, 10, 0)], None, u64::MAX).is_err());
+    }
+
+    #[test]
+    fn all_shares_of_a_pool_fit_beside_its_metadata() {
+        for (size_bytes, left_bytes) in
+            [(GIB, GIB / 8), (2 * GIB, GIB / 4), (4 * GIB, GIB / 4), (1024 * GIB, 64 * GIB)]
+        {
+            assert_eq!(size_bytes - usable(size_bytes), left_bytes);
+            let node = usable(size_bytes) / 5 + usable(size_bytes) / 20;
+            assert!(budget(size_bytes, true) + node <= usable(size_bytes));
+            assert_eq!(budget(size_bytes, false), usable(size_bytes));
+        }
+        assert_eq!(usable(0), 0);
     }
 
     #[test]
