@@ -1,0 +1,305 @@
+//! Writes the seeds of every target into `fuzz/corpus`: valid inputs, from which changes begin.
+//!
+//! `cargo run -p fuzz-targets --example seeds`, after a format has changed. Findings stay.
+
+#![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "a tool for developers, whose inputs stand here")]
+
+use contract::{
+    Bundle, Envelope, Kind,
+    decision::Decision,
+    report::State,
+    testkit::{World, seal},
+};
+use std::{fs, path::Path};
+
+fn main() {
+    statements();
+    registry();
+    net();
+    node();
+    devices();
+    files();
+}
+
+fn put(target: &str, name: &str, bytes: &[u8]) {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("corpus");
+    let directory = corpus.join(target);
+    fs::create_dir_all(&directory).unwrap();
+    fs::write(directory.join(format!("seed-{name}")), bytes).unwrap();
+}
+
+fn json<T: serde::Serialize>(value: &T) -> Vec<u8> {
+    serde_json::to_vec(value).unwrap()
+}
+
+fn statements() {
+    let world = World::new(fuzz_targets::now());
+    let header = seal(&world.header(1, None), world.key("owner"));
+    let all: [(Kind, Envelope); 10] = [
+        (Kind::Identity, world.identity("owner")),
+        (Kind::Farm, seal(&world.farm(1), world.key("farm"))),
+        (Kind::Adoption, seal(&world.adoption(), &world.token)),
+        (Kind::Pool, seal(&world.pool(), world.key("farm"))),
+        (Kind::Node, seal(&world.node(1), &world.node_key)),
+        (Kind::Contract, header.clone()),
+        (Kind::Approval, world.approve("it", &header)),
+        (Kind::Cancel, seal(&world.cancel(), world.key("owner"))),
+        (Kind::Result, seal(&world.report(1, None, State::Running), &world.node_key)),
+        (Kind::Heartbeat, seal(&world.heartbeat("b1", 1, 0), &world.node_key)),
+    ];
+    for (place, (kind, envelope)) in (0_u8..).zip(&all) {
+        put("envelope", kind.name(), &json(envelope));
+        let payload = envelope.payload_bytes().unwrap();
+        put("statement", kind.name(), &[&[place][..], &payload].concat());
+        put("strict_json", kind.name(), &payload);
+    }
+    put("statement", "document", &[&[10][..], &world.document_bytes(1)].concat());
+    put("bundle", "agreed", &json(&world.agreed()));
+    put("bundle", "updated", &json(&world.updated(|_| {}, &["it", "legal"])));
+    for (first, name) in [(0, "agreed"), (1, "updated"), (2, "half")] {
+        put("verdict", name, &[first]);
+    }
+    // No seeds, for they do not run: rejected, cancelled.
+    for (first, name) in [(3, "rejected"), (4, "cancelled")] {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("corpus");
+        fs::write(corpus.join("verdict").join(name), [first; 40]).unwrap();
+    }
+}
+
+fn registry() {
+    use registry_api::{Problem, view, write};
+    let world = World::new(fuzz_targets::now());
+    let bundle: Bundle = world.agreed();
+    let inbox = view::Inbox {
+        adopted: true,
+        contracts: vec![view::InboxEntry {
+            contract: world.contract(),
+            version: 1,
+            etag: "\"0123456789abcdef\"".into(),
+        }],
+    };
+    put("registry_answers", "inbox", &[&[0][..], &json(&inbox)].concat());
+    let problem = Problem::new(409, "Conflict", "too_many", "no more");
+    put("registry_answers", "problem", &[&[1][..], &json(&problem)].concat());
+    let id = bundle.headers[0].id().unwrap();
+    let accepted = write::Accepted { id, kind: Kind::Contract, new: true, complete: true };
+    put("registry_answers", "accepted", &[&[2][..], &json(&accepted)].concat());
+    let refused =
+        write::RefusedResult { index: 1, seq: Some(2), code: "c".into(), detail: "d".into() };
+    let results = write::ResultsAnswer { accepted: vec![1], refused: vec![refused] };
+    put("registry_answers", "results-answer", &[&[4][..], &json(&results)].concat());
+    put("registry_answers", "heartbeat", b"\x05{\"interval_s\":30}");
+    let identity = view::IdentityView {
+        id: world.id("owner"),
+        name: "owner".into(),
+        threshold: 1,
+        keys: 1,
+        statement: world.identity("owner"),
+    };
+    put("registry_answers", "identity", &[&[6][..], &json(&identity)].concat());
+    let report = world.report(1, None, State::Running);
+    let result = view::ResultView {
+        id,
+        arrival: 1,
+        node: report.node,
+        boot: report.boot,
+        seq: report.seq,
+        at: report.at,
+        received: report.at,
+        contract: report.contract,
+        version: report.version,
+        workload: report.workload,
+        state: report.state,
+        code: report.code,
+        message: report.message,
+        ran: report.ran,
+        conflict: false,
+    };
+    let list = view::Results { results: vec![result.clone()], next: 1 };
+    put("registry_answers", "results", &[&[13][..], &json(&list)].concat());
+    put("registry_answers", "result", &[&[14][..], &json(&result)].concat());
+    let decision = world.decision("it", &bundle.headers[0], Decision::Reject);
+    put("strict_json", "reject", &json(&decision));
+}
+
+/// A DHCP answer: kind, number of the question, address, options behind the kind.
+fn dhcp(kind: u8, number: u32, options: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0; 240];
+    bytes[..3].copy_from_slice(&[2, 1, 6]);
+    bytes[4..8].copy_from_slice(&number.to_be_bytes());
+    bytes[16..20].copy_from_slice(&[10, 0, 2, 15]);
+    bytes[28..34].copy_from_slice(&[2, 0, 0, 0, 0, 1]);
+    bytes[236..240].copy_from_slice(&[99, 130, 83, 99]);
+    bytes.extend([53, 1, kind]);
+    bytes.extend_from_slice(options);
+    bytes.push(255);
+    bytes
+}
+
+fn net() {
+    const OPTIONS: &[u8] = &[
+        54, 4, 10, 0, 2, 2, 51, 4, 0, 0, 3, 32, 1, 4, 255, 255, 255, 0, 3, 4, 10, 0, 2, 2, 6, 8,
+        10, 0, 2, 3, 10, 0, 2, 4, 42, 4, 10, 0, 2, 5, 58, 4, 0, 0, 1, 0, 59, 4, 0, 0, 2, 0,
+    ];
+    let offer = dhcp(2, 1000, OPTIONS);
+    put("dhcp_message", "offer", &offer);
+    put("dhcp_message", "refusal", &dhcp(6, 1000, &[54, 4, 10, 0, 2, 2]));
+    let overload = [&[52, 1, 3][..], OPTIONS].concat();
+    put("dhcp_message", "overload", &dhcp(5, 1000, &overload));
+    let mut frame = netd::dhcp::frame::encode([2; 6], [10, 0, 2, 2].into(), &offer);
+    frame[34..38].copy_from_slice(&[0, 67, 0, 68]);
+    put("dhcp_message", "frame", &frame);
+    // Found by libFuzzer: a timer, an offer, an acknowledgement.
+    put("dhcp_client", "bound", &dhcp_client_seed());
+    let mut answer = vec![0; 48];
+    answer[..2].copy_from_slice(&[0x24, 2]);
+    answer[24..32].copy_from_slice(&7_u64.to_be_bytes());
+    let seconds = 1_800_000_100_u64 + 2_208_988_800;
+    for at in [32, 40] {
+        answer[at..at + 8].copy_from_slice(&(seconds << 32).to_be_bytes());
+    }
+    put("sntp_answer", "good", &[&7_u64.to_be_bytes()[..], &answer].concat());
+}
+
+/// Happenings as `arbitrary` reads them: four bytes choose one of five by their upper part.
+fn dhcp_client_seed() -> Vec<u8> {
+    let choose = |which: u64| u32::try_from((which << 32) / 5 + 1000).unwrap().to_le_bytes();
+    let mut bytes = Vec::new();
+    bytes.extend(choose(1));
+    for kind in [0, 1] {
+        bytes.extend(choose(3));
+        // Kind, no number of its own, address, prefix, server, lease, no renewal times.
+        bytes.extend([kind, 0]);
+        bytes.extend(u32::from_be_bytes([10, 0, 2, 15]).to_le_bytes());
+        bytes.extend([1, 24, 1, 2, 1]);
+        bytes.extend(800_u32.to_le_bytes());
+        bytes.extend([0, 0]);
+    }
+    bytes.extend(choose(1));
+    bytes
+}
+
+fn node() {
+    let digits = "0123456789abcdef".repeat(4);
+    let options = format!(
+        "console=ttyS0 zos.network=test zos.farm={digits} zos.token={digits} \
+         zos.registry=http://10.0.2.2:8000,https://registry.test zos.ip=10.0.2.15/24,10.0.2.2 \
+         zos.dns=10.0.2.3 zos.ntp=10.0.2.4,ntp.test zos.takeover=SERIAL zos.bench=poweroff"
+    );
+    put("boot_options", "all", options.as_bytes());
+    put("boot_options", "ipv6", b"zos.ip=fd00::1/64,fd00::2 zos.dns=fd00::3");
+    let call = |method: &str, parameters: &str| {
+        format!("{{\"method\":\"io.zeroos.{method}\",\"parameters\":{parameters}}}\0")
+    };
+    let power = call("init.Power", r#"{"action":"reboot"}"#);
+    let volume = call("storaged.VolumeDelete", r#"{"id":"v-1","order":"x"}"#);
+    put("ipc_frames", "power", format!("\x10{power}").as_bytes());
+    put("ipc_frames", "two", format!("\x03{power}{volume}").as_bytes());
+    put("ipc_answer", "disks", b"{\"parameters\":{\"disks\":[]}}\0");
+}
+
+fn devices() {
+    let added = b"add@/devices/virtio1\0ACTION=add\0SUBSYSTEM=virtio\0\
+        MODALIAS=virtio:d00000001v00001AF4\0SEQNUM=1204\0";
+    put("uevent", "driver", added);
+    put("uevent", "disk", b"add@/devices/x/block/vdb\0ACTION=add\0SUBSYSTEM=block\0DEVTYPE=disk\0");
+    let modules = "\
+kernel/lib/libcrc32c.ko.xz:
+kernel/crypto/crc32c_generic.ko.xz:
+kernel/fs/btrfs/btrfs.ko.xz: kernel/lib/libcrc32c.ko.xz
+kernel/drivers/block/virtio_blk.ko.xz:
+-
+alias fs-btrfs btrfs
+alias virtio:d00000002v* virtio_blk
+alias crypto-crc32c crc32c_generic
+alias usb:v0B95p772[0-9A-F]d*dc*dsc*dp*ic*isc*ip*in* asix
+-
+softdep btrfs pre: crypto-crc32c
+softdep virtio_blk post: btrfs
+-
+fs-btrfs
+virtio:d00000002v00001AF4
+usb:v0B95p772Ad0001dc00dsc00dp00ic00isc00ip00in00";
+    put("modules_database", "debian", modules.as_bytes());
+    let record = |phase: &str| {
+        format!(
+            "{{\"generation\":7,\"phase\":\"{phase}\",\"takeover\":false,\"class\":\"hdd\",\
+             \"pool\":\"ffffffff-ffff-4fff-bfff-ffffffffffff\",\"size_bytes\":1073742336,\
+             \"serial\":\"S\"}}"
+        )
+    };
+    put("disk_claim", "making", record("making").as_bytes());
+    put("disk_claim", "made", record("made").as_bytes());
+    // Unstructured: a place in the first sector, then bytes.
+    let piece = |bytes: &[u8]| {
+        let mut input = vec![0; 8];
+        for byte in bytes {
+            input.extend([1, *byte]);
+        }
+        input.extend([0; 8]);
+        input
+    };
+    put("disk_probe", "xfs", &piece(b"XFSB"));
+    put("disk_probe", "luks", &piece(b"LUKS\xba\xbe"));
+}
+
+fn files() {
+    use flist::body::{Body, Chunk, Content, Data, Entry, FORMAT, MAGIC, Meta, Node, Pack, Run};
+    let meta = |mode| Meta { mode, mtime: 1_700_000_000, ..Meta::default() };
+    let entry = |path: &str, node| Entry { path: path.into(), node };
+    let body = Body {
+        magic: MAGIC,
+        format: FORMAT,
+        run: Run { entrypoint: vec!["/bin/app".into()], cwd: "/srv".into(), ..Run::default() },
+        packs: vec![Pack { id: [1; 32], size: 1000 }],
+        contents: vec![Content {
+            digest: [3; 32],
+            size: 65,
+            chunks: vec![Chunk { id: [9; 32], pack: 0, offset: 0, packed: 60 }],
+        }],
+        entries: vec![
+            entry("", Node::Directory(meta(0o755))),
+            entry("bin", Node::Directory(meta(0o755))),
+            entry("bin/app", Node::File(meta(0o755), Data::Content(0))),
+            entry("bin/app2", Node::Link(2)),
+            entry("bin/link", Node::Symlink(meta(0o777), b"app".to_vec())),
+            entry("small", Node::File(meta(0o644), Data::Inline(b"hello".to_vec()))),
+        ],
+    };
+    put("flist_body", "small", &flist::Flist::from_body(body).unwrap().encode());
+    put("erofs_image", "root", &[0; 16]);
+    let tar = tar();
+    put("tar_import", "small", &tar);
+    let index = br#"{"manifests":[{"mediaType":"","digest":"@manifest","size":@manifest-size}]}"#;
+    let manifest = br#"{"config":{"digest":"@config","size":@config-size},
+        "layers":[{"digest":"@layer","size":@layer-size}]}"#;
+    let config = br#"{"config":{"User":"0","Env":["PATH=/bin"],"Entrypoint":["/bin/app"],
+        "Cmd":["x"],"WorkingDir":"/"},"rootfs":{"diff_ids":["@layer"]}}"#;
+    let cut = &b"\n%%\n"[..];
+    put("oci_import", "small", &[&index[..], cut, manifest, cut, config, cut, &tar].concat());
+}
+
+fn tar() -> Vec<u8> {
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut add = |name: &str, kind: tar::EntryType, target: &str, bytes: &[u8]| {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(0o755);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(1_700_000_000);
+        header.set_size(bytes.len() as u64);
+        if target.is_empty() {
+            archive.append_data(&mut header, name, bytes).unwrap();
+        } else {
+            archive.append_link(&mut header, name, target).unwrap();
+        }
+    };
+    add("bin/", tar::EntryType::Directory, "", b"");
+    add("bin/app", tar::EntryType::Regular, "", &[b'x'; 100]);
+    add("bin/app2", tar::EntryType::Link, "bin/app", b"");
+    add("lib", tar::EntryType::Symlink, "usr/lib", b"");
+    add(&"long/".repeat(25), tar::EntryType::Directory, "", b"");
+    archive.into_inner().unwrap()
+}

@@ -1,0 +1,49 @@
+//! Every parser of outside bytes, as a function that must not panic whatever it is given.
+//!
+//! Each target says whether the parser took the bytes, so that a test can see that its seeds get
+//! through. What must hold of accepted bytes is asserted here. The wrappers for libFuzzer are in
+//! `../fuzz_targets`, the seeds and all findings in `../corpus`; `tests/replay.rs` runs them on
+//! every stable build.
+
+#![forbid(unsafe_code)]
+
+mod devices;
+mod files;
+mod net;
+mod node;
+mod registry;
+mod statements;
+
+pub use devices::{disk_claim, disk_probe, modules_database, uevent};
+pub use files::{erofs_image, flist_body, oci_import, tar_import};
+pub use net::{dhcp_client, dhcp_message, sntp_answer};
+pub use node::{boot_options, ipc_answer, ipc_frames};
+pub use registry::registry_answers;
+pub use statements::{bundle, envelope, now, statement, strict_json, verdict};
+
+/// One target: gives whether the bytes were taken.
+pub type Target = fn(&[u8]) -> bool;
+
+/// Every target by its name, which is also that of its wrapper and of its corpus.
+pub const TARGETS: &[(&str, Target)] = &[
+    ("boot_options", boot_options),
+    ("bundle", bundle),
+    ("dhcp_client", dhcp_client),
+    ("dhcp_message", dhcp_message),
+    ("disk_claim", disk_claim),
+    ("disk_probe", disk_probe),
+    ("envelope", envelope),
+    ("erofs_image", erofs_image),
+    ("flist_body", flist_body),
+    ("ipc_answer", ipc_answer),
+    ("ipc_frames", ipc_frames),
+    ("modules_database", modules_database),
+    ("oci_import", oci_import),
+    ("registry_answers", registry_answers),
+    ("sntp_answer", sntp_answer),
+    ("statement", statement),
+    ("strict_json", strict_json),
+    ("tar_import", tar_import),
+    ("uevent", uevent),
+    ("verdict", verdict),
+];

@@ -1,0 +1,95 @@
+//! What reaches a node from its boot loader, and its daemons from each other.
+
+use ipc::{Call, Client, Incoming, Outcome, encode_outcome};
+use node_api::{boot::BootConfig, init, launcher, netd, storaged};
+use std::{io::Write as _, os::unix::net::UnixStream, time::Duration};
+
+/// The kernel command line.
+pub fn boot_options(data: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(data);
+    let config = BootConfig::parse(&text);
+    let words = text.split_ascii_whitespace().filter(|word| word.starts_with("zos.")).count();
+    assert!(config.problems.len() <= words);
+    let hexadecimal = |id: &String| id.len() == 64 && id.bytes().all(|c| c.is_ascii_hexdigit());
+    assert!(config.farm.iter().chain(&config.token).all(hexadecimal));
+    assert!((1..=32).contains(&config.network.len()));
+    words > 0 && config.problems.is_empty()
+}
+
+/// Requests as a daemon receives them. However the bytes are cut, the messages are the same.
+pub fn ipc_frames(data: &[u8]) -> bool {
+    let Some((cut, bytes)) = data.split_first() else { return false };
+    let whole = messages(&[bytes]);
+    let pieces: Vec<&[u8]> = bytes.chunks(usize::from(*cut).max(1)).collect();
+    assert_eq!(whole, messages(&pieces));
+    let mut taken = false;
+    for message in whole {
+        let message = ipc::Message { bytes: message, fds: Vec::new() };
+        let Ok(call) = Call::parse(message) else { continue };
+        let method = call.method().to_owned();
+        let outcome = answer(call);
+        taken |= outcome.is_ok();
+        let encoded = encode_outcome(&method, &outcome);
+        let (end, answer) = encoded.split_last().expect("an answer is not empty");
+        assert!(*end == 0 && !answer.contains(&0));
+        serde_json::from_slice::<serde_json::Value>(answer).expect("an answer is JSON");
+    }
+    taken
+}
+
+fn messages(pieces: &[&[u8]]) -> Vec<Vec<u8>> {
+    let mut incoming = Incoming::default();
+    let mut found = Vec::new();
+    for piece in pieces {
+        incoming.push(piece);
+        while let Ok(Some(message)) = incoming.parse() {
+            found.push(message.bytes);
+        }
+    }
+    found
+}
+
+/// Reads the parameters of the calls that have some.
+fn answer(call: Call) -> Outcome {
+    macro_rules! read {
+        ($($method:ty),*) => {
+            match call.method() {
+                $(<$method as ipc::Method>::NAME => {
+                    call.answer(|_: $method| Err(ipc::Failure::new("Read", "it was read")))
+                })*
+                _ => call.unknown(),
+            }
+        };
+    }
+    let outcome = read!(
+        init::Adopt,
+        init::Signal,
+        init::Kill,
+        init::Forget,
+        init::Log,
+        init::Publish,
+        init::Power,
+        storaged::VolumeEnsure,
+        storaged::VolumeDelete,
+        netd::Attach,
+        netd::Detach,
+        launcher::Start
+    );
+    match outcome {
+        Err(failure) if failure.name == "Read" => Ok(ipc::Answer::default()),
+        other => other,
+    }
+}
+
+/// Answers as a caller receives them, over a real socket.
+pub fn ipc_answer(data: &[u8]) -> bool {
+    /// A socket takes this much without a reader.
+    const BYTES_MAX: usize = 64 << 10;
+    let (ours, mut theirs) = UnixStream::pair().expect("a pair of sockets");
+    let data = &data[..data.len().min(BYTES_MAX)];
+    theirs.write_all(data).expect("it fits");
+    theirs.shutdown(std::net::Shutdown::Write).expect("the socket is open");
+    let mut client = Client::from_stream(ours).with_timeout(Duration::from_secs(1));
+    let disks = client.call(&storaged::Disks {}).is_ok();
+    disks || client.call(&netd::Status {}).is_ok()
+}
