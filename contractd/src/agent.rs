@@ -1,7 +1,7 @@
 //! The life of contractd: finds out who the node is, then turns the reconciler for ever.
 
 use crate::{
-    clock,
+    clock::{self, Worth},
     console::{self, Console, fact},
     database::Database,
     network::{self, Event, Order},
@@ -36,6 +36,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 const TURN: Duration = Duration::from_millis(500);
 /// How often the machine's own description is looked at, in milliseconds.
 const MACHINE_MS: u64 = 5_000;
+/// How soon it is looked at again when something that the node waits for was missing.
+const LOOK_AGAIN_MS: u64 = 500;
 /// How often the node registers again: often until its farm has consented, then rarely.
 const REGISTER_MS: u64 = 10_000;
 const REGISTER_ADOPTED_MS: u64 = 600_000;
@@ -43,6 +45,10 @@ const REGISTER_ADOPTED_MS: u64 = 600_000;
 const HEARTBEAT_MS: u64 = 30_000;
 /// Verdicts wait so long for a time server after the start of the kernel, in milliseconds.
 const TIME_WAIT_MS: u64 = 20_000;
+/// How often the registry is asked for the node's last result until it answers.
+const CHAIN_MS: u64 = 10_000;
+/// Contracts of which a heartbeat speaks: it has a largest size.
+const STANDINGS_MAX: usize = 900;
 /// Results that are sent at once.
 const RESULTS_AT_ONCE: u32 = 64;
 
@@ -171,6 +177,8 @@ struct Agent {
     registered: bool,
     registry_problem: Option<String>,
     results_in_flight: bool,
+    /// Boot clock of the next question for the node's last result.
+    chain_at: u64,
 }
 
 impl Agent {
@@ -189,6 +197,7 @@ impl Agent {
             registered: false,
             registry_problem: None,
             results_in_flight: false,
+            chain_at: 0,
         }
     }
 
@@ -221,6 +230,8 @@ impl Agent {
                 self.register_at = self.register_at.min(clock::boot_ms()?.saturating_add(1000));
             }
             Event::Registry(problem) => self.registry_problem = problem,
+            Event::Pulled => self.reconciler.take_pulled(),
+            Event::LastResult(last) => self.reconciler.take_last_result(last)?,
             Event::Interval(seconds) => {
                 self.heartbeat_ms = u64::from(seconds.clamp(5, 3600)) * 1000;
             }
@@ -240,7 +251,7 @@ impl Agent {
         let now_ms = clock::boot_ms()?;
         if now_ms >= self.machine_at {
             self.machine_at = now_ms.saturating_add(MACHINE_MS);
-            self.look_at_machine();
+            self.look_at_machine(now_ms);
         }
         let Some(machine) = &self.machine else { return Ok(()) };
         if !time_is_settled(&machine.network, now_ms) {
@@ -248,6 +259,7 @@ impl Agent {
         }
         self.reconciler.turn()?;
         self.register(now_ms)?;
+        self.ask_for_chain(now_ms);
         self.send_results()?;
         self.heartbeat(now_ms)?;
         self.show();
@@ -255,7 +267,7 @@ impl Agent {
     }
 
     /// Asks the other daemons what the machine has. What cannot be had now stays as it was.
-    fn look_at_machine(&mut self) {
+    fn look_at_machine(&mut self, now_ms: u64) {
         let asked = (|| {
             anyhow::Ok(Machine {
                 inventory: inventory::read(Path::new("/"))?,
@@ -267,14 +279,26 @@ impl Agent {
         match asked {
             Ok(machine) => {
                 self.reconciler.trust.free = register::capacity(&machine);
-                let now_ms = clock::boot_ms().unwrap_or(0);
+                self.reconciler.pools = register::pools(&machine);
+                self.reconciler.worth = if machine.network.time.synchronised {
+                    Worth::Confirmed
+                } else {
+                    Worth::Unconfirmed
+                };
                 if !time_is_settled(&machine.network, now_ms) {
-                    // Looked at again soon: the first verdict waits for it.
-                    self.machine_at = self.machine_at.min(now_ms.saturating_add(500));
+                    // The first verdict waits for it.
+                    self.machine_at = self.machine_at.min(now_ms.saturating_add(LOOK_AGAIN_MS));
                 }
                 self.machine = Some(machine);
             }
-            Err(error) => daemon::warn!("looking at the machine: {error:#}"),
+            Err(error) => {
+                // At the first look, netd may still be starting.
+                if self.machine.is_none() && now_ms < TIME_WAIT_MS {
+                    self.machine_at = self.machine_at.min(now_ms.saturating_add(LOOK_AGAIN_MS));
+                } else {
+                    daemon::warn!("looking at the machine: {error:#}");
+                }
+            }
         }
     }
 
@@ -305,6 +329,13 @@ impl Agent {
         Ok(())
     }
 
+    fn ask_for_chain(&mut self, now_ms: u64) {
+        if !self.reconciler.chain_is_known && self.registered && now_ms >= self.chain_at {
+            self.chain_at = now_ms.saturating_add(CHAIN_MS);
+            self.reconciler.order(Order::LastResult(self.node.key().public()));
+        }
+    }
+
     fn send_results(&mut self) -> anyhow::Result<()> {
         if self.results_in_flight || !self.registered {
             return Ok(());
@@ -333,7 +364,13 @@ impl Agent {
             uptime_s: now_ms / 1000,
             image: self.node.image.clone(),
             free: self.reconciler.free,
-            contracts: self.reconciler.standings().into_iter().map(|(one, _)| one).collect(),
+            contracts: self
+                .reconciler
+                .standings()
+                .into_iter()
+                .map(|(one, _)| one)
+                .take(STANDINGS_MAX)
+                .collect(),
         };
         match Envelope::seal(&heartbeat, &[&self.node.key()]) {
             Ok(envelope) => self.reconciler.order(Order::Heartbeat(Box::new(envelope))),

@@ -4,6 +4,22 @@ use contract::Timestamp;
 use nix::time::{ClockId, clock_gettime};
 use std::io;
 
+/// The time of day with what it is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Now {
+    pub(crate) at: Timestamp,
+    pub(crate) worth: Worth,
+}
+
+/// What the time of day is worth. What cannot be undone, such as deleting, waits for the better one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Worth {
+    /// A time server has confirmed it since the start of the kernel.
+    Confirmed,
+    /// Whatever the machine's own clock said.
+    Unconfirmed,
+}
+
 /// The time of day, as netd has set it.
 pub(crate) fn now() -> io::Result<Timestamp> {
     Ok(Timestamp::from_seconds(clock_gettime(ClockId::CLOCK_REALTIME)?.tv_sec()))

@@ -4,19 +4,30 @@
 //! is moved aside and begun anew, because contracts come again from the registry and what runs is
 //! known to the kernel; the node never refuses to start for it.
 
-use contract::{Bundle, ContractId, Envelope, StatementId};
+use crate::merge;
+use contract::{
+    Bundle, Capacity, ContractId, Envelope, Past, StatementId, Timestamp,
+    decision::Retention,
+    verdict::{Cause, Ended, ToldBy},
+};
 use rusqlite::{Connection, OptionalExtension as _, params};
+use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
 };
 
-/// Contracts that one node keeps.
+/// Contracts that one node keeps and that have not ended by an order.
 pub(crate) const CONTRACTS_MAX: u32 = 1024;
+/// Contracts that have ended by an order: of each, only that is kept.
+pub(crate) const ENDED_MAX: u32 = 4096;
 /// Results that wait for the registry; beyond that, new ones wait for room.
 pub(crate) const OUTBOX_MAX: u32 = 10_000;
 
-const SCHEMA: &str = "
+/// Steps from an empty file to the present form; those that an image before took are not repeated.
+const STEPS: [&str; 2] = [FIRST, PAST];
+
+const FIRST: &str = "
     CREATE TABLE IF NOT EXISTS contract (
         id TEXT PRIMARY KEY,
         bundle BLOB NOT NULL,
@@ -38,6 +49,39 @@ const SCHEMA: &str = "
         value TEXT NOT NULL
     ) STRICT;
 ";
+
+/// What is final about a contract; see `contract::past`.
+const PAST: &str = "
+    ALTER TABLE contract ADD COLUMN version INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE contract ADD COLUMN holds TEXT;
+    -- Not NULL: it has ended by an order, and its bundle is gone.
+    ALTER TABLE contract ADD COLUMN ended TEXT;
+";
+
+/// The end of a contract as it is stored.
+#[derive(Serialize, Deserialize)]
+struct End {
+    version: u64,
+    header: StatementId,
+    order: StatementId,
+    retention: Retention,
+    expires: Timestamp,
+}
+
+impl End {
+    fn ended(self, contract: ContractId) -> Ended {
+        let Self { version, header, order, retention, expires } = self;
+        Ended {
+            contract,
+            version,
+            header_id: header,
+            cause: Cause::Cancelled { order, retention },
+            expires,
+            // It was stored because its time had come for certain.
+            told_by: ToldBy::Order,
+        }
+    }
+}
 
 /// The database could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -66,9 +110,34 @@ fn failed(attempt: &str) -> impl FnOnce(rusqlite::Error) -> DatabaseError {
 #[derive(Debug, Clone)]
 pub(crate) struct Kept {
     pub(crate) id: ContractId,
+    /// Empty once it has ended by an order: then nothing in it matters any more.
     pub(crate) bundle: Bundle,
     pub(crate) started: Option<u64>,
     pub(crate) reported: String,
+    pub(crate) past: Past,
+}
+
+impl Kept {
+    /// A contract of which nothing is known yet.
+    pub(crate) fn new(id: ContractId) -> Self {
+        Self {
+            id,
+            bundle: merge::empty(),
+            started: None,
+            reported: "{}".to_owned(),
+            past: Past::default(),
+        }
+    }
+}
+
+/// Whether there is room for one more contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Room {
+    Enough,
+    /// As many as can be are kept that have not ended.
+    FullOfLiving,
+    /// And as many as can be that have.
+    FullOfEnded,
 }
 
 #[derive(Debug)]
@@ -105,7 +174,14 @@ impl Database {
                 // The one error of this type that carries a text; see `is_damage`.
                 return Err(rusqlite::Error::InvalidParameterName(check));
             }
-            connection.execute_batch(SCHEMA)
+            let taken: u32 =
+                connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+            for (number, step) in (1..).zip(STEPS).skip(taken as usize) {
+                connection.execute_batch(&format!(
+                    "BEGIN IMMEDIATE; {step} PRAGMA user_version = {number}; COMMIT;"
+                ))?;
+            }
+            Ok(())
         };
         setup().map_err(failed("checking the state"))?;
         Ok(Self(connection))
@@ -114,40 +190,110 @@ impl Database {
     /// Every contract that is kept and can be read.
     pub(crate) fn contracts(&self) -> Result<Vec<Kept>, DatabaseError> {
         let read = || -> rusqlite::Result<Vec<Kept>> {
-            let mut query =
-                self.0.prepare("SELECT id, bundle, started, reported FROM contract ORDER BY id")?;
+            let mut query = self.0.prepare(
+                "SELECT id, bundle, started, reported, version, holds, ended
+                 FROM contract ORDER BY id",
+            )?;
             let rows = query.query_map([], |row| {
                 let (id, bundle): (String, Vec<u8>) = (row.get(0)?, row.get(1)?);
-                let (started, reported) = (row.get(2)?, row.get(3)?);
-                let kept = id.parse().ok().zip(Bundle::read(&bundle).ok());
-                Ok(kept.map(|(id, bundle)| Kept { id, bundle, started, reported }))
+                let (started, reported): (Option<u64>, String) = (row.get(2)?, row.get(3)?);
+                let (version, holds, ended) = (row.get(4)?, row.get(5)?, row.get(6)?);
+                let holds: Option<String> = holds;
+                let ended: Option<String> = ended;
+                Ok((|| {
+                    let id: ContractId = id.parse().ok()?;
+                    let bundle = match ended {
+                        None => Bundle::read(&bundle).ok()?,
+                        Some(_) => merge::empty(),
+                    };
+                    let ended = match ended {
+                        Some(text) => Some(serde_json::from_str::<End>(&text).ok()?.ended(id)),
+                        None => None,
+                    };
+                    let held = holds.and_then(|text| serde_json::from_str(&text).ok());
+                    // An image before did not write down how much.
+                    let holds = started.map(|_| held.unwrap_or_default());
+                    let past = Past { holds, version, ended };
+                    Some(Kept { id, bundle, started, reported, past })
+                })())
             })?;
             rows.filter_map(Result::transpose).collect()
         };
         read().map_err(failed("reading the contracts"))
     }
 
-    /// Keeps a contract's bundle. `false`: there is no room for another contract.
-    pub(crate) fn keep(&self, id: &ContractId, bundle: &Bundle) -> Result<bool, DatabaseError> {
+    /// Whether another contract can be kept.
+    pub(crate) fn room(&self) -> Result<Room, DatabaseError> {
+        let sql = "SELECT count(*) - count(ended), count(ended) FROM contract";
+        let counted = self.0.query_row(sql, [], |row| {
+            let (living, ended): (u32, u32) = (row.get(0)?, row.get(1)?);
+            Ok(if living >= CONTRACTS_MAX {
+                Room::FullOfLiving
+            } else if living + ended >= CONTRACTS_MAX + ENDED_MAX {
+                Room::FullOfEnded
+            } else {
+                Room::Enough
+            })
+        });
+        counted.map_err(failed("counting the contracts"))
+    }
+
+    /// Keeps a contract's bundle and the highest version that was in force. `false`: it has ended,
+    /// or there is no room for another contract.
+    pub(crate) fn keep(
+        &self,
+        id: &ContractId,
+        bundle: &Bundle,
+        version: u64,
+    ) -> Result<bool, DatabaseError> {
         let bytes = serde_json::to_vec(bundle).expect("a bundle is strings and numbers");
         let changed = self.0.execute(
-            "INSERT INTO contract (id, bundle) SELECT ?1, ?2
+            "INSERT INTO contract (id, bundle, version) SELECT ?1, ?2, ?3
              WHERE EXISTS (SELECT 1 FROM contract WHERE id = ?1)
-                OR (SELECT count(*) FROM contract) < ?3
-             ON CONFLICT (id) DO UPDATE SET bundle = excluded.bundle",
-            params![id.to_string(), bytes, CONTRACTS_MAX],
+                OR (SELECT count(*) - count(ended) < ?4 AND count(*) < ?4 + ?5 FROM contract)
+             ON CONFLICT (id) DO UPDATE
+                SET bundle = excluded.bundle, version = max(version, excluded.version)
+                WHERE ended IS NULL",
+            params![id.to_string(), bytes, version, CONTRACTS_MAX, ENDED_MAX],
         );
         changed.map(|rows| rows > 0).map_err(failed("keeping a contract"))
     }
 
-    /// Notes that the contract is started here for the first time.
-    pub(crate) fn note_start(&self, id: &ContractId) -> Result<(), DatabaseError> {
+    /// Forgets a contract altogether.
+    pub(crate) fn evict(&self, id: &ContractId) -> Result<(), DatabaseError> {
+        let changed = self.0.execute("DELETE FROM contract WHERE id = ?1", [id.to_string()]);
+        changed.map(drop).map_err(failed("forgetting a contract"))
+    }
+
+    /// Notes what the contract takes of the node, and that it is started when it was not before.
+    pub(crate) fn note_start(
+        &self,
+        id: &ContractId,
+        holds: &Capacity,
+    ) -> Result<(), DatabaseError> {
+        let holds = serde_json::to_string(holds).expect("numbers");
         let changed = self.0.execute(
-            "UPDATE contract SET started = (SELECT ifnull(max(started), 0) + 1 FROM contract)
-             WHERE id = ?1 AND started IS NULL",
-            params![id.to_string()],
+            "UPDATE contract SET holds = ?2, started = ifnull(
+                started, (SELECT ifnull(max(started), 0) + 1 FROM contract))
+             WHERE id = ?1",
+            params![id.to_string(), holds],
         );
         changed.map(drop).map_err(failed("noting a start"))
+    }
+
+    /// Notes that the contract has ended by an order, for ever. What it was made of goes. `false`:
+    /// it was no order that ended it.
+    pub(crate) fn note_end(&self, ended: &Ended) -> Result<bool, DatabaseError> {
+        let Cause::Cancelled { order, retention } = ended.cause else { return Ok(false) };
+        let (version, header, expires) = (ended.version, ended.header_id, ended.expires);
+        let end = serde_json::to_string(&End { version, header, order, retention, expires })
+            .expect("strings and numbers");
+        let changed = self.0.execute(
+            "UPDATE contract SET ended = ?2, bundle = x'', version = max(version, ?3)
+             WHERE id = ?1 AND ended IS NULL",
+            params![ended.contract.to_string(), end, version],
+        );
+        changed.map(|rows| rows > 0).map_err(failed("noting an end"))
     }
 
     /// What was started in this boot, as JSON by workload id.
@@ -225,6 +371,23 @@ impl Database {
         }))
     }
 
+    /// Goes on after this result: the state that knew the last one was lost.
+    pub(crate) fn set_chain(&self, seq: u64, id: &StatementId) -> Result<(), DatabaseError> {
+        self.set_fact("chain", &format!("{seq} {id}"))
+    }
+
+    /// The first user id of every container, by its id.
+    pub(crate) fn user_ids(&self) -> Result<BTreeMap<String, u32>, DatabaseError> {
+        let table = self.fact("user-ids")?.unwrap_or_default();
+        Ok(serde_json::from_str(&table).unwrap_or_default())
+    }
+
+    /// Replaces that table.
+    pub(crate) fn set_user_ids(&self, table: &BTreeMap<String, u32>) -> Result<(), DatabaseError> {
+        let text = serde_json::to_string(table).expect("strings and numbers");
+        self.set_fact("user-ids", &text)
+    }
+
     /// The oldest results that the registry has not acknowledged.
     pub(crate) fn outbox(&self, most: u32) -> Result<Vec<Envelope>, DatabaseError> {
         let read = || -> rusqlite::Result<Vec<Envelope>> {
@@ -276,73 +439,4 @@ fn suffixed(path: &Path, suffix: &str) -> PathBuf {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::merge::empty;
-
-    fn open(directory: &Path) -> Database {
-        let (database, problem) = Database::open(directory).unwrap();
-        assert_eq!(problem, None);
-        database
-    }
-
-    #[test]
-    fn contracts_and_facts_survive_reopening() {
-        let directory = tempfile::tempdir().unwrap();
-        let id = ContractId([1; 32]);
-        {
-            let database = open(directory.path());
-            assert!(database.keep(&id, &empty()).unwrap());
-            database.note_start(&id).unwrap();
-            database.set_fact("a", "b").unwrap();
-        }
-        let database = open(directory.path());
-        let kept = database.contracts().unwrap();
-        assert_eq!((kept[0].id, kept[0].started), (id, Some(1)));
-        assert_eq!(database.fact("a").unwrap().as_deref(), Some("b"));
-    }
-
-    #[test]
-    fn the_order_of_first_starts_is_kept() {
-        let directory = tempfile::tempdir().unwrap();
-        let database = open(directory.path());
-        let ids = [ContractId([2; 32]), ContractId([1; 32])];
-        for id in &ids {
-            assert!(database.keep(id, &empty()).unwrap());
-        }
-        for id in ids.iter().chain(&ids) {
-            database.note_start(id).unwrap();
-        }
-        let order: Vec<_> = database.contracts().unwrap().iter().map(|kept| kept.started).collect();
-        assert_eq!(order, [Some(2), Some(1)]);
-    }
-
-    #[test]
-    fn a_result_leaves_the_outbox_only_when_acknowledged() {
-        let directory = tempfile::tempdir().unwrap();
-        let mut database = open(directory.path());
-        let contract = ContractId([1; 32]);
-        let envelope =
-            Envelope { payload_type: "t".into(), payload: "cA==".into(), signatures: vec![] };
-        for seq in 1..=3 {
-            let id = StatementId([u8::try_from(seq).unwrap(); 32]);
-            assert!(database.post(&contract, "{}", seq, &id, &envelope).unwrap());
-        }
-        assert_eq!(database.outbox(10).unwrap().len(), 3);
-        database.acknowledge(&[1, 2]).unwrap();
-        assert_eq!(database.outbox(10).unwrap().len(), 1);
-        assert_eq!(database.chain().unwrap(), Some((3, StatementId([3; 32]))));
-    }
-
-    #[test]
-    fn an_unreadable_database_is_kept_aside_and_begun_anew() {
-        let directory = tempfile::tempdir().unwrap();
-        let rubbish = vec![0x5a; 8192];
-        std::fs::write(directory.path().join("contractd.db"), &rubbish).unwrap();
-        let (database, problem) = Database::open(directory.path()).unwrap();
-        assert!(problem.unwrap().contains("unreadable-1"));
-        assert!(database.contracts().unwrap().is_empty());
-        let aside = std::fs::read(directory.path().join("contractd.unreadable-1")).unwrap();
-        assert_eq!(aside, rubbish);
-    }
-}
+mod tests;

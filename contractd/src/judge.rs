@@ -2,42 +2,97 @@
 //! this node has to run. Pure.
 
 use crate::{
+    clock::{Now, Worth},
     database::Kept,
-    plan::{Kind, Want, workload_id},
+    plan::{Kind, Want, prefix, workload_id},
+    storage::Storage,
 };
 use contract::{
     Capacity, ContractId, StatementId, Timestamp, Trust, Verdict,
     decision::Retention,
     id,
-    verdict::{Agreed, Cause, Ended},
-    workload::{MountSource, Spec},
+    verdict::{Agreed, Cause, Code, Ended, Refusal, ToldBy},
+    workload::{Medium, MountSource, Spec},
 };
 use std::collections::BTreeMap;
 
-/// The verdict on every contract, and what they leave of the node's capacity.
+/// The verdict on every contract, and what they and the volumes that are kept leave of the node's
+/// capacity.
 ///
 /// Contracts that were started first keep their place; of the others, the order of their ids
 /// decides who gets the last room, so that the same contracts give the same verdicts.
 pub(crate) fn judge(
     contracts: &BTreeMap<ContractId, Kept>,
     trust: &Trust,
+    storage: &Storage,
     now: Timestamp,
 ) -> (BTreeMap<ContractId, Verdict>, Capacity) {
     let mut order: Vec<&Kept> = contracts.values().collect();
     order.sort_by_key(|kept| (kept.started.unwrap_or(u64::MAX), kept.id));
-    let mut free = trust.free;
+    // A volume takes its place for as long as it is there, also when its contract has ended.
+    let mut free = trust.free.minus(&storage.taken(|_| true));
+    let mut rooms = storage.rooms();
     let mut verdicts = BTreeMap::new();
     for kept in order {
-        let holds = kept.started.map(|_| Capacity::default());
-        let past = contract::Past { holds, ..contract::Past::default() };
-        let trust = Trust { free, past, ..trust.clone() };
-        let verdict = contract::verdict(&kept.bundle, &trust, now);
+        let prefix = prefix(&kept.id);
+        let available = free.plus(&storage.taken(|id| id.starts_with(&prefix)));
+        let trust = Trust { free: available, past: kept.past.clone(), ..trust.clone() };
+        let mut verdict = contract::verdict(&kept.bundle, &trust, now);
         if let Verdict::Run(agreed) = &verdict {
-            free = free.minus(&agreed.document.demand());
+            let volumes = volumes(agreed);
+            let missing: Vec<(Medium, u64)> =
+                volumes.iter().filter(|(id, _)| !storage.has(id)).map(|(_, one)| *one).collect();
+            match rooms.place(&missing) {
+                // What has started goes on: the volume that cannot be made says so for itself.
+                Err(message) if kept.started.is_none() => {
+                    verdict = Verdict::Refuse(Refusal { code: Code::NoCapacity, message });
+                }
+                Ok(()) | Err(_) => {
+                    let left = |id: &str| id.starts_with(&prefix) && !volumes.contains_key(id);
+                    let used = agreed.document.demand().plus(&storage.taken(left));
+                    free = available.minus(&used);
+                }
+            }
         }
         verdicts.insert(kept.id, verdict);
     }
     (verdicts, free)
+}
+
+/// Medium and size of every volume that a contract wants here, by id.
+fn volumes(agreed: &Agreed) -> BTreeMap<String, (Medium, u64)> {
+    let workloads = agreed.document.workloads.iter();
+    let volume = |workload: &contract::workload::Workload| match &workload.spec {
+        Spec::Volume(volume) => {
+            let id = workload_id(&agreed.header.contract, &workload.name);
+            Some((id, (volume.class, volume.size_bytes)))
+        }
+        Spec::Container(_) => None,
+    };
+    workloads.filter_map(volume).collect()
+}
+
+/// The ends that are final from now on: nobody can doubt that their time has come.
+pub(crate) fn ends(
+    contracts: &BTreeMap<ContractId, Kept>,
+    verdicts: &BTreeMap<ContractId, Verdict>,
+    worth: Worth,
+) -> Vec<Ended> {
+    let is_new = |id: &ContractId| contracts.get(id).is_some_and(|kept| kept.past.ended.is_none());
+    let end = |(id, verdict): (&ContractId, &Verdict)| match verdict {
+        Verdict::Stop(ended) if is_new(id) && is_final(ended, worth) => Some(ended.clone()),
+        Verdict::Run(_) | Verdict::Stop(_) | Verdict::Refuse(_) => None,
+    };
+    verdicts.iter().filter_map(end).collect()
+}
+
+fn is_final(ended: &Ended, worth: Worth) -> bool {
+    match (&ended.cause, ended.told_by, worth) {
+        // Another clock may disagree, and a later version may give more time.
+        (Cause::Expired, ..) | (_, ToldBy::Clock, Worth::Unconfirmed) => false,
+        (Cause::Cancelled { .. }, ToldBy::Order, _)
+        | (Cause::Cancelled { .. }, ToldBy::Clock, Worth::Confirmed) => true,
+    }
 }
 
 /// Every workload that the verdicts allow, each after what it needs.
@@ -89,21 +144,25 @@ fn wants_of(agreed: &Agreed) -> Vec<Want> {
     order.into_iter().filter_map(want).collect()
 }
 
-/// The cancelled contracts whose data is to be deleted now, each with the signed order.
+/// The contracts whose data is to be deleted now, each with the signed order. Only an end that is
+/// final deletes, and a time is only taken for past when a time server says so.
 pub(crate) fn wipes(
-    verdicts: &BTreeMap<ContractId, Verdict>,
-    now: Timestamp,
+    contracts: &BTreeMap<ContractId, Kept>,
+    now: Now,
 ) -> BTreeMap<ContractId, StatementId> {
-    verdicts.iter().filter_map(|(id, verdict)| Some((*id, wipe_order(verdict, now)?))).collect()
+    let due = |kept: &Kept| Some((kept.id, wipe_order(kept.past.ended.as_ref()?, now)?));
+    contracts.values().filter_map(due).collect()
 }
 
-/// The order to delete a contract's data, when its time has come.
-pub(crate) fn wipe_order(verdict: &Verdict, now: Timestamp) -> Option<StatementId> {
-    let Verdict::Stop(Ended { cause: Cause::Cancelled { order, retention }, .. }) = verdict else {
-        return None;
-    };
+fn wipe_order(ended: &Ended, now: Now) -> Option<StatementId> {
+    let Cause::Cancelled { order, retention } = &ended.cause else { return None };
     match retention {
         Retention::Wipe => Some(*order),
-        Retention::KeepUntil(time) => (*time <= now).then_some(*order),
+        Retention::KeepUntil(time) => {
+            (now.worth == Worth::Confirmed && *time <= now.at).then_some(*order)
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,7 @@ mod agent;
 mod clock;
 mod console;
 mod database;
+mod housekeeping;
 mod judge;
 mod merge;
 mod network;
@@ -19,6 +20,7 @@ mod reconcile;
 mod register;
 mod results;
 mod status;
+mod storage;
 
 use std::process::ExitCode;
 

@@ -84,14 +84,16 @@ pub(crate) fn merge(known: &Bundle, offered: &Bundle) -> Bundle {
 /// The versions up to the one in force, which are never replaced, and those that are offered on top.
 /// A version that is not agreed on yet gives way: its owner may have proposed another instead.
 fn chain(known: &Bundle, offered: &[Envelope], signers: &[Signer]) -> Vec<Envelope> {
-    let settled = Case::read(known)
-        .ok()
-        .and_then(|case| case.in_force().ok().flatten().map(|header| header.body.version))
-        .and_then(|version| usize::try_from(version).ok())
-        .unwrap_or(0);
+    let settled = usize::try_from(in_force(known)).unwrap_or(0);
     let mut extended = known.headers[..settled].to_vec();
     extend(&mut extended, offered, signers);
     if extended.len() > settled { extended } else { known.headers.clone() }
+}
+
+/// The version that is in force by these statements; 0: none.
+pub(crate) fn in_force(bundle: &Bundle) -> u64 {
+    let version = |case: Case| case.in_force().ok().flatten().map(|header| header.body.version);
+    Case::read(bundle).ok().and_then(version).unwrap_or(0)
 }
 
 /// Adds versions that follow from the last and that the owner has signed.

@@ -3,9 +3,11 @@
 //! It holds no state that matters and decides nothing. Orders come in, events go out; an order
 //! that fails is an event as well, and the reconciler gives it again when it is still right.
 
-use contract::{Bundle, ContractId, Envelope, FlistId, NodeId};
+use contract::{
+    Bundle, ContractId, Envelope, FlistId, NodeId, PublicKey, Signed, StatementId, report::Report,
+};
 use flist::{Cancel, Source, Store};
-use registry_api::{Client, ClientError, Fetched, problem::codes};
+use registry_api::{Client, ClientError, Fetched, client::ResultFilter, problem::codes};
 use std::{
     collections::BTreeMap,
     sync::{Arc, mpsc::Sender},
@@ -20,6 +22,10 @@ use tokio::{
 const POLL: Duration = Duration::from_secs(2);
 /// The longest pause between two tries while the registry does not answer.
 const POLL_MAX: Duration = Duration::from_secs(30);
+/// Pages of results that are looked through for the last one.
+const RESULT_PAGES_MAX: u32 = 10_000;
+/// Results of which the last one that is truly the node's is taken.
+const LAST_RESULTS: usize = 8;
 /// Flists that are fetched at once; each fetch is parallel in itself.
 const FETCHES_MAX: usize = 2;
 
@@ -32,6 +38,8 @@ pub(crate) enum Order {
     },
     Results(Vec<Envelope>),
     Heartbeat(Box<Envelope>),
+    /// Find the last result that the registry has of the node with this key.
+    LastResult(PublicKey),
     /// With `repair`, every byte that is in the store already is read first.
     Fetch {
         flist: FlistId,
@@ -51,6 +59,10 @@ pub(crate) enum Event {
     Registered { adopted: bool },
     /// The registry does not answer as it should: why. `None`: it does.
     Registry(Option<String>),
+    /// Every contract that the registry has for this node was passed on.
+    Pulled,
+    /// The last result of this node that the registry has: its number and id.
+    LastResult(Option<(u64, StatementId)>),
     /// The registry does not know this node any more.
     Unknown,
     /// Seconds until the next heartbeat.
@@ -87,6 +99,14 @@ pub(crate) async fn serve(
             Order::Results(results) => {
                 tokio::spawn(push_results(client, results, events));
             }
+            Order::LastResult(key) => {
+                tokio::spawn(async move {
+                    match last_result(&client, node, &key).await {
+                        Ok(last) => tell(&events, Event::LastResult(last)),
+                        Err(error) => complain(&events, &error),
+                    }
+                });
+            }
             Order::Heartbeat(heartbeat) => {
                 tokio::spawn(async move {
                     match client.heartbeat(&heartbeat).await {
@@ -113,7 +133,7 @@ async fn fetch_only(
                 tokio::spawn(fetch((flist, urls, repair), store, fetches, events.clone()));
             }
             Order::Results(_) => tell(events, Event::Acknowledged(Vec::new())),
-            Order::Register { .. } | Order::Heartbeat(_) => {}
+            Order::Register { .. } | Order::Heartbeat(_) | Order::LastResult(_) => {}
         }
     }
 }
@@ -141,6 +161,7 @@ async fn pull(client: Arc<Client>, node: NodeId, events: Sender<Event>) {
         heard = match pulled {
             Ok(()) => {
                 pause = POLL;
+                tell(&events, Event::Pulled);
                 events.send(Event::Registry(None)).is_ok()
             }
             Err(error) => {
@@ -204,7 +225,7 @@ async fn register(
         if let Some(adoption) = adoption {
             client.push(&adoption).await?;
         }
-        let statement = contract::Signed::<contract::node::Node>::open(&node);
+        let statement = Signed::<contract::node::Node>::open(&node);
         let Ok(statement) = statement else { return Ok(false) };
         let node = contract::node::node_id(&statement.body.key);
         Ok::<_, ClientError>(client.node(&node).await?.adopted)
@@ -213,6 +234,36 @@ async fn register(
         Ok(adopted) => tell(&events, Event::Registered { adopted }),
         Err(error) => complain(&events, &error),
     }
+}
+
+/// Looks through all results of the node for the last. Counted is what the node's key has signed: a
+/// registry can leave out results, and cannot invent one.
+async fn last_result(
+    client: &Client,
+    node: NodeId,
+    key: &PublicKey,
+) -> Result<Option<(u64, StatementId)>, ClientError> {
+    let mut seen: Vec<(u64, StatementId)> = Vec::new();
+    let mut after = 0;
+    for _ in 0..RESULT_PAGES_MAX {
+        let filter = ResultFilter { contract: None, node: Some(node), after };
+        let page = client.results(&filter).await?;
+        seen.extend(page.results.iter().filter(|one| !one.conflict).map(|one| (one.seq, one.id)));
+        seen.sort_unstable();
+        seen.drain(..seen.len().saturating_sub(LAST_RESULTS));
+        if page.results.is_empty() || page.next <= after {
+            break;
+        }
+        after = page.next;
+    }
+    for (seq, id) in seen.into_iter().rev() {
+        let envelope = client.statement(&id).await?;
+        let report = Signed::<Report>::open(&envelope);
+        if report.is_ok_and(|one| one.body.seq == seq && one.id == id && one.signed_by(key)) {
+            return Ok(Some((seq, id)));
+        }
+    }
+    Ok(None)
 }
 
 async fn push_results(client: Arc<Client>, results: Vec<Envelope>, events: Sender<Event>) {

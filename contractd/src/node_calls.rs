@@ -1,6 +1,9 @@
 //! The calls to the other daemons of the node, in one place: looking, and doing one step.
 
-use crate::plan::{Have, Kind, Want};
+use crate::{
+    plan::{Have, Kind, Want},
+    storage::Volume,
+};
 use contract::workload::{Medium, Protocol};
 use flist::Store;
 use ipc::CallError;
@@ -46,23 +49,27 @@ fn snake_case(name: &str) -> String {
 }
 
 /// What the other daemons have; the rest of [`Have`] is contractd's own.
-pub(crate) fn observe() -> Result<Have, CallError> {
+pub(crate) fn observe() -> Result<(Have, Vec<Volume>), CallError> {
     let workloads = ipc::call(paths::INIT_SOCKET, &init::Workloads {})?.workloads;
     let attachments = ipc::call(paths::NETD_SOCKET, &netd::Attachments {})?.ids;
     let volumes = ipc::call(paths::STORAGED_SOCKET, &storaged::Volumes {})?.volumes;
-    Ok(Have {
+    let have = Have {
         processes: workloads.into_iter().map(|one| (one.id, one.state)).collect(),
         attachments: attachments.into_iter().collect::<BTreeSet<_>>(),
-        volumes: volumes.into_iter().map(|one| (one.id, one.size_bytes)).collect(),
+        volumes: volumes.iter().map(|one| (one.id.clone(), one.size_bytes)).collect(),
         ..Have::default()
-    })
+    };
+    let volume = |one: storaged::Volume| {
+        let storaged::Volume { id, pool, size_bytes } = one;
+        Volume { id, pool, size_bytes }
+    };
+    Ok((have, volumes.into_iter().map(volume).collect()))
 }
 
 /// Makes or resizes a volume, and gives its directory.
 pub(crate) fn volume(id: &str, size_bytes: u64, class: Medium) -> Result<String, StartError> {
     let class = match class {
-        // A node without rotating disks may hold the data on flash; the price was agreed on.
-        Medium::Hdd => None,
+        Medium::Hdd => Some(storaged::DiskClass::Hdd),
         Medium::Ssd => Some(storaged::DiskClass::Ssd),
     };
     let ensure = storaged::VolumeEnsure { id: id.to_owned(), size_bytes, class };

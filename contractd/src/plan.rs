@@ -71,7 +71,8 @@ pub(crate) struct Run {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Phase {
-    /// Started, in milliseconds of the boot clock.
+    /// Started, or about to be: written down before the launcher is called, so that whoever finds
+    /// the process knows that it is the wanted one. In milliseconds of the boot clock.
     Up { since_ms: u64 },
     /// Asked to end; killed at this time.
     Stopping { kill_at_ms: u64 },
@@ -107,7 +108,21 @@ pub(crate) struct Have {
     pub(crate) attachments: BTreeSet<String>,
     /// Quota in bytes, by id.
     pub(crate) volumes: BTreeMap<String, u64>,
+    /// Volumes that could not be made, or found.
+    pub(crate) failures: BTreeMap<String, Failure>,
     pub(crate) flists: BTreeMap<FlistId, Files>,
+    /// Processes of which it is not certain yet that nobody wants them.
+    pub(crate) spared: BTreeSet<String>,
+}
+
+/// Why something could not be done, and when it is tried again.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Failure {
+    pub(crate) until_ms: u64,
+    /// The wait before that try.
+    pub(crate) delay_ms: u64,
+    pub(crate) code: String,
+    pub(crate) message: String,
 }
 
 /// One thing to do. Doing it twice changes nothing.
@@ -148,9 +163,13 @@ pub(crate) enum Step {
     },
 }
 
+/// Digits of a contract's id in the ids of its workloads: with `c-`, a dash and a name of at most 32
+/// characters, an id has the 64 that the other daemons take.
+const DIGITS: usize = 29;
+
 /// The prefix of the ids of all workloads of a contract.
 pub(crate) fn prefix(contract: &ContractId) -> String {
-    format!("c-{}-", &contract.to_string()[..16])
+    format!("c-{}-", &contract.to_string()[..DIGITS])
 }
 
 /// The id of a workload on a node.
@@ -174,7 +193,9 @@ pub(crate) fn plan(
                 let (id, state, wanted) = (id.clone(), *state, is_container(id));
                 steps.push(Step::Reap { id, state, wanted });
             }
-            ProcessState::Running if !is_container(id) => steps.extend(stop(id, have)),
+            ProcessState::Running if !is_container(id) && !have.spared.contains(id) => {
+                steps.extend(stop(id, have));
+            }
             ProcessState::Running => {}
         }
     }
@@ -192,7 +213,9 @@ pub(crate) fn plan(
     for want in wants {
         match &want.kind {
             Kind::Volume { size_bytes, class } => {
-                if have.volumes.get(&want.id) != Some(size_bytes) {
+                let waits =
+                    have.failures.get(&want.id).is_some_and(|one| one.until_ms > have.now_ms);
+                if have.volumes.get(&want.id) != Some(size_bytes) && !waits {
                     let (id, size_bytes, class) = (want.id.clone(), *size_bytes, *class);
                     steps.push(Step::EnsureVolume { id, size_bytes, class });
                 }
@@ -243,6 +266,39 @@ fn container(
             ready.then(|| Step::Start { want: want.clone() })
         }
     }
+}
+
+/// The record of a container that is about to be started.
+pub(crate) fn intent(
+    boot: &str,
+    revision: &str,
+    container: &Container,
+    previous: Option<&Run>,
+    now_ms: u64,
+) -> Run {
+    Run {
+        boot: boot.to_owned(),
+        revision: revision.to_owned(),
+        phase: Phase::Up { since_ms: now_ms },
+        // A new version does not pay for the failures of the old one.
+        delay_ms: previous.filter(|run| run.revision == revision).and_then(|run| run.delay_ms),
+        stop: Stop {
+            signal: i32::from(container.stop.signal),
+            grace_ms: u64::from(container.stop.grace_s) * 1000,
+        },
+        ran: None,
+    }
+}
+
+/// Running processes of contracts that the node does not know. Its state may have been lost, so
+/// nobody can say yet that they are not wanted.
+pub(crate) fn strangers<'c>(
+    processes: &BTreeMap<String, ProcessState>,
+    known: impl Iterator<Item = &'c ContractId>,
+) -> BTreeSet<String> {
+    let known: Vec<String> = known.map(prefix).collect();
+    let is_strange = |id: &&String| !known.iter().any(|prefix| id.starts_with(prefix));
+    processes.keys().filter(is_strange).cloned().collect()
 }
 
 fn is_up(id: &str, have: &Have) -> bool {

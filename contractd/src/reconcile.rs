@@ -4,37 +4,37 @@
 //! threads of their own, which send [`Event`]s. Whatever is lost or fails is found again at the
 //! next look.
 
+mod start;
+mod upkeep;
+
 use crate::{
-    clock,
+    clock::{self, Now, Worth},
     database::{Database, DatabaseError, Kept},
     judge, merge,
     network::Order,
     node_calls,
-    plan::{self, Files, Have, Kind, Phase, Run, Step, Stop, Want},
+    plan::{self, Failure, Files, Have, Kind, Phase, Run, Step, Stop, Want},
     results::Results,
     status,
+    storage::{self, Storage},
 };
 use contract::{
-    Bundle, Capacity, ContractId, FlistId, Signed, Timestamp, Trust, Verdict,
+    Bundle, Capacity, ContractId, FlistId, Signed, StatementId, Timestamp, Trust, Verdict,
     bundle::BUNDLE_BYTES_MAX,
     farm::Pool,
-    report::{Ran, Standing, State},
+    report::{Standing, State},
 };
 use flist::Store;
-use node_api::{
-    init::{self, ProcessState},
-    netd, paths, storaged,
-};
+use node_api::{init, netd, paths, storaged};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Duration,
 };
 use tokio::sync::mpsc::UnboundedSender;
 
-/// A failed fetch is tried again after so long at first; the wait doubles up to the bound.
-const FETCH_RETRY_MS: u64 = 2_000;
-const FETCH_RETRY_MAX_MS: u64 = 120_000;
+/// A failed fetch or volume is tried again after so long at first; the wait doubles up to the bound.
+const RETRY_MS: u64 = 2_000;
+const RETRY_MAX_MS: u64 = 120_000;
 
 /// Verdicts are made anew this often, because time passes, and whenever a contract comes.
 const JUDGE_MS: u64 = 1_000;
@@ -45,10 +45,20 @@ pub(crate) struct Reconciler {
     pub(crate) boot: String,
     pub(crate) database: Database,
     pub(crate) results: Results,
+    /// The pools, as they were at the last look at the machine.
+    pub(crate) pools: Vec<storage::Pool>,
+    /// What the time of day is worth.
+    pub(crate) worth: Worth,
+    /// Whether the number of the node's last result is known. A node that lost its state counts on
+    /// from what the registry has, and reports nothing before it knows.
+    pub(crate) chain_is_known: bool,
+    /// Whether all contracts that the registry has were heard since the start of this process.
+    pulled: bool,
     store: Arc<Store>,
     orders: UnboundedSender<Order>,
     contracts: BTreeMap<ContractId, Kept>,
     verdicts: BTreeMap<ContractId, Verdict>,
+    storage: Storage,
     /// Boot clock of the last judgement; `None` when a contract has come since.
     judged_ms: Option<u64>,
     pub(crate) free: Capacity,
@@ -56,6 +66,9 @@ pub(crate) struct Reconciler {
     files: BTreeMap<FlistId, Files>,
     /// The wait before the next try of a fetch, for flists whose last fetch failed.
     fetch_delay_ms: BTreeMap<FlistId, u64>,
+    /// Volumes that could not be made.
+    failures: BTreeMap<String, Failure>,
+    upkeep: upkeep::Upkeep,
     /// Flists of which files in the store were found changed.
     damaged: BTreeSet<FlistId>,
     /// How a step failed last, to say it once.
@@ -72,7 +85,13 @@ impl Reconciler {
         store: Arc<Store>,
         orders: UnboundedSender<Order>,
     ) -> Result<Self, DatabaseError> {
-        let contracts = database.contracts()?.into_iter().map(|kept| (kept.id, kept)).collect();
+        let mut contracts: BTreeMap<ContractId, Kept> =
+            database.contracts()?.into_iter().map(|kept| (kept.id, kept)).collect();
+        for kept in contracts.values_mut() {
+            // An image before did not write it down.
+            kept.past.version = kept.past.version.max(merge::in_force(&kept.bundle));
+        }
+        let chain_is_known = database.chain()?.is_some();
         let runs = database
             .runs()?
             .into_iter()
@@ -85,14 +104,21 @@ impl Reconciler {
             boot,
             database,
             results,
+            pools: Vec::new(),
+            worth: Worth::Unconfirmed,
+            chain_is_known,
+            pulled: false,
             store,
             orders,
             contracts,
             verdicts: BTreeMap::new(),
+            storage: Storage::default(),
             judged_ms: None,
             runs,
             files: BTreeMap::new(),
             fetch_delay_ms: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            upkeep: upkeep::Upkeep::default(),
             damaged: BTreeSet::new(),
             complaints: BTreeMap::new(),
         })
@@ -104,14 +130,18 @@ impl Reconciler {
         id: ContractId,
         offered: &Bundle,
     ) -> Result<(), DatabaseError> {
-        let known = self.contracts.get(&id).map_or_else(merge::empty, |kept| kept.bundle.clone());
-        let merged = merge::merge(&known, offered);
-        let about_it = contract::verdict::Case::read(&merged)
-            .is_ok_and(|case| case.headers()[0].body.contract == id);
-        if !about_it || merged == known {
+        let mut kept = self.contracts.get(&id).cloned().unwrap_or_else(|| Kept::new(id));
+        if kept.past.ended.is_some() {
             return Ok(());
         }
-        if !self.contracts.contains_key(&id) && !self.is_granted(&merged) {
+        let merged = merge::merge(&kept.bundle, offered);
+        let about_it = contract::verdict::Case::read(&merged)
+            .is_ok_and(|case| case.headers()[0].body.contract == id);
+        if !about_it || merged == kept.bundle {
+            return Ok(());
+        }
+        let is_new = !self.contracts.contains_key(&id);
+        if is_new && !self.is_granted(&merged) {
             self.complain("inbox", format!("contract {} has no pool of this farm", id.short()));
             return Ok(());
         }
@@ -120,18 +150,41 @@ impl Reconciler {
             self.complain("inbox", format!("contract {} is too large to keep", id.short()));
             return Ok(());
         }
-        if self.database.keep(&id, &merged)? {
-            let kept = self.contracts.entry(id).or_insert_with(|| Kept {
-                id,
-                bundle: merge::empty(),
-                started: None,
-                reported: "{}".to_owned(),
-            });
+        if is_new {
+            self.make_room()?;
+        }
+        kept.past.version = kept.past.version.max(merge::in_force(&merged));
+        if self.database.keep(&id, &merged, kept.past.version)? {
             kept.bundle = merged;
+            self.contracts.insert(id, kept);
             self.judged_ms = None;
         } else {
             self.complain("contracts", "the node keeps no more contracts than it does".to_owned());
         }
+        Ok(())
+    }
+
+    /// Takes in that every contract of the registry has been heard.
+    pub(crate) fn take_pulled(&mut self) {
+        if !self.pulled {
+            self.pulled = true;
+            self.judged_ms = None;
+        }
+    }
+
+    /// Takes in the last result of this node that the registry has.
+    pub(crate) fn take_last_result(
+        &mut self,
+        last: Option<(u64, StatementId)>,
+    ) -> Result<(), DatabaseError> {
+        if self.chain_is_known {
+            return Ok(());
+        }
+        if let Some((seq, id)) = last {
+            daemon::info!("reports go on after number {seq}");
+            self.database.set_chain(seq, &id)?;
+        }
+        self.chain_is_known = true;
         Ok(())
     }
 
@@ -156,9 +209,7 @@ impl Reconciler {
                 Files::Ready
             }
             Err((code, message)) => {
-                let delay = self.fetch_delay_ms.get(&flist).map_or(FETCH_RETRY_MS, |delay| {
-                    delay.saturating_mul(2).min(FETCH_RETRY_MAX_MS)
-                });
+                let delay = retry_delay(self.fetch_delay_ms.get(&flist).copied());
                 self.fetch_delay_ms.insert(flist, delay);
                 daemon::warn!("flist {}: {code}: {message}", flist.short());
                 let until_ms = clock::boot_ms().unwrap_or(0).saturating_add(delay);
@@ -170,9 +221,10 @@ impl Reconciler {
 
     /// One look at the node, and everything that follows from it.
     pub(crate) fn turn(&mut self) -> Result<(), DatabaseError> {
-        let (Ok(now), Ok(now_ms)) = (clock::now(), clock::boot_ms()) else { return Ok(()) };
-        let mut have = match node_calls::observe() {
-            Ok(have) => have,
+        let (Ok(at), Ok(now_ms)) = (clock::now(), clock::boot_ms()) else { return Ok(()) };
+        let now = Now { at, worth: self.worth };
+        let (mut have, volumes) = match node_calls::observe() {
+            Ok(seen) => seen,
             // Without eyes nothing is decided.
             Err(error) => {
                 self.complain("observing", daemon::chain(&error));
@@ -180,38 +232,76 @@ impl Reconciler {
             }
         };
         self.complaints.remove("observing");
+        self.storage = Storage { pools: self.pools.clone(), volumes };
         if self.judged_ms.is_none_or(|judged| now_ms.saturating_sub(judged) >= JUDGE_MS) {
-            (self.verdicts, self.free) = judge::judge(&self.contracts, &self.trust, now);
+            (self.verdicts, self.free) =
+                judge::judge(&self.contracts, &self.trust, &self.storage, at);
             self.judged_ms = Some(now_ms);
+            self.note_starts()?;
+            self.note_ends()?;
         }
         let wants = judge::wants(&self.verdicts);
-        self.note_starts(&wants)?;
         self.look_for_files(&wants);
+        self.forget_failures(&wants, &have);
         have.now_ms = now_ms;
         have.runs = self.runs.clone();
         have.flists = self.files.clone();
-        let wipes = judge::wipes(&self.verdicts, now);
+        have.failures = self.failures.clone();
+        if !self.pulled {
+            have.spared = plan::strangers(&have.processes, self.contracts.keys());
+        }
+        let wipes = judge::wipes(&self.contracts, now);
         for step in plan::plan(&wants, &have, &wipes) {
             self.apply(step, &have)?;
         }
         have.runs = self.runs.clone();
         have.flists = self.files.clone();
-        self.report(&wants, &have, now)
+        have.failures = self.failures.clone();
+        self.report(&wants, &have, &wipes, at)?;
+        self.keep_house(&wants, &have)
     }
 
-    /// A contract that may run keeps its place from now on.
-    fn note_starts(&mut self, wants: &[Want]) -> Result<(), DatabaseError> {
-        for want in wants {
-            let Some(kept) = self.contracts.get_mut(&want.contract) else { continue };
-            if kept.started.is_none() {
-                self.database.note_start(&want.contract)?;
-                let last = self.contracts.values().filter_map(|kept| kept.started).max();
-                if let Some(kept) = self.contracts.get_mut(&want.contract) {
-                    kept.started = Some(last.unwrap_or(0) + 1);
-                }
+    /// A contract that may run keeps its place, and what it takes, from now on.
+    fn note_starts(&mut self) -> Result<(), DatabaseError> {
+        for (id, verdict) in &self.verdicts {
+            let Verdict::Run(agreed) = verdict else { continue };
+            let holds = Some(agreed.document.demand());
+            let last = self.contracts.values().filter_map(|kept| kept.started).max();
+            let Some(kept) = self.contracts.get_mut(id) else { continue };
+            if let Some(demand) = holds.filter(|_| kept.past.holds != holds) {
+                self.database.note_start(id, &demand)?;
+                kept.past.holds = holds;
+                kept.started = kept.started.or(Some(last.unwrap_or(0) + 1));
             }
         }
         Ok(())
+    }
+
+    /// A contract that has ended by an order is that, and nothing else, for ever.
+    fn note_ends(&mut self) -> Result<(), DatabaseError> {
+        for ended in judge::ends(&self.contracts, &self.verdicts, self.worth) {
+            if self.database.note_end(&ended)?
+                && let Some(kept) = self.contracts.get_mut(&ended.contract)
+            {
+                daemon::info!("contract {} has ended by an order", ended.contract.short());
+                kept.bundle = merge::empty();
+                kept.past.ended = Some(ended);
+            }
+        }
+        Ok(())
+    }
+
+    /// Volumes that are as they should be, and those that nobody wants, do not fail any more.
+    fn forget_failures(&mut self, wants: &[Want], have: &Have) {
+        let is_missing = |id: &String| {
+            wants.iter().any(|want| match &want.kind {
+                Kind::Volume { size_bytes, .. } => {
+                    want.id == *id && have.volumes.get(id) != Some(size_bytes)
+                }
+                Kind::Container { .. } => false,
+            })
+        };
+        self.failures.retain(|id, _| is_missing(id));
     }
 
     /// Flists that are in the store already need no fetch: every file is measured instead.
@@ -239,8 +329,8 @@ impl Reconciler {
             }
             Step::EnsureVolume { id, size_bytes, class } => {
                 match node_calls::volume(&id, size_bytes, class) {
-                    Ok(_) => drop(self.complaints.remove(&id)),
-                    Err(error) => self.complain(&id, error.message),
+                    Ok(_) => drop(self.failures.remove(&id)),
+                    Err(error) => self.note_failure(id, error, have.now_ms),
                 }
             }
             Step::Start { want } => self.start(&want, have)?,
@@ -276,129 +366,32 @@ impl Reconciler {
         Ok(())
     }
 
-    fn start(&mut self, want: &Want, have: &Have) -> Result<(), DatabaseError> {
-        let Kind::Container { container, flist, revision, volumes, .. } = &want.kind else {
-            return Ok(());
-        };
-        // The verdict once more, on the bytes that are kept, at the moment of the start.
-        let (verdicts, _) = judge::judge(
-            &self.contracts,
-            &self.trust,
-            clock::now().unwrap_or(Timestamp::from_seconds(0)),
-        );
-        if !matches!(verdicts.get(&want.contract), Some(Verdict::Run(_))) {
-            return Ok(());
+    fn note_failure(&mut self, id: String, error: node_calls::StartError, now_ms: u64) {
+        let before = self.failures.get(&id);
+        if before.is_none_or(|before| before.message != error.message) {
+            daemon::warn!("volume {id}: {}: {}", error.code, error.message);
         }
-        let outcome = self.id_base(&want.id)?.and_then(|id_base| {
-            let mut directories = BTreeMap::new();
-            for (name, id) in volumes {
-                let size = have.volumes.get(id).copied().unwrap_or(0);
-                let medium = contract::workload::Medium::Hdd;
-                directories.insert(name.clone(), node_calls::volume(id, size, medium)?);
-            }
-            node_calls::start(want, &self.store, id_base, directories)
-        });
-        let previous = self.runs.get(&want.id).filter(|run| run.revision == *revision);
-        let delay_ms = previous.and_then(|run| run.delay_ms);
-        let mut run = Run {
-            boot: self.boot.clone(),
-            revision: revision.clone(),
-            phase: Phase::Up { since_ms: have.now_ms },
-            delay_ms,
-            stop: Stop {
-                signal: i32::from(container.stop.signal),
-                grace_ms: u64::from(container.stop.grace_s) * 1000,
-            },
-            ran: None,
-        };
-        match outcome {
-            Ok(started) => {
-                daemon::info!("started {}", want.id);
-                run.ran = Some(Ran {
-                    flist: *flist,
-                    image: FlistId(started.image_digest),
-                    entrypoint: started.entrypoint_digest.parse().unwrap_or(FlistId([0; 32])),
-                    files: started.files,
-                });
-            }
-            Err(error) => {
-                daemon::warn!("starting {}: {}: {}", want.id, error.code, error.message);
-                if node_calls::DAMAGE.contains(&error.code.as_str()) {
-                    // Every byte is read again, and exactly the bad objects are fetched.
-                    self.files.remove(flist);
-                    self.damaged.insert(*flist);
-                }
-                let delay = restart_delay(delay_ms, 0);
-                run.delay_ms = Some(delay);
-                let until_ms = have.now_ms.saturating_add(delay);
-                let (code, message) = (error.code, error.message);
-                run.phase = Phase::Waiting { until_ms, code, message };
-            }
-        }
-        self.runs.insert(want.id.clone(), run);
-        self.save_run(&want.id)
-    }
-
-    /// The user ids of a workload: given once, kept as long as the node knows the workload.
-    fn id_base(&self, id: &str) -> Result<Result<u32, node_calls::StartError>, DatabaseError> {
-        let name = "user-ids";
-        let table = self.database.fact(name)?.unwrap_or_default();
-        let mut table: BTreeMap<String, u32> = serde_json::from_str(&table).unwrap_or_default();
-        match container::ids::base(&table, id) {
-            Ok(base) => {
-                if table.insert(id.to_owned(), base).is_none() {
-                    let text = serde_json::to_string(&table).expect("strings and numbers");
-                    self.database.set_fact(name, &text)?;
-                }
-                Ok(Ok(base))
-            }
-            Err(error) => Ok(Err(node_calls::StartError::new("ids_exhausted", error.to_string()))),
-        }
-    }
-
-    fn reap(
-        &mut self,
-        id: &str,
-        state: ProcessState,
-        wanted: bool,
-        now_ms: u64,
-    ) -> Result<(), DatabaseError> {
-        // Counted once: when init still has the entry, it comes again with the next look.
-        if !self.call(id, paths::INIT_SOCKET, &init::Forget { id: id.to_owned() }) {
-            return Ok(());
-        }
-        let ended = match state {
-            ProcessState::Exited(code) => format!("its program returned {code}"),
-            ProcessState::Killed(signal) => format!("its program was ended by signal {signal}"),
-            ProcessState::Running => return Ok(()),
-        };
-        daemon::info!("{id}: {ended}");
-        match self.runs.get_mut(id) {
-            Some(run) if wanted && matches!(run.phase, Phase::Up { .. }) => {
-                let since_ms = match run.phase {
-                    Phase::Up { since_ms } => since_ms,
-                    Phase::Stopping { .. } | Phase::Waiting { .. } => now_ms,
-                };
-                let delay = restart_delay(run.delay_ms, now_ms.saturating_sub(since_ms));
-                run.delay_ms = Some(delay);
-                run.phase = Phase::Waiting {
-                    until_ms: now_ms.saturating_add(delay),
-                    code: "exited".to_owned(),
-                    message: ended,
-                };
-            }
-            // Stopped on purpose: nothing is held against the next start.
-            Some(_) | None => drop(self.runs.remove(id)),
-        }
-        self.save_run(id)
+        let delay_ms = retry_delay(before.map(|before| before.delay_ms));
+        let until_ms = now_ms.saturating_add(delay_ms);
+        let (code, message) = (error.code, error.message);
+        self.failures.insert(id, Failure { until_ms, delay_ms, code, message });
     }
 
     /// Writes a result for every line of status that has changed.
-    fn report(&mut self, wants: &[Want], have: &Have, now: Timestamp) -> Result<(), DatabaseError> {
+    fn report(
+        &mut self,
+        wants: &[Want],
+        have: &Have,
+        wipes: &BTreeMap<ContractId, StatementId>,
+        now: Timestamp,
+    ) -> Result<(), DatabaseError> {
+        if !self.chain_is_known {
+            return Ok(());
+        }
         let mut workloads = status::workloads(wants, have);
         for (id, verdict) in &self.verdicts {
             let Some(kept) = self.contracts.get_mut(id) else { continue };
-            let mut lines = vec![(None, status::contract(id, verdict, have, now))];
+            let mut lines = vec![(None, status::contract(id, verdict, have, wipes.get(id)))];
             let names: Vec<_> =
                 workloads.keys().filter(|(owner, _)| owner == id).cloned().collect();
             lines.extend(names.into_iter().filter_map(|key| {
@@ -420,10 +413,12 @@ impl Reconciler {
         Ok(())
     }
 
-    /// The contracts in one word each, for heartbeat and console.
+    /// The contracts in one word each, for heartbeat and console; those that have ended last.
     pub(crate) fn standings(&self) -> Vec<(Standing, String)> {
-        self.verdicts
-            .iter()
+        let has_ended = |verdict: &Verdict| matches!(verdict, Verdict::Stop(_));
+        let living = self.verdicts.iter().filter(|(_, verdict)| !has_ended(verdict));
+        living
+            .chain(self.verdicts.iter().filter(|(_, verdict)| has_ended(verdict)))
             .map(|(contract, verdict)| {
                 let (version, _) = status::version(verdict);
                 let (state, text) = match verdict {
@@ -459,14 +454,6 @@ impl Reconciler {
         self.complaints.iter()
     }
 
-    fn save_run(&self, id: &str) -> Result<(), DatabaseError> {
-        let run = self
-            .runs
-            .get(id)
-            .map(|run| serde_json::to_string(run).expect("a run is strings and numbers"));
-        self.database.set_run(id, run.as_deref())
-    }
-
     /// Whether the call was done; a failure is shown and tried again with the next look.
     fn call<M: ipc::Method>(&mut self, about: &str, socket: &str, call: &M) -> bool {
         match ipc::call(socket, call) {
@@ -494,9 +481,7 @@ impl Reconciler {
     }
 }
 
-/// Milliseconds to wait before the next start of a container that was up for so long.
-fn restart_delay(previous_ms: Option<u64>, up_ms: u64) -> u64 {
-    let previous = previous_ms.map(Duration::from_millis);
-    let delay = container::restart::next(previous, Duration::from_millis(up_ms));
-    u64::try_from(delay.as_millis()).unwrap_or(u64::MAX)
+/// The wait after a failure that followed a wait of so long.
+fn retry_delay(before_ms: Option<u64>) -> u64 {
+    before_ms.map_or(RETRY_MS, |before| before.saturating_mul(2).min(RETRY_MAX_MS))
 }

@@ -3,11 +3,15 @@
 //! A new version is signed when anything has changed. Its number is remembered; a node that lost
 //! its state counts on from the clock, so that it never falls behind a version it has published.
 
-use crate::database::{Database, DatabaseError};
+use crate::{
+    database::{Database, DatabaseError},
+    storage::Pool,
+};
 use contract::{
     Capacity, Envelope, IdentityId, NodeId, SigningKey, Timestamp,
     farm::Adoption,
     node::{DEVICES_MAX, Disk, Evidence, Hardware, Nic, Node},
+    workload::Medium,
 };
 use inventory::Inventory;
 use node_api::{
@@ -34,6 +38,19 @@ pub(crate) fn capacity(machine: &Machine) -> Capacity {
     let flash = pools(&|class| matches!(class, DiskClass::Nvme | DiskClass::Ssd));
     let rotating = pools(&|class| class == DiskClass::Hdd);
     inventory::capacity(&machine.inventory, flash, rotating)
+}
+
+/// The pools that can hold volumes.
+pub(crate) fn pools(machine: &Machine) -> Vec<Pool> {
+    let pool = |disk: &storaged::Disk| {
+        let medium = match disk.class {
+            DiskClass::Nvme | DiskClass::Ssd => Medium::Ssd,
+            DiskClass::Hdd => Medium::Hdd,
+        };
+        let pool = disk.pool.as_ref()?;
+        Some(Pool { uuid: pool.uuid.clone(), medium, size_bytes: pool.size_bytes })
+    };
+    machine.disks.disks.iter().filter_map(pool).collect()
 }
 
 /// The node's statement as it would be now, without number and time.

@@ -1,12 +1,9 @@
 //! What there is to report: the state of each contract and of each of its workloads, in one word,
 //! a code for programs and a sentence for people. Pure.
 
-use crate::{
-    judge::wipe_order,
-    plan::{Files, Have, Kind, Phase, Want, prefix},
-};
+use crate::plan::{Files, Have, Kind, Phase, Want, prefix};
 use contract::{
-    ContractId, StatementId, Timestamp, Verdict,
+    ContractId, StatementId, Verdict,
     report::{Ran, State},
     verdict::Cause,
 };
@@ -42,8 +39,13 @@ pub(crate) fn version(verdict: &Verdict) -> (u64, Option<StatementId>) {
     }
 }
 
-/// Status of a contract as a whole.
-pub(crate) fn contract(id: &ContractId, verdict: &Verdict, have: &Have, now: Timestamp) -> Line {
+/// Status of a contract as a whole. `wipe` is the order to delete its data, when that is due.
+pub(crate) fn contract(
+    id: &ContractId,
+    verdict: &Verdict,
+    have: &Have,
+    wipe: Option<&StatementId>,
+) -> Line {
     let prefix = prefix(id);
     let running = have
         .processes
@@ -66,7 +68,7 @@ pub(crate) fn contract(id: &ContractId, verdict: &Verdict, have: &Have, now: Tim
             };
             if running {
                 Line::new(State::Stopped, code, format!("{what}; its workloads are ending"))
-            } else if wipe_order(verdict, now).is_some() && !data {
+            } else if wipe.is_some() && !data {
                 Line::new(State::Wiped, code, format!("{what}; its data is deleted"))
             } else {
                 Line::new(State::Stopped, code, format!("{what}; its data is kept"))
@@ -83,11 +85,13 @@ pub(crate) fn workloads(wants: &[Want], have: &Have) -> BTreeMap<(ContractId, St
 }
 
 fn workload(want: &Want, have: &Have) -> Option<Line> {
-    let Kind::Container { flist, revision, .. } = &want.kind else {
-        return have
-            .volumes
-            .contains_key(&want.id)
-            .then(|| Line::new(State::Running, "ready", "the volume is ready"));
+    let (flist, revision, volumes) = match &want.kind {
+        Kind::Container { flist, revision, volumes, .. } => (flist, revision, volumes),
+        Kind::Volume { .. } => {
+            let ready = || Line::new(State::Running, "ready", "the volume is ready");
+            return failure(&want.id, have)
+                .or_else(|| have.volumes.contains_key(&want.id).then(ready));
+        }
     };
     let run = have.runs.get(&want.id);
     if let Some(run) = run
@@ -106,6 +110,15 @@ fn workload(want: &Want, have: &Have) -> Option<Line> {
             Phase::Waiting { .. } | Phase::Up { .. } | Phase::Stopping { .. } => {}
         }
     }
+    let missing = |(name, id): &(String, String)| {
+        let line = failure(id, have).filter(|_| !have.volumes.contains_key(id))?;
+        Some(Line { message: format!("it waits for volume {name}: {}", line.message), ..line })
+    };
+    if let Some(line) = volumes.iter().find_map(missing)
+        && !have.processes.contains_key(&want.id)
+    {
+        return Some(line);
+    }
     match have.flists.get(flist) {
         Some(Files::Failed { code, message, .. }) => {
             let state = if is_refusal(code) { State::Refused } else { State::Failed };
@@ -113,6 +126,11 @@ fn workload(want: &Want, have: &Have) -> Option<Line> {
         }
         Some(Files::Fetching | Files::Ready) | None => None,
     }
+}
+
+fn failure(id: &str, have: &Have) -> Option<Line> {
+    let failure = have.failures.get(id)?;
+    Some(Line::new(State::Failed, &failure.code, failure.message.clone()))
 }
 
 /// Codes of files that are there and are not what was signed (rule 7), as opposed to files that

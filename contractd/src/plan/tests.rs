@@ -193,3 +193,80 @@ fn a_container_waits_for_what_it_needs() {
     have.volumes.insert(data.id, 10);
     assert_eq!(check(&wants, &have), [Step::Start { want: web }]);
 }
+
+/// contractd was killed between the launcher's answer and its note, and restarted a healthy container.
+#[test]
+fn a_container_whose_start_was_only_announced_is_found_again_or_started_again() {
+    let wants = [want("web", FLIST, "r1")];
+    let Kind::Container { container, .. } = &wants[0].kind else { panic!("a container") };
+    let run = intent("boot", "r1", container, None, 99_000);
+    let mut have = have();
+    have.flists.insert(FLIST, Files::Ready);
+    have.runs.insert(wants[0].id.clone(), run.clone());
+    assert_eq!(check(&wants, &have), [Step::Start { want: wants[0].clone() }]);
+    have.processes.insert(wants[0].id.clone(), ProcessState::Running);
+    assert_eq!(check(&wants, &have), []);
+    // Another revision is another identity.
+    have.runs.insert(wants[0].id.clone(), Run { revision: "r0".into(), ..run });
+    assert!(matches!(check(&wants, &have)[..], [Step::Signal { .. }]));
+}
+
+#[test]
+fn the_wait_of_a_failing_start_grows_over_its_announcement() {
+    let wants = [want("web", FLIST, "r1")];
+    let Kind::Container { container, .. } = &wants[0].kind else { panic!("a container") };
+    let before = Run { delay_ms: Some(7), ..run("r1", Phase::Up { since_ms: 1 }) };
+    assert_eq!(intent("boot", "r1", container, Some(&before), 5).delay_ms, Some(7));
+    assert_eq!(intent("boot", "r2", container, Some(&before), 5).delay_ms, None);
+}
+
+#[test]
+fn a_volume_that_fails_is_tried_again_later() {
+    let data = Want {
+        id: workload_id(&CONTRACT, "data"),
+        contract: CONTRACT,
+        name: "data".into(),
+        needs: vec![],
+        kind: Kind::Volume { size_bytes: 10, class: Medium::Ssd },
+    };
+    let mut have = have();
+    let failure = |until_ms| Failure {
+        until_ms,
+        delay_ms: 2000,
+        code: "pool_failed".into(),
+        message: "its disk is gone".into(),
+    };
+    have.failures.insert(data.id.clone(), failure(100_001));
+    assert_eq!(check(std::slice::from_ref(&data), &have), []);
+    have.failures.insert(data.id.clone(), failure(100_000));
+    let steps = check(std::slice::from_ref(&data), &have);
+    assert!(matches!(steps[..], [Step::EnsureVolume { .. }]));
+}
+
+/// The state was set aside as unreadable, and the containers of contracts that it knew were stopped.
+#[test]
+fn processes_of_unknown_contracts_are_spared_until_the_registry_was_heard() {
+    let other = ContractId([4; 32]);
+    let mut have = have();
+    for contract in [&CONTRACT, &other] {
+        have.processes.insert(workload_id(contract, "web"), ProcessState::Running);
+    }
+    have.attachments.insert(workload_id(&other, "web"));
+    have.spared = strangers(&have.processes, [&CONTRACT].into_iter());
+    assert_eq!(have.spared, BTreeSet::from([workload_id(&other, "web")]));
+    // The one whose contract is known, and does not want it, is stopped.
+    let steps = check(&[], &have);
+    assert!(
+        matches!(&steps[..], [Step::Signal { id, .. }] if *id == workload_id(&CONTRACT, "web"))
+    );
+    have.spared.clear();
+    assert_eq!(check(&[], &have).len(), 2);
+}
+
+#[test]
+fn the_longest_name_fits_into_an_id_and_ids_differ_early() {
+    assert_eq!(workload_id(&CONTRACT, &"x".repeat(32)).len(), 64);
+    let mut near = CONTRACT;
+    near.0[14] ^= 0x10;
+    assert_ne!(prefix(&near), prefix(&CONTRACT));
+}

@@ -196,6 +196,17 @@ impl Store {
         Ok(flists)
     }
 
+    /// The flists of which anything is there: complete ones, and what was staged for others.
+    pub fn stored(&self) -> Result<BTreeSet<FlistId>, StoreError> {
+        let mut flists = self.list()?;
+        let staging = store_path::staging(&self.root);
+        for item in fs::read_dir(&staging).map_err(StoreError::io("listing", &staging))? {
+            let name = item.map_err(StoreError::io("listing", &staging))?.file_name();
+            flists.extend(name.to_str().and_then(|name| name.parse::<FlistId>().ok()));
+        }
+        Ok(flists)
+    }
+
     /// The body of a complete flist. Its hash is compared with the identity each time.
     pub fn flist(&self, identity: FlistId) -> Result<Flist, StoreError> {
         let path = store_path::record(&self.root, identity);
@@ -266,8 +277,13 @@ mod tests {
         assert_eq!(store.sweep(&BTreeSet::new()).unwrap(), Swept::default());
         let kept = root.path().join("staging/kept");
         fs::write(&kept, "").unwrap();
-        Store::open(root.path()).unwrap();
+        let staged = FlistId([2; 32]);
+        fs::create_dir(root.path().join("staging").join(staged.to_string())).unwrap();
+        let store = Store::open(root.path()).unwrap();
         assert!(kept.exists());
+        assert_eq!(store.stored().unwrap(), BTreeSet::from([staged]));
+        store.sweep(&BTreeSet::new()).unwrap();
+        assert_eq!(store.stored().unwrap(), BTreeSet::new());
     }
 
     #[test]

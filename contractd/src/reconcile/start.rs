@@ -1,0 +1,138 @@
+//! The life of one container: started, written down, reaped.
+
+use super::Reconciler;
+use crate::{
+    clock,
+    database::DatabaseError,
+    judge, node_calls,
+    plan::{self, Have, Kind, Phase, Want},
+};
+use contract::{FlistId, Timestamp, Verdict, report::Ran};
+use node_api::{
+    init::{self, ProcessState},
+    paths,
+};
+use std::{collections::BTreeMap, time::Duration};
+
+impl Reconciler {
+    /// Starts a container, and writes down what became of it.
+    pub(super) fn start(&mut self, want: &Want, have: &Have) -> Result<(), DatabaseError> {
+        let Kind::Container { container, flist, revision, volumes, .. } = &want.kind else {
+            return Ok(());
+        };
+        // The verdict once more, on the bytes that are kept, at the moment of the start.
+        let now = clock::now().unwrap_or(Timestamp::from_seconds(0));
+        let (verdicts, _) = judge::judge(&self.contracts, &self.trust, &self.storage, now);
+        if !matches!(verdicts.get(&want.contract), Some(Verdict::Run(_))) {
+            return Ok(());
+        }
+        // Written down first: if this process ends before the launcher answers, the next one finds a
+        // container that runs as it is wanted, and leaves it alone.
+        let previous = self.runs.get(&want.id);
+        let mut run = plan::intent(&self.boot, revision, container, previous, have.now_ms);
+        self.runs.insert(want.id.clone(), run.clone());
+        self.save_run(&want.id)?;
+        let outcome = self.id_base(&want.id)?.and_then(|id_base| {
+            let mut directories = BTreeMap::new();
+            for (name, id) in volumes {
+                let size = have.volumes.get(id).copied().unwrap_or(0);
+                let medium = contract::workload::Medium::Hdd;
+                directories.insert(name.clone(), node_calls::volume(id, size, medium)?);
+            }
+            node_calls::start(want, &self.store, id_base, directories)
+        });
+        match outcome {
+            Ok(started) => {
+                daemon::info!("started {}", want.id);
+                run.ran = Some(Ran {
+                    flist: *flist,
+                    image: FlistId(started.image_digest),
+                    entrypoint: started.entrypoint_digest.parse().unwrap_or(FlistId([0; 32])),
+                    files: started.files,
+                });
+            }
+            Err(error) => {
+                daemon::warn!("starting {}: {}: {}", want.id, error.code, error.message);
+                if node_calls::DAMAGE.contains(&error.code.as_str()) {
+                    // Every byte is read again, and exactly the bad objects are fetched.
+                    self.files.remove(flist);
+                    self.damaged.insert(*flist);
+                }
+                let delay = restart_delay(run.delay_ms, 0);
+                run.delay_ms = Some(delay);
+                let until_ms = have.now_ms.saturating_add(delay);
+                let (code, message) = (error.code, error.message);
+                run.phase = Phase::Waiting { until_ms, code, message };
+            }
+        }
+        self.runs.insert(want.id.clone(), run);
+        self.save_run(&want.id)
+    }
+
+    /// The user ids of a workload: given once, kept as long as the node knows the workload.
+    fn id_base(&self, id: &str) -> Result<Result<u32, node_calls::StartError>, DatabaseError> {
+        let mut table = self.database.user_ids()?;
+        match container::ids::base(&table, id) {
+            Ok(base) => {
+                if table.insert(id.to_owned(), base).is_none() {
+                    self.database.set_user_ids(&table)?;
+                }
+                Ok(Ok(base))
+            }
+            Err(error) => Ok(Err(node_calls::StartError::new("ids_exhausted", error.to_string()))),
+        }
+    }
+
+    /// Takes note of an ended process.
+    pub(super) fn reap(
+        &mut self,
+        id: &str,
+        state: ProcessState,
+        wanted: bool,
+        now_ms: u64,
+    ) -> Result<(), DatabaseError> {
+        // Counted once: when init still has the entry, it comes again with the next look.
+        if !self.call(id, paths::INIT_SOCKET, &init::Forget { id: id.to_owned() }) {
+            return Ok(());
+        }
+        let ended = match state {
+            ProcessState::Exited(code) => format!("its program returned {code}"),
+            ProcessState::Killed(signal) => format!("its program was ended by signal {signal}"),
+            ProcessState::Running => return Ok(()),
+        };
+        daemon::info!("{id}: {ended}");
+        match self.runs.get_mut(id) {
+            Some(run) if wanted && matches!(run.phase, Phase::Up { .. }) => {
+                let since_ms = match run.phase {
+                    Phase::Up { since_ms } => since_ms,
+                    Phase::Stopping { .. } | Phase::Waiting { .. } => now_ms,
+                };
+                let delay = restart_delay(run.delay_ms, now_ms.saturating_sub(since_ms));
+                run.delay_ms = Some(delay);
+                run.phase = Phase::Waiting {
+                    until_ms: now_ms.saturating_add(delay),
+                    code: "exited".to_owned(),
+                    message: ended,
+                };
+            }
+            // Stopped on purpose: nothing is held against the next start.
+            Some(_) | None => drop(self.runs.remove(id)),
+        }
+        self.save_run(id)
+    }
+
+    pub(super) fn save_run(&self, id: &str) -> Result<(), DatabaseError> {
+        let run = self
+            .runs
+            .get(id)
+            .map(|run| serde_json::to_string(run).expect("a run is strings and numbers"));
+        self.database.set_run(id, run.as_deref())
+    }
+}
+
+/// Milliseconds to wait before the next start of a container that was up for so long.
+fn restart_delay(previous_ms: Option<u64>, up_ms: u64) -> u64 {
+    let previous = previous_ms.map(Duration::from_millis);
+    let delay = container::restart::next(previous, Duration::from_millis(up_ms));
+    u64::try_from(delay.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,100 @@
+//! Making room: for contracts, for files, for user ids. What may go is decided in `housekeeping`.
+
+use super::Reconciler;
+use crate::{
+    clock::{self, Now},
+    database::{DatabaseError, Room},
+    housekeeping,
+    plan::{Files, Have, Want},
+};
+use contract::{FlistId, Timestamp};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How often the node looks for what may go, in milliseconds.
+const UPKEEP_MS: u64 = 60_000;
+
+/// What is remembered between two looks.
+#[derive(Debug, Default)]
+pub(super) struct Upkeep {
+    /// Boot clock in milliseconds.
+    next_ms: u64,
+    /// Since when stored flists are not needed.
+    idle_since: BTreeMap<FlistId, u64>,
+}
+
+impl Reconciler {
+    /// Forgets one contract if there is no room for another, and one may be forgotten.
+    pub(super) fn make_room(&mut self) -> Result<(), DatabaseError> {
+        let room = self.database.room()?;
+        if room == Room::Enough {
+            return Ok(());
+        }
+        let at = clock::now().unwrap_or(Timestamp::from_seconds(0));
+        let now = Now { at, worth: self.worth };
+        let (contracts, verdicts) = (&self.contracts, &self.verdicts);
+        if let Some(id) = housekeeping::victim(contracts, verdicts, &self.storage, room, now) {
+            daemon::info!("contract {} makes room for another", id.short());
+            self.database.evict(&id)?;
+            self.contracts.remove(&id);
+            self.verdicts.remove(&id);
+        }
+        Ok(())
+    }
+
+    /// Removes files and gives back user ids that nothing needs any more. Only when everything that
+    /// the registry has was heard and judged, and while nothing is on its way or ending.
+    pub(super) fn keep_house(&mut self, wants: &[Want], have: &Have) -> Result<(), DatabaseError> {
+        if have.now_ms < self.upkeep.next_ms {
+            return Ok(());
+        }
+        self.upkeep.next_ms = have.now_ms.saturating_add(UPKEEP_MS);
+        let fetching = self.files.values().any(|files| matches!(files, Files::Fetching));
+        let wanted: BTreeSet<&str> = wants.iter().map(|want| want.id.as_str()).collect();
+        let ending = have.processes.keys().any(|id| !wanted.contains(id.as_str()));
+        if !self.pulled || fetching || ending {
+            return Ok(());
+        }
+        self.sweep(have.now_ms);
+        let here = have.volumes.keys().chain(have.processes.keys()).chain(&have.attachments);
+        let here: BTreeSet<String> = here.cloned().collect();
+        let table = self.database.user_ids()?;
+        let used = housekeeping::ids_in_use(&table, &self.contracts, &here);
+        if used.len() < table.len() {
+            daemon::info!("{} ranges of user ids are free again", table.len() - used.len());
+            self.database.set_user_ids(&used)?;
+        }
+        Ok(())
+    }
+
+    fn sweep(&mut self, now_ms: u64) {
+        let mut needed = housekeeping::named(&self.contracts);
+        needed.extend(self.runs.values().filter_map(|run| Some(run.ran.as_ref()?.flist)));
+        let stored = match self.store.stored() {
+            Ok(stored) => stored,
+            Err(error) => return self.complain("store", daemon::chain(&error)),
+        };
+        let idle_since = &mut self.upkeep.idle_since;
+        let idle = housekeeping::idle_for_long(&stored, &needed, idle_since, now_ms);
+        if idle.is_empty() {
+            return;
+        }
+        // Pinned is all that is not idle for long, so that a file which came just now stays.
+        let pinned: BTreeSet<FlistId> =
+            stored.union(&needed).filter(|flist| !idle.contains(flist)).copied().collect();
+        match self.store.sweep(&pinned) {
+            Ok(swept) => {
+                daemon::info!(
+                    "the store is swept: {} images, {} files, {} bytes",
+                    swept.images,
+                    swept.objects,
+                    swept.bytes
+                );
+                self.files.retain(|flist, _| pinned.contains(flist));
+                self.fetch_delay_ms.retain(|flist, _| pinned.contains(flist));
+                self.damaged.retain(|flist| pinned.contains(flist));
+                self.complaints.remove("store");
+            }
+            Err(error) => self.complain("store", daemon::chain(&error)),
+        }
+    }
+}
