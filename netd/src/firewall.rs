@@ -66,6 +66,7 @@ table inet zos {{
 		icmpv6 type echo-request limit rate 20/second accept
 		icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert, nd-router-advert, mld-listener-query }} accept
 		udp sport 67 udp dport 68 accept
+		ip6 saddr fe80::/10 udp sport 547 udp dport 546 accept
 	}}
 	chain forward {{
 		type filter hook forward priority filter; policy drop;

@@ -6,6 +6,7 @@
 use crate::{
     containers::LINK_PREFIX,
     dhcp::message::Mac,
+    dhcp6::client::Need,
     namespace, nic,
     paths::SYS_NET,
     plan::{Fact, Net, Place, Route},
@@ -16,7 +17,7 @@ use rtnetlink::{
     Handle, RouteMessageBuilder,
     packet_route::{
         address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope},
-        link::{LinkAttribute, LinkFlags, LinkMessage},
+        link::{AfSpecInet6, AfSpecUnspec, Inet6IfaceFlags, LinkAttribute, LinkFlags, LinkMessage},
         route::{
             RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType,
         },
@@ -46,11 +47,15 @@ pub(crate) struct Uplinks {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Nic {
     pub(crate) link: String,
+    /// The kernel's number of it.
+    pub(crate) index: u32,
     pub(crate) mac: Mac,
     pub(crate) driver: String,
     pub(crate) carrier: bool,
     /// Every address but link-local ones, whoever set them.
     pub(crate) addresses: Vec<Net>,
+    /// What the routers of the link say that there is to get by DHCPv6.
+    pub(crate) need: Need,
 }
 
 /// The kernel could not be read.
@@ -232,6 +237,8 @@ impl Dump {
                     mac: mac(link)?,
                     carrier: link.header.flags.contains(LinkFlags::LowerUp),
                     addresses: self.shown_addresses(link.header.index),
+                    index: link.header.index,
+                    need: need(link),
                     link: name.to_owned(),
                 })
             })
@@ -273,6 +280,27 @@ fn link_name(link: &LinkMessage) -> Option<&str> {
         LinkAttribute::IfName(name) => Some(name.as_str()),
         _ => None,
     })
+}
+
+/// The flags of the last router advertisement, which the kernel keeps with the link.
+fn need(link: &LinkMessage) -> Need {
+    let families = link.attributes.iter().filter_map(|attribute| match attribute {
+        LinkAttribute::AfSpecUnspec(families) => Some(families),
+        _ => None,
+    });
+    let inet6 = families.flatten().filter_map(|family| match family {
+        AfSpecUnspec::Inet6(attributes) => Some(attributes),
+        _ => None,
+    });
+    let flags = inet6.flatten().find_map(|attribute| match attribute {
+        AfSpecInet6::Flags(flags) => Some(*flags),
+        _ => None,
+    });
+    match flags {
+        Some(flags) if flags.contains(Inet6IfaceFlags::RaManaged) => Need::Address,
+        Some(flags) if flags.contains(Inet6IfaceFlags::Otherconf) => Need::Servers,
+        Some(_) | None => Need::Nothing,
+    }
 }
 
 /// Only Ethernet has six bytes.

@@ -5,6 +5,9 @@
 //! [plans][plan::plan] the difference, and [applies][apply::apply] it one step at a time. It serves
 //! before it has an address, and asks for one for ever.
 //!
+//! IPv6 addresses and routes that routers announce are the kernel's; netd asks by DHCPv6 what the
+//! routers say that there is to ask, and hears which name servers they announce.
+//!
 //! Killed at any moment, it finds links, addresses, namespaces and rules where they were, and its
 //! leases and containers in `/run/zos/netd`.
 
@@ -28,6 +31,8 @@ mod serve;
 mod status;
 
 mod dhcp;
+mod dhcp6;
+mod routers;
 
 mod timesync;
 
@@ -41,6 +46,7 @@ use crate::{
 use futures_util::StreamExt;
 use netd::{
     clock::{self, Bounds},
+    rdnss::Announced,
     sntp,
 };
 use node_api::{
@@ -50,9 +56,12 @@ use node_api::{
 use rtnetlink::{MulticastGroup, new_connection, new_multicast_connection};
 use std::{io, path::Path, process::ExitCode, thread};
 use thiserror::Error;
-use tokio::sync::{
-    mpsc::{self, error::TrySendError},
-    watch,
+use tokio::{
+    net::UdpSocket,
+    sync::{
+        mpsc::{self, error::TrySendError},
+        watch,
+    },
 };
 
 /// Calls that wait for the owner; each belongs to one of the few connections.
@@ -66,6 +75,10 @@ const SETTINGS: [(&str, &str); 4] = [
     ("ipv4/conf/all/send_redirects", "0"),
     ("ipv4/conf/all/accept_redirects", "0"),
 ];
+
+/// What is listened to: links, what routers say about DHCPv6, and the addresses that they give.
+const GROUPS: [MulticastGroup; 3] =
+    [MulticastGroup::Link, MulticastGroup::Ipv6Ifinfo, MulticastGroup::Ipv6Ifaddr];
 
 /// Why netd cannot run.
 #[derive(Debug, Error)]
@@ -86,6 +99,8 @@ enum StartError {
     Runtime(#[source] io::Error),
     #[error("opening a netlink socket")]
     Netlink(#[source] io::Error),
+    #[error("hearing routers")]
+    Routers(#[from] routers::ListenError),
     #[error("saying that we are ready")]
     Ready(#[source] io::Error),
     #[error("running the network")]
@@ -145,18 +160,28 @@ fn start(bounds: Bounds) -> Result<(), StartError> {
     runtime.map_err(StartError::Runtime)?.block_on(async {
         let (connection, node, _) = new_connection().map_err(StartError::Netlink)?;
         drop(tokio::spawn(connection));
-        let parts = Parts { config, node, store, time, time_servers };
+        let (announced_shown, announced) = watch::channel(routers::remembered(&store));
+        let heard = routers::open()?;
+        drop(tokio::spawn(hear(heard, store.clone(), announced_shown)));
+        let parts = Parts { config, node, store, time, time_servers, announced };
         let events = link_events()?;
         daemon::ready().map_err(StartError::Ready)?;
         Ok(owner::run(parts, requests_in, events).await?)
     })
 }
 
-/// One item for every burst of changes of a link. The content is not looked at: whoever hears of a
+/// Without announcements, what was heard until now counts until its time is over.
+async fn hear(socket: UdpSocket, store: Store, shown: watch::Sender<Vec<Announced>>) {
+    if let Err(error) = routers::listen(socket, store, shown).await {
+        daemon::error!("{}", daemon::chain(&error));
+    }
+}
+
+/// One item for every burst of changes of links and their IPv6 addresses. The content is not looked at: whoever hears of a
 /// change reads the kernel again.
 fn link_events() -> Result<mpsc::Receiver<()>, StartError> {
     let (connection, _, mut messages) =
-        new_multicast_connection(&[MulticastGroup::Link]).map_err(StartError::Netlink)?;
+        new_multicast_connection(&GROUPS).map_err(StartError::Netlink)?;
     drop(tokio::spawn(connection));
     let (events, received) = mpsc::channel(1);
     drop(tokio::spawn(async move {

@@ -19,6 +19,7 @@ use crate::{
         message::Mac,
         task::{self, Target, View},
     },
+    dhcp6,
     firewall::{self, FirewallError},
     kernel::{self, Nic, ReadError, Uplinks},
     namespace,
@@ -26,8 +27,9 @@ use crate::{
     plan::{Fact, Net, Step, plan},
     status,
     store::{self, Store, StoreError},
-    want::{self, Uplink},
+    want::{self, NameServer, Uplink},
 };
+use netd::{clock, rdnss::Announced};
 use node_api::{
     boot::{AddressConfig, BootConfig},
     netd::{AttachReply, Port, StatusReply, Time},
@@ -103,6 +105,8 @@ pub(crate) struct Parts {
     pub(crate) store: Store,
     pub(crate) time: watch::Receiver<Time>,
     pub(crate) time_servers: Sender<Vec<String>>,
+    /// Name servers that routers announce.
+    pub(crate) announced: watch::Receiver<Vec<Announced>>,
 }
 
 /// The state that only the owner changes.
@@ -110,6 +114,8 @@ pub(crate) struct Owner {
     parts: Parts,
     containers: Containers,
     clients: BTreeMap<String, Client>,
+    /// Names of the physical links by their numbers.
+    links: BTreeMap<u32, String>,
     /// Cloned into every client; what comes out says that some lease changed.
     lease_changed: mpsc::Sender<()>,
     /// The rules in force.
@@ -119,12 +125,15 @@ pub(crate) struct Owner {
     time_servers: Vec<String>,
 }
 
-/// The DHCP client of one link.
+/// The DHCP clients of one link.
 struct Client {
     mac: Mac,
     carrier: watch::Sender<bool>,
     view: watch::Receiver<View>,
-    tasks: [AbortHandle; 2],
+    /// For DHCPv6.
+    link: watch::Sender<dhcp6::task::Link>,
+    view6: watch::Receiver<dhcp6::task::View>,
+    tasks: [AbortHandle; 4],
 }
 
 impl Drop for Client {
@@ -178,6 +187,8 @@ pub(crate) async fn run(
                     break;
                 }
                 _ = lease_changes.recv() => break,
+                // The next audit forgets what has ended.
+                Ok(()) = owner.parts.announced.changed() => break,
                 () = sleep_until(audit) => {
                     // Replacing rules by the same ones costs no packet, so nobody asks whether
                     // they are still there.
@@ -206,6 +217,7 @@ impl Owner {
             parts,
             containers,
             clients: BTreeMap::new(),
+            links: BTreeMap::new(),
             lease_changed,
             rules: None,
             problems: Problems::default(),
@@ -243,8 +255,10 @@ impl Owner {
 
     async fn status(&self) -> Result<StatusReply, ReadError> {
         let uplinks = kernel::read_uplinks(&self.parts.node).await?;
-        let views =
-            self.clients.iter().map(|(link, client)| (link.clone(), client.view.borrow().clone()));
+        let views = self.clients.iter().map(|(link, client)| {
+            let views = (client.view.borrow().clone(), client.view6.borrow().clone());
+            (link.clone(), views)
+        });
         let server_known = !self.time_servers.is_empty();
         let time = Time { server_known, ..self.parts.time.borrow().clone() };
         Ok(status::reply(&uplinks, &views.collect(), &self.problems, self.dns(), time))
@@ -329,6 +343,7 @@ impl Owner {
                 }
             };
             self.follow(&uplinks.nics);
+            self.links = uplinks.nics.iter().map(|nic| (nic.index, nic.link.clone())).collect();
             let steps = plan(&self.want(&uplinks), &facts);
             if steps.is_empty() || !problems.steps.is_empty() {
                 break;
@@ -388,21 +403,34 @@ impl Owner {
     }
 
     fn follow_one(&mut self, nic: &Nic) {
+        let told = dhcp6::task::Link { carrier: nic.carrier, need: nic.need };
         if let Some(client) = self.clients.get(&nic.link) {
             client
                 .carrier
                 .send_if_modified(|carrier| std::mem::replace(carrier, nic.carrier) != nic.carrier);
+            client.link.send_if_modified(|link| std::mem::replace(link, told) != told);
             return;
         }
         daemon::info!("{}: {} with driver {}", nic.link, status::mac(nic.mac), nic.driver);
         let target = Target { link: nic.link.clone(), mac: nic.mac };
         let (carrier, carrier_seen) = watch::channel(nic.carrier);
         let (view_shown, view) = watch::channel(View::default());
-        let run =
-            tokio::spawn(task::run(target, self.parts.store.clone(), carrier_seen, view_shown));
-        let tell = tokio::spawn(tell_lease_changes(view.clone(), self.lease_changed.clone()));
-        let tasks = [run.abort_handle(), tell.abort_handle()];
-        self.clients.insert(nic.link.clone(), Client { mac: nic.mac, carrier, view, tasks });
+        let (link, link_seen) = watch::channel(told);
+        let (view6_shown, view6) = watch::channel(dhcp6::task::View::default());
+        let (store, changed) = (&self.parts.store, &self.lease_changed);
+        let tasks = [
+            tokio::spawn(task::run(target.clone(), store.clone(), carrier_seen, view_shown)),
+            tokio::spawn(dhcp6::task::run(target, store.clone(), link_seen, view6_shown)),
+            tokio::spawn(tell_changes(view.clone(), |view| view.lease.clone(), changed.clone())),
+            tokio::spawn(tell_changes(
+                view6.clone(),
+                |view| (view.lease.clone(), view.servers.clone()),
+                changed.clone(),
+            )),
+        ];
+        let tasks = tasks.map(|task| task.abort_handle());
+        let client = Client { mac: nic.mac, carrier, view, link, view6, tasks };
+        self.clients.insert(nic.link.clone(), client);
     }
 
     fn want(&self, uplinks: &Uplinks) -> BTreeSet<Fact> {
@@ -426,30 +454,65 @@ impl Owner {
             carrier: nic.carrier,
             address: lease.as_ref().map(net),
             gateway: lease.and_then(|lease| lease.router).map(IpAddr::V4),
+            address6: self
+                .clients
+                .get(&nic.link)
+                .and_then(|client| client.view6.borrow().lease.as_ref().map(|lease| lease.address)),
         }
     }
 
     /// Name servers in use.
+    fn name_servers(&self) -> Vec<NameServer> {
+        let v4 = self.leased(|view| view.lease.iter().flat_map(|l| l.dns.clone()).collect());
+        let v6 = self.leased6(|view| view.servers.dns.clone());
+        let v4 = v4.into_iter().map(IpAddr::V4).map(NameServer::from);
+        let v6 = v6.into_iter().map(IpAddr::V6).map(NameServer::from);
+        let all: Vec<NameServer> = v4.chain(v6).chain(self.announced()).collect();
+        want::dns(&self.parts.config.dns, &all)
+    }
+
+    /// Name servers that routers announce.
+    fn announced(&self) -> Vec<NameServer> {
+        let now = clock::since_boot();
+        let table = self.parts.announced.borrow();
+        let alive = table.iter().filter(|known| now < known.ends_at);
+        let server = |known: &Announced| {
+            let is_local = known.server.is_unicast_link_local();
+            let link = self.links.get(&known.link).cloned();
+            (!is_local || link.is_some()).then(|| NameServer {
+                address: known.server.into(),
+                link: link.filter(|_| is_local),
+            })
+        };
+        alive.filter_map(server).collect()
+    }
+
+    /// The same, for those who reach them without naming a link.
     fn dns(&self) -> Vec<IpAddr> {
-        let leased =
-            self.leased(|view| view.lease.iter().flat_map(|lease| lease.dns.clone()).collect());
-        let leased: Vec<IpAddr> = leased.into_iter().map(IpAddr::V4).collect();
-        want::dns(&self.parts.config.dns, &leased)
+        let servers = self.name_servers().into_iter().filter(|server| server.link.is_none());
+        servers.map(|server| server.address).collect()
     }
 
     fn leased<T>(&self, get: impl Fn(&View) -> Vec<T>) -> Vec<T> {
         self.clients.values().flat_map(|client| get(&client.view.borrow())).collect()
     }
 
+    fn leased6<T>(&self, get: impl Fn(&dhcp6::task::View) -> Vec<T>) -> Vec<T> {
+        self.clients.values().flat_map(|client| get(&client.view6.borrow())).collect()
+    }
+
     /// Tells the rest of the node which servers to use.
     fn spread_servers(&mut self) {
-        let text = want::resolv_conf(&self.dns());
+        let text = want::resolv_conf(&self.name_servers());
         if let Err(error) = store::replace(Path::new(RESOLV_CONF), text.as_bytes()) {
             daemon::warn!("{}", daemon::chain(&error));
         }
-        let leased = self.leased(|view| {
+        let mut leased = self.leased(|view| {
             view.lease.iter().flat_map(|lease| &lease.ntp).map(ToString::to_string).collect()
         });
+        leased.extend(
+            self.leased6(|view| view.servers.ntp.iter().map(ToString::to_string).collect()),
+        );
         let servers = want::time_servers(&self.parts.config.ntp, &leased);
         if servers != self.time_servers {
             self.time_servers.clone_from(&servers);
@@ -473,6 +536,7 @@ fn static_uplinks(nics: &[Nic], net: Net, gateway: Option<IpAddr>) -> Vec<Uplink
             carrier: *carrier,
             address: has_it.then_some(net),
             gateway: gateway.filter(|_| has_it),
+            address6: None,
         }
     };
     links.iter().map(uplink).collect()
@@ -496,13 +560,17 @@ async fn rebuild(node: &Handle) -> Containers {
     }
 }
 
-/// A lease is a reason to converge; a query that went out is none.
-async fn tell_lease_changes(mut view: watch::Receiver<View>, changed: mpsc::Sender<()>) {
-    let mut lease = None;
+/// What a client was given is a reason to converge; a query that went out is none.
+async fn tell_changes<V, T: PartialEq + Default>(
+    mut view: watch::Receiver<V>,
+    given: impl Fn(&V) -> T,
+    changed: mpsc::Sender<()>,
+) {
+    let mut known = T::default();
     loop {
-        let fresh = view.borrow_and_update().lease.clone();
-        if fresh != lease {
-            lease = fresh;
+        let fresh = given(&view.borrow_and_update());
+        if fresh != known {
+            known = fresh;
             match changed.try_send(()) {
                 // A full channel says the same already.
                 Ok(()) | Err(TrySendError::Full(())) => {}

@@ -6,7 +6,10 @@ use crate::{
     containers::{Attachment, Containers, GATEWAY},
     plan::{Fact, Net, Place, Route},
 };
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv6Addr},
+};
 
 /// The only link of a container but `lo`.
 pub(crate) const CONTAINER_LINK: &str = "eth0";
@@ -28,6 +31,22 @@ pub(crate) struct Uplink {
     /// From a lease or from the configuration.
     pub(crate) address: Option<Net>,
     pub(crate) gateway: Option<IpAddr>,
+    /// From a DHCPv6 lease. The way there, and out, is the routers' word, which the kernel hears.
+    pub(crate) address6: Option<Ipv6Addr>,
+}
+
+/// A name server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NameServer {
+    pub(crate) address: IpAddr,
+    /// The link that leads to it, when its address holds on that link alone.
+    pub(crate) link: Option<String>,
+}
+
+impl From<IpAddr> for NameServer {
+    fn from(address: IpAddr) -> Self {
+        Self { address, link: None }
+    }
 }
 
 /// Everything that should hold. Of two uplinks with carrier the earlier is preferred.
@@ -43,9 +62,11 @@ pub(crate) fn facts(uplinks: &[Uplink], containers: &Containers) -> BTreeSet<Fac
 }
 
 fn uplink_facts(uplink: &Uplink, metric: u32) -> Vec<Fact> {
-    let Uplink { link, carrier, address, gateway } = uplink;
+    let Uplink { link, carrier, address, gateway, address6 } = uplink;
     let metric = if *carrier { metric } else { metric + METRIC_NO_CARRIER };
     let mut facts = vec![up(Place::Node, link)];
+    let address6 = address6.map(|address| Net::host(address.into()));
+    facts.extend(address6.map(|net| Fact::Address(Place::Node, link.clone(), net)));
     let Some(net) = address else { return facts };
     facts.push(Fact::Address(Place::Node, link.clone(), *net));
     if let Some(gateway) = *gateway {
@@ -118,8 +139,9 @@ fn servers<T: Clone + PartialEq>(configured: &[T], leased: &[T], limit: usize) -
 }
 
 /// The name servers to use.
-pub(crate) fn dns(configured: &[IpAddr], leased: &[IpAddr]) -> Vec<IpAddr> {
-    servers(configured, leased, DNS_MAX)
+pub(crate) fn dns(configured: &[IpAddr], leased: &[NameServer]) -> Vec<NameServer> {
+    let configured: Vec<NameServer> = configured.iter().copied().map(NameServer::from).collect();
+    servers(&configured, leased, DNS_MAX)
 }
 
 /// The time servers to use, by name or address.
@@ -128,11 +150,15 @@ pub(crate) fn time_servers(configured: &[String], leased: &[String]) -> Vec<Stri
 }
 
 /// `/etc/resolv.conf`: a server that is silent is given up after two seconds.
-pub(crate) fn resolv_conf(dns: &[IpAddr]) -> String {
+pub(crate) fn resolv_conf(dns: &[NameServer]) -> String {
     let mut text = String::from("options timeout:2 attempts:2\n");
     for server in dns {
         text.push_str("nameserver ");
-        text.push_str(&server.to_string());
+        text.push_str(&server.address.to_string());
+        if let Some(link) = &server.link {
+            text.push('%');
+            text.push_str(link);
+        }
         text.push('\n');
     }
     text
@@ -149,7 +175,7 @@ mod tests {
 
     fn uplink(link: &str, carrier: bool, address: Option<Net>, gateway: Option<&str>) -> Uplink {
         let gateway = gateway.map(|gateway| gateway.parse().unwrap());
-        Uplink { link: link.to_owned(), carrier, address, gateway }
+        Uplink { link: link.to_owned(), carrier, address, gateway, address6: None }
     }
 
     fn text(uplinks: &[Uplink]) -> Vec<String> {
@@ -172,6 +198,15 @@ mod tests {
                 "address 10.0.2.15/24 on eth0 of the node",
                 "route of the node to 0.0.0.0/0 through eth0 via 10.0.2.2 metric 100",
             ]
+        );
+    }
+
+    #[test]
+    fn an_address_by_dhcpv6_comes_without_a_route() {
+        let address6 = Some("2001:db8::9".parse().unwrap());
+        assert_eq!(
+            text(&[Uplink { address6, ..uplink("eth0", true, None, None) }])[2..],
+            ["address 2001:db8::9/128 on eth0 of the node"]
         );
     }
 
@@ -248,11 +283,15 @@ mod tests {
     #[test]
     fn configured_servers_go_before_leased_ones() {
         let ip = |last| IpAddr::from([10, 0, 0, last]);
-        assert_eq!(dns(&[], &[ip(1), ip(1), ip(2), ip(3), ip(4)]), [ip(1), ip(2), ip(3)]);
-        assert_eq!(dns(&[ip(9)], &[ip(1)]), [ip(9)]);
+        let server = |last| NameServer::from(ip(last));
+        let leased = [1, 1, 2, 3, 4].map(server);
+        assert_eq!(dns(&[], &leased), [1, 2, 3].map(server));
+        assert_eq!(dns(&[ip(9)], &leased), [server(9)]);
+        let local = IpAddr::from([0xfe80, 0, 0, 0, 0, 0, 0, 1]);
+        let router = NameServer { address: local, link: Some("eth0".to_owned()) };
         assert_eq!(
-            resolv_conf(&[ip(1), ip(2)]),
-            "options timeout:2 attempts:2\nnameserver 10.0.0.1\nnameserver 10.0.0.2\n"
+            resolv_conf(&[server(1), router]),
+            "options timeout:2 attempts:2\nnameserver 10.0.0.1\nnameserver fe80::1%eth0\n"
         );
     }
 }
