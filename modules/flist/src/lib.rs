@@ -16,6 +16,8 @@ pub mod codec;
 pub mod create;
 pub mod erofs;
 pub mod fetch;
+#[cfg(feature = "http")]
+mod pace;
 pub mod progress;
 pub mod source;
 pub mod store;

@@ -7,12 +7,15 @@ use std::{
     fs::File,
     io::{self, Read, Seek, SeekFrom},
     path::PathBuf,
+    sync::atomic::{AtomicU32, Ordering},
 };
 
-/// Places that hold the same files, tried in order.
+/// Places that hold the same files, tried in order; those that failed, after the others.
 #[derive(Debug)]
 pub struct Source {
     places: Vec<Place>,
+    /// How often each place has not answered as it should.
+    failures: Vec<AtomicU32>,
     /// Only when a place is on the web: the client starts a thread.
     #[cfg(feature = "http")]
     web: Option<crate::web::Web>,
@@ -89,15 +92,28 @@ impl Source {
         } else {
             None
         };
+        let failures = places.iter().map(|_| AtomicU32::new(0)).collect();
         Ok(Self {
             places,
+            failures,
             #[cfg(feature = "http")]
             web,
         })
     }
 
-    pub(crate) fn places(&self) -> &[Place] {
-        &self.places
+    /// All places, the most reliable first.
+    pub(crate) fn places(&self) -> Vec<&Place> {
+        let counts = self.failures.iter().map(|count| count.load(Ordering::Relaxed));
+        let mut places: Vec<_> = counts.zip(&self.places).collect();
+        places.sort_by_key(|(count, _)| *count);
+        places.into_iter().map(|(_, place)| place).collect()
+    }
+
+    fn note_failure(&self, place: &Place) {
+        let number = self.places.iter().position(|one| one == place);
+        if let Some(count) = number.and_then(|number| self.failures.get(number)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Reads from one place.
@@ -107,14 +123,18 @@ impl Source {
         name: &str,
         wanted: Wanted,
     ) -> Result<Vec<u8>, GetError> {
-        match place {
+        let answer = match place {
             Place::Directory(directory) => read(&directory.join(name), wanted),
             #[cfg(feature = "http")]
             Place::Web(base) => match &self.web {
                 Some(web) => web.get(&format!("{base}/{name}"), wanted),
                 None => Err(GetError::Missing),
             },
+        };
+        if let Err(GetError::Unreachable(_)) = &answer {
+            self.note_failure(place);
         }
+        answer
     }
 }
 
@@ -167,4 +187,26 @@ pub(crate) fn take(reader: &mut dyn Read, wanted: Wanted) -> Result<Vec<u8>, Get
         }
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A mirror that sent a byte now and then was asked first for each piece again.
+    #[test]
+    fn a_place_that_failed_is_asked_after_the_others() {
+        let source = Source::new(["/a", "/b", "/c"]).unwrap();
+        let order = || source.places().iter().map(|place| place.url("x")).collect::<Vec<_>>();
+        assert_eq!(order(), ["/a/x", "/b/x", "/c/x"]);
+        let first = source.places()[0].clone();
+        source.note_failure(&first);
+        assert_eq!(order(), ["/b/x", "/c/x", "/a/x"]);
+        // What is not there says nothing about the place.
+        let wanted = Wanted::AtMost(1);
+        assert!(matches!(source.get(&first, "x", wanted), Err(GetError::Missing)));
+        let second = source.places()[0].clone();
+        source.note_failure(&second);
+        assert_eq!(order(), ["/c/x", "/a/x", "/b/x"]);
+    }
 }

@@ -1,17 +1,24 @@
 //! Reads files from web servers. Any static server will do; ranges make it fast.
 
-use crate::source::{GetError, SourceError, Wanted, take};
+use crate::{
+    pace::Paced,
+    source::{GetError, SourceError, Wanted, take},
+};
 use reqwest::{
     StatusCode,
     blocking::{Client, ClientBuilder, Response},
     header, redirect,
 };
-use std::{io, time::Duration};
+use std::{
+    io,
+    time::{Duration, Instant},
+};
 
 /// A server that has not accepted a connection by then is taken for dead.
 const TIMEOUT_CONNECT: Duration = Duration::from_secs(10);
-/// For one range of a few MiB: slower than 35 kB/s is taken for dead.
-const TIMEOUT_ANSWER: Duration = Duration::from_mins(2);
+/// For the first byte of an answer, and between any two pieces of it. How fast the whole must be,
+/// `pace` says.
+const TIMEOUT_PIECE: Duration = Duration::from_secs(20);
 /// A mirror may redirect to a store behind it.
 const REDIRECTS_MAX: usize = 4;
 
@@ -25,7 +32,7 @@ impl Web {
     pub(crate) fn new() -> Result<Self, SourceError> {
         let client = builder()
             .connect_timeout(TIMEOUT_CONNECT)
-            .timeout(TIMEOUT_ANSWER)
+            .timeout(TIMEOUT_PIECE)
             .redirect(redirect::Policy::limited(REDIRECTS_MAX))
             .user_agent("zero-os")
             .build()
@@ -39,9 +46,12 @@ impl Web {
             let last = offset + length - 1;
             request = request.header(header::RANGE, format!("bytes={offset}-{last}"));
         }
+        let begun = Instant::now();
         let answer = request.send().map_err(|error| GetError::Unreachable(error.into()))?;
-        let mut answer = at_first_byte(answer, wanted)?;
-        take(&mut answer, wanted)
+        let skipped = unwanted_bytes(&answer, wanted)?;
+        let mut bytes = Paced::new(answer, || begun.elapsed());
+        skip(&mut bytes, skipped)?;
+        take(&mut bytes, wanted)
     }
 }
 
@@ -66,26 +76,28 @@ fn builder() -> ClientBuilder {
     Client::builder().tls_backend_preconfigured(tls)
 }
 
-/// Skips to the wanted range when the server sends the whole file.
-fn at_first_byte(mut answer: Response, wanted: Wanted) -> Result<Response, GetError> {
+/// How many bytes come before the wanted ones: a server may send the whole file.
+fn unwanted_bytes(answer: &Response, wanted: Wanted) -> Result<u64, GetError> {
     match (answer.status(), wanted) {
-        (StatusCode::OK, Wanted::AtMost(_)) => Ok(answer),
+        (StatusCode::OK, Wanted::AtMost(_)) => Ok(0),
         (StatusCode::PARTIAL_CONTENT, Wanted::Range { offset, .. }) => {
             let range = answer.headers().get(header::CONTENT_RANGE);
             let expected = format!("bytes {offset}-");
             match range.map(|range| range.as_bytes().starts_with(expected.as_bytes())) {
-                Some(true) => Ok(answer),
+                Some(true) => Ok(0),
                 Some(false) | None => Err(unreachable_because("the server sent another range")),
             }
         }
-        (StatusCode::OK, Wanted::Range { offset, .. }) => {
-            let skipped = io::copy(&mut io::Read::take(&mut answer, offset), &mut io::sink())?;
-            if skipped < offset { Err(GetError::Truncated) } else { Ok(answer) }
-        }
+        (StatusCode::OK, Wanted::Range { offset, .. }) => Ok(offset),
         (StatusCode::NOT_FOUND | StatusCode::GONE, _) => Err(GetError::Missing),
         (StatusCode::RANGE_NOT_SATISFIABLE, _) => Err(GetError::Truncated),
         (status, _) => Err(unreachable_because(&format!("the server answered {status}"))),
     }
+}
+
+fn skip(reader: &mut dyn io::Read, bytes: u64) -> Result<(), GetError> {
+    let skipped = io::copy(&mut io::Read::take(reader, bytes), &mut io::sink())?;
+    if skipped < bytes { Err(GetError::Truncated) } else { Ok(()) }
 }
 
 fn unreachable_because(reason: &str) -> GetError {
