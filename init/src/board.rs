@@ -53,17 +53,14 @@ impl Board {
         Some(lines)
     }
 
-    /// The whole screen, drawn over the former one.
+    /// The whole screen, drawn over the former one: of all layouts the first that fits.
     pub(crate) fn screen(&self, title: &str, columns: usize, rows: usize) -> String {
-        let mut lines = vec![format!("\x1b[1m{}\x1b[0m", cut(&clean(title), columns))];
-        for section in &self.sections {
-            lines.push(String::new());
-            lines.push(format!("\x1b[1m{}\x1b[0m", cut(&section.title, columns)));
-            for fact in &section.facts {
-                let text = cut(&format!("  {:<14} {}", fact.label, fact.text), columns);
-                lines.push(format!("{}{text}\x1b[0m", colour(fact.level)));
-            }
-        }
+        let heading = format!("\x1b[1m{}\x1b[0m", cut(&clean(title), columns));
+        let layouts = LAYOUTS.iter().map(|layout| self.lines(*layout, columns));
+        let layouts: Vec<Vec<String>> = layouts.collect();
+        let fits = layouts.iter().find(|lines| lines.len() < rows).or(layouts.last());
+        let mut lines = vec![heading];
+        lines.extend(fits.into_iter().flatten().cloned());
         if lines.len() > rows {
             lines.truncate(rows.saturating_sub(1));
             lines.push("...".to_owned());
@@ -76,6 +73,70 @@ impl Board {
         screen.push_str("\x1b[J");
         screen
     }
+
+    /// The sections, that of the services last: as long as they do well, they are of no interest.
+    fn lines(&self, layout: Layout, columns: usize) -> Vec<String> {
+        let is_services = |section: &&Section| section.title == SERVICES;
+        let others = self.sections.iter().filter(|section| !is_services(section));
+        let mut lines = Vec::new();
+        for section in others.chain(self.sections.iter().filter(is_services)) {
+            lines.extend((layout == Layout::Loose).then(String::new));
+            lines.push(format!("\x1b[1m{}\x1b[0m", cut(&section.title, columns)));
+            lines.extend(shown(&section.facts, layout).iter().map(|fact| {
+                let text = cut(&format!("  {:<14} {}", fact.label, fact.text), columns);
+                format!("{}{text}\x1b[0m", colour(fact.level))
+            }));
+        }
+        lines
+    }
+}
+
+/// The section that init itself publishes.
+const SERVICES: &str = "services";
+
+/// How much of a section is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Layout {
+    /// Everything, with empty lines between the sections.
+    Loose,
+    /// At most so many facts of each section, without empty lines.
+    Tight(usize),
+}
+
+/// The one with the most room comes first.
+const LAYOUTS: [Layout; 7] = [
+    Layout::Loose,
+    Layout::Tight(FACTS_MAX),
+    Layout::Tight(12),
+    Layout::Tight(8),
+    Layout::Tight(5),
+    Layout::Tight(3),
+    Layout::Tight(2),
+];
+
+/// The facts of a section that are shown: what goes wrong before what goes well, and one line for
+/// all that are well alike.
+fn shown(facts: &[Fact], layout: Layout) -> Vec<Fact> {
+    let Layout::Tight(limit) = layout else { return facts.to_vec() };
+    let [first, _, ..] = facts else { return facts.to_vec() };
+    if facts.iter().all(|fact| fact.level == Level::Good && fact.text == first.text) {
+        let label = format!("all {}", facts.len());
+        return vec![Fact { label, ..first.clone() }];
+    }
+    if facts.len() <= limit {
+        return facts.to_vec();
+    }
+    let urgency = |fact: &Fact| match fact.level {
+        Level::Bad => 0,
+        Level::Warning => 1,
+        Level::Plain | Level::Good => 2,
+    };
+    let mut kept = facts.to_vec();
+    kept.sort_by_key(urgency);
+    kept.truncate(limit.saturating_sub(1));
+    let text = format!("{} more", facts.len() - kept.len());
+    kept.push(Fact { label: "and".to_owned(), text, level: Level::Plain });
+    kept
 }
 
 fn changes(former: &[Fact], section: &Section) -> Vec<String> {
@@ -160,16 +221,50 @@ mod tests {
         assert!(board.publish("long", &[]).is_some());
     }
 
+    /// On a screen of 80 × 25, the list of services pushed out what the farmer waited for.
+    #[test]
+    fn a_small_screen_has_room_for_what_is_waited_for() {
+        let mut board = Board::default();
+        let names = ["devices", "storaged", "netd", "launcher", "contractd"];
+        board.publish("services", &names.map(|name| fact(name, "ready"))).unwrap();
+        for (section, n) in [("node", 4), ("network", 3), ("disks", 4), ("registration", 2)] {
+            let facts: Vec<_> = (0..n).map(|n| fact(&n.to_string(), &format!("t{n}"))).collect();
+            board.publish(section, &facts).unwrap();
+        }
+        let mut contracts: Vec<_> =
+            (0..9).map(|n| fact(&format!("c{n}"), &format!("{n}"))).collect();
+        contracts[7].level = Level::Bad;
+        board.publish("contracts", &contracts).unwrap();
+        let screen = board.screen("Zero-OS", 80, 25);
+        assert!(screen.matches("\r\n").count() < 25 && !screen.contains("..."), "{screen}");
+        for text in ["registration", "  1              t1", "c7", "more", "all 5          ready"] {
+            assert!(screen.contains(text), "{text}: {screen}");
+        }
+        let place = |text: &str| screen.find(text).unwrap();
+        assert!(place("contracts") < place("services"));
+        assert!(place("c7") < place("c0"), "what goes wrong comes first");
+        let tall = board.screen("Zero-OS", 80, 60);
+        assert!(tall.contains("netd") && !tall.contains("more"));
+        // A service that does not do well is seen.
+        let mut services = names.map(|name| fact(name, "ready"));
+        services[2] = Fact { level: Level::Bad, ..fact("netd", "restarting") };
+        board.publish("services", &services).unwrap();
+        assert!(board.screen("Zero-OS", 80, 25).contains("restarting"));
+    }
+
     #[test]
     fn a_screen_fits_its_terminal_and_says_when_it_does_not() {
         let mut board = Board::default();
-        let many: Vec<_> = (0..40).map(|n| fact(&n.to_string(), &"long ".repeat(20))).collect();
-        board.publish("node", &many).unwrap();
+        for section in 0..14 {
+            let many: Vec<_> =
+                (0..5).map(|n| fact(&n.to_string(), &format!("{n}").repeat(100))).collect();
+            board.publish(&section.to_string(), &many).unwrap();
+        }
         let screen = board.screen("Zero-OS 0.1.0", 80, 24);
         assert_eq!(screen.matches("\r\n").count(), 23);
         assert!(screen.contains("\r\n...\x1b[K"));
         assert!(screen.starts_with("\x1b[?25l\x1b[H\x1b[1mZero-OS 0.1.0"));
-        let tall = board.screen("Zero-OS 0.1.0", 80, 100);
+        let tall = board.screen("Zero-OS 0.1.0", 80, 200);
         assert!(!tall.contains("..."));
     }
 }

@@ -48,7 +48,9 @@ use std::{
 };
 
 /// Every workload costs two descriptors, and services inherit the limit.
-const DESCRIPTORS_MAX: u64 = 65536;
+const DESCRIPTORS: u64 = 65536;
+/// To this a workload may raise its own, in the manner of systemd.
+const DESCRIPTORS_MAX: u64 = 524_288;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> =
@@ -87,7 +89,7 @@ fn prepare() -> Vec<String> {
     if let Err(error) = mounts::seal_root() {
         problems.push(format!("making the root read-only: {error}"));
     }
-    let limit = Rlimit { current: Some(DESCRIPTORS_MAX), maximum: Some(DESCRIPTORS_MAX) };
+    let limit = Rlimit { current: Some(DESCRIPTORS), maximum: Some(DESCRIPTORS_MAX) };
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         problems.push(format!("raising the number of descriptors: {error}"));
     }

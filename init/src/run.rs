@@ -23,6 +23,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// A power button comes with its driver, after the services. Whoever presses it as soon as the node is
+/// ready is heard: it is looked for this often,
+const BUTTON_INTERVAL: Duration = Duration::from_millis(200);
+/// until the drivers have had this long. A machine without a button is then left in peace.
+const BUTTON_MAX: Duration = Duration::from_mins(2);
+
 /// Whom a descriptor belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Source {
@@ -58,7 +64,8 @@ pub(crate) fn serve(
         let now = Instant::now();
         if next_look <= now {
             look_around(node);
-            next_look = now + watchdog::INTERVAL;
+            let is_awaited = node.buttons.open.is_empty() && now < node.started + BUTTON_MAX;
+            next_look = now + if is_awaited { BUTTON_INTERVAL } else { watchdog::INTERVAL };
         }
         node.settle(now);
         if let Some(action) = node.is_down() {

@@ -120,7 +120,7 @@ fn identity(node: &mut Node) {
 }
 
 fn file_system(node: &mut Node) {
-    let script = "echo a > /new; echo a > /etc/passwd; echo a > /bin/x; busybox mkdir /sys/fs/cgroup/x; echo 1 > /proc/sys/kernel/panic; echo h > /proc/sysrq-trigger; echo 1 > /dev/new; busybox rm /dev/null; cat /proc/kcore | busybox wc -c; ls /sys/firmware | busybox wc -l; ls -A /proc/acpi | busybox wc -l; echo end";
+    let script = "echo a > /new; echo a > /etc/passwd; echo a > /bin/x; busybox mkdir /sys/fs/cgroup/x; echo 1 > /proc/sys/kernel/panic; echo h > /proc/sysrq-trigger; echo 1 > /dev/new; busybox rm /dev/null; cat /proc/kcore | busybox wc -c; ls /sys/firmware | busybox wc -l; ls -A /proc/acpi | busybox wc -l; busybox wc -c < /proc/cmdline; echo end";
     let start = node.request(&["sh", "-c", script]);
     let ended = node.run(&start);
     let output = ended.as_ref().map(|ended| ended.output.clone()).unwrap_or_default();
@@ -128,8 +128,8 @@ fn file_system(node: &mut Node) {
         + lines(&output, "mkdir: ").len()
         + lines(&output, "rm: ").len();
     node.check("nothing of the root can be written", read_only == 8, &output);
-    let end: Vec<&str> = output.lines().rev().take(4).collect();
-    node.check("masked files are empty", end == ["end", "0", "0", "0"], &output);
+    let end: Vec<&str> = output.lines().rev().take(5).collect();
+    node.check("masked files are empty", end == ["end", "0", "0", "0", "0"], &output);
 
     let start = node.request(&["sh", "-c", "cat /etc/resolv.conf /etc/hostname; ls -l /etc/hosts; busybox stat -c %F,%t,%T /dev/null /dev/tty /dev/urandom /dev/ptmx; echo > /dev/null; busybox head -c 8 /dev/urandom | busybox wc -c; ls /dev/shm /dev/pts /dev/mqueue; echo x > /dev/shm/x && echo shm"]);
     let output = node.run(&start).map(|ended| ended.output).unwrap_or_default();

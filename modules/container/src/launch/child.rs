@@ -56,10 +56,12 @@ const SETTINGS: [(&CStr, &[u8]); 3] = [
     (c"/proc/self/oom_score_adj", b"0"),
 ];
 
-/// Files of the kernel about the node, hidden. One that does not exist is skipped.
-const MASKED_PROC: [&CStr; 11] = [
+/// Files of the kernel about the node, hidden. One that does not exist is skipped. The command line
+/// may hold a token with which machines are enrolled.
+const MASKED_PROC: [&CStr; 12] = [
     c"acpi",
     c"asound",
+    c"cmdline",
     c"interrupts",
     c"kcore",
     c"keys",
