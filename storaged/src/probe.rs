@@ -118,8 +118,31 @@ fn places(size_bytes: u64) -> impl Iterator<Item = (u64, u64)> {
     let end_from = size_bytes.saturating_sub(END) / chunk * chunk;
     let end = (end_from..size_bytes).step_by(CHUNK);
     let between = (1..SAMPLES).map(move |n| size_bytes / SAMPLES * n / chunk * chunk);
-    let all = start.chain(end).chain(between).filter(move |at| *at < size_bytes);
+    let copies = copies().map(move |at| at / chunk * chunk);
+    let all = start.chain(end).chain(between).chain(copies).filter(move |at| *at < size_bytes);
     all.map(move |at| (at, chunk.min(size_bytes - at)))
+}
+
+/// Where file systems keep copies of their first block or their first table, on the whole disk or on a
+/// partition in the usual place, and where further partitions usually begin. Whoever wipes the ends of
+/// a disk leaves these.
+fn copies() -> impl Iterator<Item = u64> {
+    const MIB: u64 = 1 << 20;
+    /// A first partition begins here.
+    const BASES: [u64; 2] = [0, MIB];
+    /// Bytes of a block group of ext2, 3 and 4 with blocks of 1, 2 and 4 KiB, of which these groups
+    /// hold a copy.
+    const EXT: [u64; 3] = [8 * MIB, 32 * MIB, 128 * MIB];
+    const EXT_COPIES: [u64; 7] = [1, 3, 5, 7, 9, 25, 27];
+    /// Copies of btrfs, and the table of files of NTFS. XFS divides a disk in four: the samples are
+    /// there.
+    const OTHERS: [u64; 3] = [64 * MIB, 256 << 30, 3 << 30];
+    /// After a boot or EFI partition, which begins at 1 MiB: of 100, 200, 256, 300, 486, 487, 500, 512,
+    /// 536 MiB, 1, 1.5 and 2 GiB.
+    const SECOND: [u64; 12] = [101, 201, 257, 301, 487, 488, 501, 513, 537, 1025, 1537, 2049];
+    let ext = EXT.into_iter().flat_map(|group| EXT_COPIES.map(|number| group * number));
+    let inside = ext.chain(OTHERS).flat_map(|at| BASES.map(|base| base + at));
+    inside.chain(SECOND.map(|mib| mib * MIB))
 }
 
 fn read_at(disk: &File, offset: u64, length: u64) -> io::Result<Vec<u8>> {
@@ -174,7 +197,9 @@ mod tests {
     fn a_disk_of_zeros_is_blank_and_one_byte_makes_it_foreign() {
         assert_eq!(traces(&[]).remains, Remains::Blank);
         let sample = SIZE / SAMPLES * 64 / 65536 * 65536;
-        for at in [0, 5000, START - 1, sample, SIZE - END, SIZE - 1] {
+        // The last four: backup superblocks of ext4 and btrfs, and where partitions begin.
+        let copies = [(128 << 20) + 1080, 65 << 20, (513 << 20) + 512, 200 << 20];
+        for at in [0, 5000, START - 1, sample, SIZE - END, SIZE - 1].into_iter().chain(copies) {
             assert_eq!(traces(&[(at, b"x")]).remains, Remains::Strange, "offset {at}");
         }
     }

@@ -95,7 +95,7 @@ fn wire_disk(node: &Node, entry: &Entry) -> api::Disk {
             (api::DiskState::Pool, format!("pool {how}; {role}{full}"), Some(pool))
         }
         State::Pool(pool, Health::Bad(why)) => {
-            (api::DiskState::Failed, format!("pool {} {why}", pool.uuid), None)
+            (api::DiskState::Failed, format!("{why} (pool {})", pool.uuid), None)
         }
     };
     // The class that was recorded counts. A pool of another node gives nothing.
