@@ -92,12 +92,14 @@ impl Reconciler {
             kept.past.version = kept.past.version.max(merge::in_force(&kept.bundle));
         }
         let chain_is_known = database.chain()?.is_some();
-        let runs = database
-            .runs()?
-            .into_iter()
-            .filter_map(|(id, text)| Some((id, serde_json::from_str::<Run>(&text).ok()?)))
-            .filter(|(_, run)| run.boot == boot)
-            .collect();
+        let mut runs = BTreeMap::new();
+        for (id, text) in database.runs()? {
+            match serde_json::from_str::<Run>(&text) {
+                Ok(run) if run.boot == boot => drop(runs.insert(id, run)),
+                // Of another boot: what was started then is gone.
+                Ok(_) | Err(_) => database.set_run(&id, None)?,
+            }
+        }
         Ok(Self {
             free: trust.free,
             trust,
@@ -441,8 +443,12 @@ impl Reconciler {
             }
             Phase::Waiting { .. } | Phase::Up { .. } | Phase::Stopping { .. } => None,
         });
+        let missing = || {
+            let mut failures = self.failures.iter().filter(|(id, _)| id.starts_with(&prefix));
+            failures.next().map(|(_, one)| format!("{title}: {}: {}", one.code, one.message))
+        };
         let up = self.runs.keys().any(|id| id.starts_with(&prefix));
-        match failing {
+        match failing.or_else(missing) {
             Some(text) => (State::Failed, text),
             None if up => (State::Running, format!("{title}: running")),
             None => (State::Accepted, format!("{title}: agreed, fetching its files")),
@@ -485,3 +491,6 @@ impl Reconciler {
 fn retry_delay(before_ms: Option<u64>) -> u64 {
     before_ms.map_or(RETRY_MS, |before| before.saturating_mul(2).min(RETRY_MAX_MS))
 }
+
+#[cfg(test)]
+mod tests;

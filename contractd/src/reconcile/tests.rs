@@ -1,0 +1,340 @@
+//! What the reconciler keeps of what it hears, with a real database and store.
+
+use super::*;
+use contract::{
+    Envelope, Signed, SigningKey,
+    decision::{Action, Approval, Decision},
+    report::Report,
+    testkit::{NETWORK, World, seal},
+};
+use proptest::prelude::*;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+struct Bench {
+    world: World,
+    directory: tempfile::TempDir,
+    reconciler: Reconciler,
+    _orders: UnboundedReceiver<Order>,
+}
+
+fn open(world: &World, directory: &std::path::Path) -> (Reconciler, UnboundedReceiver<Order>) {
+    let (database, problem) = Database::open(directory).unwrap();
+    assert_eq!(problem, None);
+    let trust = Trust {
+        network: NETWORK.into(),
+        farm: world.id("farm"),
+        node: world.node_id(),
+        free: world.node(1).capacity,
+        past: contract::Past::default(),
+    };
+    let key = SigningKey::from_seed(&[77; 32]);
+    assert_eq!(key.public(), world.node_key.public());
+    let results =
+        Results { network: NETWORK.into(), node: world.node_id(), boot: "boot".into(), key };
+    let store = Arc::new(Store::open(&directory.join("store")).unwrap());
+    let (orders, taken) = unbounded_channel();
+    let reconciler =
+        Reconciler::new(trust, "boot".into(), database, results, store, orders).unwrap();
+    (reconciler, taken)
+}
+
+impl Bench {
+    fn new() -> Self {
+        let world = World::new(Timestamp::from_seconds(1_800_000_000));
+        let directory = tempfile::tempdir().unwrap();
+        let (reconciler, orders) = open(&world, directory.path());
+        Self { world, directory, reconciler, _orders: orders }
+    }
+
+    /// As if the process had ended and begun anew.
+    fn restarted(self) -> Self {
+        let Self { world, directory, reconciler, .. } = self;
+        drop(reconciler);
+        let (reconciler, orders) = open(&world, directory.path());
+        Self { world, directory, reconciler, _orders: orders }
+    }
+
+    fn hear(&mut self, bundle: &Bundle) {
+        self.reconciler.take_bundle(self.world.contract(), bundle).unwrap();
+    }
+
+    fn judge(&mut self, offset: i64) -> Verdict {
+        let this = &mut self.reconciler;
+        let now = self.world.at(offset);
+        (this.verdicts, this.free) = judge::judge(&this.contracts, &this.trust, &this.storage, now);
+        this.note_starts().unwrap();
+        this.note_ends().unwrap();
+        this.verdicts[&self.world.contract()].clone()
+    }
+
+    fn results(&self) -> Vec<Report> {
+        let open = |one: &Envelope| Signed::<Report>::open(one).unwrap().body;
+        self.reconciler.database.outbox(100).unwrap().iter().map(open).collect()
+    }
+
+    fn report(&mut self) {
+        let now = self.world.at(10);
+        self.reconciler.report(&[], &Have::default(), &BTreeMap::new(), now).unwrap();
+    }
+}
+
+fn cancel(world: &World, bundle: &mut Bundle) {
+    let order = seal(&world.cancel(), world.key("owner"));
+    for name in ["it", "legal"] {
+        let about = world.decision(name, &bundle.headers[0], Decision::Approve);
+        let subject = order.id().unwrap();
+        let approval = Approval { subject, action: Action::Cancel, ..about };
+        bundle.approvals.push(seal(&approval, world.key(name)));
+    }
+    bundle.cancels.push(order);
+}
+
+/// A version that had been withheld arrived after the end, and ran.
+#[test]
+fn nothing_that_arrives_after_an_end_is_taken() {
+    let mut bench = Bench::new();
+    let mut bundle = bench.world.agreed();
+    bench.hear(&bundle);
+    assert!(matches!(bench.judge(10), Verdict::Run(_)));
+    cancel(&bench.world, &mut bundle);
+    bench.hear(&bundle);
+    assert!(matches!(bench.judge(10), Verdict::Stop(_)));
+    let second = bench.world.updated(|_| {}, &["it", "legal"]);
+    bench.hear(&second);
+    assert!(matches!(bench.judge(10), Verdict::Stop(_)));
+    let mut bench = bench.restarted();
+    bench.hear(&second);
+    assert!(matches!(bench.judge(10), Verdict::Stop(_)));
+    let kept = &bench.reconciler.contracts[&bench.world.contract()];
+    assert_eq!(kept.bundle, merge::empty());
+}
+
+#[test]
+fn a_version_that_was_pushed_out_is_remembered_over_a_restart() {
+    let mut bench = Bench::new();
+    let mut bundle = bench.world.updated(|_| {}, &["it", "legal"]);
+    bench.hear(&bundle);
+    assert!(matches!(bench.judge(10), Verdict::Run(agreed) if agreed.header.version == 2));
+    let second = bundle.headers[1].clone();
+    bundle.approvals.push(bench.world.decide("legal", &second, Decision::Reject, 500));
+    bench.hear(&bundle);
+    assert!(matches!(bench.judge(10), Verdict::Refuse(_)));
+    let mut bench = bench.restarted();
+    assert!(matches!(bench.judge(10), Verdict::Refuse(_)));
+}
+
+/// The state was lost, and the numbers of the node's results began again.
+#[test]
+fn reports_wait_for_the_last_one_and_go_on_after_it() {
+    let mut bench = Bench::new();
+    bench.hear(&bench.world.agreed());
+    bench.judge(10);
+    bench.report();
+    assert_eq!(bench.results(), []);
+    let last = StatementId([5; 32]);
+    bench.reconciler.take_last_result(Some((41, last))).unwrap();
+    bench.report();
+    let results = bench.results();
+    assert_eq!((results[0].seq, results[0].prev), (42, Some(last)));
+    // Known once, it is not believed again.
+    bench.reconciler.take_last_result(Some((7, last))).unwrap();
+    let bench = bench.restarted();
+    assert!(bench.reconciler.chain_is_known);
+}
+
+#[test]
+fn a_node_that_never_reported_counts_from_one() {
+    let mut bench = Bench::new();
+    bench.hear(&bench.world.agreed());
+    bench.judge(10);
+    bench.reconciler.take_last_result(None).unwrap();
+    bench.report();
+    assert_eq!(bench.results()[0].seq, 1);
+}
+
+#[test]
+fn files_go_when_no_kept_contract_names_them_and_the_registry_was_heard() {
+    let mut bench = Bench::new();
+    bench.hear(&bench.world.agreed());
+    let images = bench.directory.path().join("store/staging");
+    let [named, idle] = [9, 8].map(|n| images.join(FlistId([n; 32]).to_string()));
+    for directory in [&named, &idle] {
+        std::fs::create_dir(directory).unwrap();
+    }
+    let look = |bench: &mut Bench, now_ms| {
+        let have = Have { now_ms, ..Have::default() };
+        bench.reconciler.keep_house(&[], &have).unwrap();
+        (named.exists(), idle.exists())
+    };
+    let day_ms = 86_400_000;
+    assert_eq!(look(&mut bench, 1), (true, true));
+    assert_eq!(look(&mut bench, day_ms), (true, true), "the registry was not heard");
+    bench.reconciler.take_pulled();
+    assert_eq!(look(&mut bench, 2 * day_ms), (true, true), "not needed from now on");
+    bench.reconciler.files.insert(FlistId([7; 32]), Files::Fetching);
+    assert_eq!(look(&mut bench, 3 * day_ms), (true, true), "something is fetched");
+    bench.reconciler.files.clear();
+    assert_eq!(look(&mut bench, 4 * day_ms), (true, false));
+}
+
+#[test]
+fn user_ids_are_given_back_with_the_contract() {
+    let mut bench = Bench::new();
+    let web = plan::workload_id(&bench.world.contract(), "web");
+    bench.reconciler.database.set_user_ids(&BTreeMap::from([(web.clone(), 1 << 20)])).unwrap();
+    let mut bundle = bench.world.agreed();
+    bench.hear(&bundle);
+    bench.judge(10);
+    bench.reconciler.take_pulled();
+    let look = |bench: &mut Bench, now_ms| {
+        let have = Have { now_ms, ..Have::default() };
+        bench.reconciler.keep_house(&[], &have).unwrap();
+        bench.reconciler.database.user_ids().unwrap().contains_key(&web)
+    };
+    assert!(look(&mut bench, 60_000));
+    cancel(&bench.world, &mut bundle);
+    bench.hear(&bundle);
+    bench.judge(10);
+    assert!(!look(&mut bench, 120_000));
+}
+
+#[test]
+fn a_volume_that_cannot_be_made_says_why_and_waits_longer_each_time() {
+    let mut bench = Bench::new();
+    let error = || node_calls::StartError::new("pool_failed", "its disk is gone");
+    let mut waits = Vec::new();
+    for _ in 0..3 {
+        bench.reconciler.note_failure("v".into(), error(), 0);
+        waits.push(bench.reconciler.failures["v"].until_ms);
+    }
+    assert_eq!(waits, [RETRY_MS, 2 * RETRY_MS, 4 * RETRY_MS]);
+    bench.reconciler.forget_failures(&[], &Have::default());
+    assert!(bench.reconciler.failures.is_empty());
+}
+
+#[test]
+fn what_was_started_in_another_boot_is_forgotten() {
+    let bench = Bench::new();
+    let run = |boot: &str| {
+        let stop = Stop { signal: 15, grace_ms: 1 };
+        let phase = Phase::Up { since_ms: 1 };
+        let run =
+            Run { boot: boot.into(), revision: "r".into(), phase, delay_ms: None, stop, ran: None };
+        serde_json::to_string(&run).unwrap()
+    };
+    for (id, boot) in [("now", "boot"), ("before", "other")] {
+        bench.reconciler.database.set_run(id, Some(&run(boot))).unwrap();
+    }
+    let bench = bench.restarted();
+    assert_eq!(bench.reconciler.runs.keys().collect::<Vec<_>>(), ["now"]);
+    assert_eq!(bench.reconciler.database.runs().unwrap().len(), 1);
+}
+
+#[test]
+fn a_full_table_takes_another_contract_in_place_of_one_that_never_started() {
+    let mut bench = Bench::new();
+    let id = |n: u32| {
+        let mut id = [0; 32];
+        id[..4].copy_from_slice(&n.to_be_bytes());
+        ContractId(id)
+    };
+    let this = &mut bench.reconciler;
+    for n in 0..crate::database::CONTRACTS_MAX {
+        assert!(this.database.keep(&id(n), &merge::empty(), 0).unwrap());
+        this.contracts.insert(id(n), Kept { started: Some(1), ..Kept::new(id(n)) });
+    }
+    bench.hear(&bench.world.agreed());
+    assert!(!bench.reconciler.contracts.contains_key(&bench.world.contract()), "all have started");
+    let refusal = contract::verdict::Refusal {
+        code: contract::verdict::Code::QuorumMissing,
+        message: String::new(),
+    };
+    bench.reconciler.verdicts.insert(id(5), Verdict::Refuse(refusal));
+    bench.reconciler.contracts.insert(id(5), Kept::new(id(5)));
+    bench.hear(&bench.world.agreed());
+    let kept = &bench.reconciler.contracts;
+    assert!(kept.contains_key(&bench.world.contract()) && !kept.contains_key(&id(5)));
+    assert_eq!(bench.reconciler.database.contracts().unwrap().len(), kept.len());
+}
+
+/// What a registry may say next.
+#[derive(Debug, Clone, Copy)]
+enum Said {
+    First,
+    Second,
+    Cancel,
+    Nothing,
+    RejectSecond(i64),
+    WithdrawFirst(i64),
+    WithdrawCancel(i64),
+    /// contractd ends and begins anew.
+    Restart,
+}
+
+fn said() -> impl Strategy<Value = Said> {
+    let time = -500_i64..900;
+    prop_oneof![
+        Just(Said::First),
+        Just(Said::Second),
+        Just(Said::Cancel),
+        Just(Said::Nothing),
+        time.clone().prop_map(Said::RejectSecond),
+        time.clone().prop_map(Said::WithdrawFirst),
+        time.prop_map(Said::WithdrawCancel),
+        Just(Said::Restart),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn in_whatever_order_it_hears_it_a_node_goes_forward_only(
+        story in proptest::collection::vec(said(), 1..8),
+    ) {
+        let mut bench = Bench::new();
+        let world = World::new(bench.world.now);
+        let second = world.updated(|_| {}, &["it", "legal"]);
+        let (mut running, mut ended) = (0, false);
+        bench.hear(&world.agreed());
+        for said in story {
+            let mut bundle = match said {
+                Said::Second | Said::RejectSecond(_) => second.clone(),
+                Said::Nothing | Said::Restart => merge::empty(),
+                Said::First | Said::Cancel | Said::WithdrawFirst(_) | Said::WithdrawCancel(_) => {
+                    world.agreed()
+                }
+            };
+            match said {
+                Said::RejectSecond(time) => {
+                    let about = bundle.headers[1].clone();
+                    bundle.approvals.push(world.decide("legal", &about, Decision::Reject, time));
+                }
+                Said::WithdrawFirst(time) => {
+                    let about = bundle.headers[0].clone();
+                    bundle.approvals.push(world.decide("it", &about, Decision::Withdraw, time));
+                }
+                Said::WithdrawCancel(time) => {
+                    cancel(&world, &mut bundle);
+                    let last = bundle.approvals.last().unwrap();
+                    let decided = Signed::<Approval>::open(last).unwrap().body;
+                    let decision = Decision::Withdraw;
+                    let back = Approval { decision, issued: world.at(time), ..decided };
+                    bundle.approvals.push(seal(&back, world.key("legal")));
+                }
+                Said::Cancel => cancel(&world, &mut bundle),
+                Said::Restart => bench = bench.restarted(),
+                Said::First | Said::Second | Said::Nothing => {}
+            }
+            bench.hear(&bundle);
+            match bench.judge(10) {
+                Verdict::Run(agreed) => {
+                    prop_assert!(!ended && agreed.header.version >= running);
+                    running = agreed.header.version;
+                }
+                Verdict::Stop(_) => ended = true,
+                Verdict::Refuse(_) => prop_assert!(!ended),
+            }
+        }
+    }
+}
