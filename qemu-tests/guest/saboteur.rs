@@ -3,7 +3,7 @@
 //! It starts a second copy of itself that obeys the machine's second serial line, then becomes the
 //! real netd. Commands are lines: `kill NAME` kills a service with everything in its cgroup, as
 //! SIGKILL does; `memory` tells the proportional set size of each service in bytes; `machine` tells
-//! what the machine has. One file, the standard library only, compiled by `rustc` alone.
+//! what the machine has; `volumes` names the volumes on all disks. One file, the standard library only, compiled by `rustc` alone.
 
 #![forbid(unsafe_code)]
 
@@ -43,6 +43,7 @@ fn obey() -> io::Result<()> {
             }
             None if command.trim() == "memory" => memory()?,
             None if command.trim() == "machine" => machine()?,
+            None if command.trim() == "volumes" => volumes()?,
             _ => continue,
         };
         writeln!(answers, "saboteur: {answer}")?;
@@ -75,6 +76,20 @@ fn machine() -> io::Result<String> {
         kib(&text, "MemTotal:"),
         kib(&text, "MemAvailable:")
     ))
+}
+
+/// `volumes NAME …`, sorted
+fn volumes() -> io::Result<String> {
+    let mut names = Vec::new();
+    for pool in fs::read_dir("/pools")? {
+        // A directory without a pool has no volumes.
+        let Ok(volumes) = fs::read_dir(pool?.path().join("@volumes")) else { continue };
+        for volume in volumes {
+            names.push(volume?.file_name().to_string_lossy().into_owned());
+        }
+    }
+    names.sort();
+    Ok(format!("volumes {}", names.join(" ")))
 }
 
 /// Proportional set size in bytes (`/proc/PID/smaps_rollup`); 0 for a process that has ended.

@@ -1,5 +1,7 @@
-//! A real server to put into a container: nginx from Debian's package, with its libraries.
+//! What to put into a container: nginx from Debian's package, with its libraries; and a program that
+//! fills its disk.
 
+use crate::archive;
 use anyhow::{Context as _, Result, ensure};
 use std::{
     collections::BTreeSet,
@@ -37,9 +39,17 @@ pub fn nginx(root: &Path, page: &str) -> Result<()> {
     Ok(())
 }
 
+/// Makes the tree of a container in `root` that fills its volume (`guest/filler.rs`).
+pub fn filler(root: &Path) -> Result<()> {
+    for directory in ["bin", "var/lib/nginx"] {
+        fs::create_dir_all(root.join(directory))?;
+    }
+    archive::guest_program("filler", &root.join("bin")).map(drop)
+}
+
 /// The files of a Debian package, fetched and authenticated by apt. Nothing is installed, so that no
 /// server starts on this machine.
-fn unpack_package(name: &str) -> Result<tempfile::TempDir> {
+pub(crate) fn unpack_package(name: &str) -> Result<tempfile::TempDir> {
     let directory = tempfile::tempdir()?;
     let download = || {
         Command::new("apt-get")

@@ -1,12 +1,13 @@
 //! A registry that misbehaves: stands between a node and the real one, and lies as it is told.
 
+use crate::wait;
 use anyhow::{Context as _, Result, ensure};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use serde_json::{Value, json};
 use std::{
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
     net::{Ipv4Addr, TcpListener, TcpStream},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
 };
@@ -30,7 +31,7 @@ pub enum Mood {
     Half,
     /// Says that no contract concerns the node.
     Empty,
-    /// Serves contracts without approvals and cancels, as they were before.
+    /// Serves contracts without approvals and cancels, as they were before, and says that they are new.
     Older,
     /// Puts one contract's approvals into every bundle.
     Replay(Vec<Value>),
@@ -41,37 +42,66 @@ pub enum Mood {
 pub struct Hostile {
     /// Its port on the loopback address.
     pub port: u16,
-    mood: Arc<Mutex<Mood>>,
+    now: Arc<Mutex<Now>>,
+}
+
+/// The mood, and how often a node has asked for its contracts since it began.
+#[derive(Debug, Clone)]
+struct Now {
+    mood: Mood,
+    n_asked: u64,
 }
 
 impl Hostile {
     /// Stands before the registry at this port of the loopback address.
     pub fn start(upstream: u16) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        let hostile =
-            Self { port: listener.local_addr()?.port(), mood: Arc::new(Mutex::new(Mood::Honest)) };
-        let moods = Arc::clone(&hostile.mood);
+        let now = Now { mood: Mood::Honest, n_asked: 0 };
+        let hostile = Self { port: listener.local_addr()?.port(), now: Arc::new(Mutex::new(now)) };
+        let own = hostile.clone();
         thread::spawn(move || {
             for connection in listener.incoming().map_while(Result::ok) {
-                let mood = moods.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let own = own.clone();
                 // A connection that breaks is the node's to try again.
-                thread::spawn(move || drop(serve(connection, upstream, &mood)));
+                thread::spawn(move || drop(serve(connection, upstream, &own)));
             }
         });
         Ok(hostile)
     }
 
-    /// Changes how it treats connections from now on.
+    /// Changes how it treats questions from now on.
     pub fn set(&self, mood: Mood) {
-        *self.mood.lock().unwrap_or_else(PoisonError::into_inner) = mood;
+        *self.now() = Now { mood, n_asked: 0 };
+    }
+
+    /// Waits until the node has taken in an answer of the present mood about its contracts: it asks
+    /// for them again only then.
+    pub fn wait_taken(&self, limit: Duration) -> Result<()> {
+        wait::until("the node has heard the registry", limit, || {
+            Ok((self.now().n_asked >= 2).then_some(()))
+        })
+    }
+
+    /// The mood for a question, which counts when it asks for a node's contracts.
+    fn mood(&self, inbox: bool) -> Mood {
+        let mut now = self.now();
+        now.n_asked += u64::from(inbox);
+        now.mood.clone()
+    }
+
+    fn now(&self) -> MutexGuard<'_, Now> {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// One request on each connection.
-fn serve(mut node: TcpStream, upstream: u16, mood: &Mood) -> Result<()> {
+fn serve(mut node: TcpStream, upstream: u16, hostile: &Hostile) -> Result<()> {
     node.set_read_timeout(Some(PATIENCE))?;
     let (head, body) = read_request(&node)?;
-    let mut answer = match mood {
+    let path = head.split(' ').nth(1).unwrap_or_default();
+    let (inbox, bundle) = (path.contains("/inbox"), path.contains("/bundle"));
+    let mood = hostile.mood(inbox);
+    let mut answer = match &mood {
         Mood::Silent => {
             // Until the node gives up.
             drop(io::copy(&mut node, &mut io::sink()));
@@ -82,11 +112,19 @@ fn serve(mut node: TcpStream, upstream: u16, mood: &Mood) -> Result<()> {
             forward(&head, &body, upstream)?
         }
     };
-    let path = head.split(' ').nth(1).unwrap_or_default();
-    let (inbox, bundle) = (path.contains("/inbox"), path.contains("/bundle"));
     match mood {
         Mood::Half => answer.truncate(answer.len() / 2),
-        Mood::Empty if inbox => answer = reply(br#"{"contracts":[]}"#),
+        Mood::Empty if inbox => {
+            answer = changed(&answer, |inbox| inbox["contracts"] = json!([]))?;
+        }
+        // A tag that the node has not seen makes it ask for the contract.
+        Mood::Older if inbox => {
+            answer = changed(&answer, |inbox| {
+                for entry in inbox["contracts"].as_array_mut().into_iter().flatten() {
+                    entry["etag"] = json!("\"older\"");
+                }
+            })?;
+        }
         Mood::Older if bundle => {
             answer = changed(&answer, |bundle| {
                 bundle["approvals"] = json!([]);
@@ -162,12 +200,12 @@ fn reply(body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
-/// The answer with another bundle inside.
-fn changed(answer: &[u8], change: impl Fn(&mut Value)) -> Result<Vec<u8>> {
+/// The answer with something else inside.
+fn changed(answer: &[u8], change: impl FnOnce(&mut Value)) -> Result<Vec<u8>> {
     let split = answer.windows(4).position(|four| four == b"\r\n\r\n").context("no body")?;
-    let Ok(mut bundle) = serde_json::from_slice::<Value>(&answer[split + 4..]) else {
+    let Ok(mut body) = serde_json::from_slice::<Value>(&answer[split + 4..]) else {
         return Ok(answer.to_vec());
     };
-    change(&mut bundle);
-    Ok(reply(&serde_json::to_vec(&bundle)?))
+    change(&mut body);
+    Ok(reply(&serde_json::to_vec(&body)?))
 }

@@ -9,6 +9,7 @@
 
 mod archive;
 pub mod bench;
+pub mod chance;
 pub mod content;
 pub mod docs;
 pub mod farm;
@@ -19,6 +20,8 @@ pub mod saboteur;
 pub mod serial;
 pub mod story;
 pub mod tamper;
+pub mod time_server;
+pub mod trial;
 pub mod wait;
 
 /// A directory for the files of one test. With `ZOS_KEEP` in the environment it stays, so that the

@@ -3,6 +3,7 @@
 use crate::{
     media::{FAST, Image, Medium},
     serial::Serial,
+    time_server::TimeServer,
 };
 use anyhow::{Context as _, Result, bail};
 use std::{
@@ -41,6 +42,8 @@ pub struct Machine {
     pub clock: Option<String>,
     /// Whether a network card is plugged in.
     pub network: Network,
+    /// A time server on the node's network.
+    pub time_server: Option<TimeServer>,
     /// An archive that is unpacked over the initramfs, for tests that need a saboteur inside.
     pub overlay: Option<PathBuf>,
     /// Further arguments for QEMU.
@@ -54,6 +57,30 @@ pub enum Network {
     User,
     /// A cable with nobody at the other end: no DHCP answer ever.
     Silent,
+}
+
+/// A disk in a slot that it can be pulled out of.
+#[derive(Debug, Clone)]
+pub struct Plug {
+    /// Name of the slot.
+    pub slot: &'static str,
+    /// QEMU's name of the controller: `nvme`, `virtio-blk-pci`.
+    pub driver: &'static str,
+    /// The disk's file.
+    pub disk: PathBuf,
+}
+
+impl Plug {
+    fn device(&self) -> serde_json::Value {
+        let Self { slot, driver, .. } = self;
+        serde_json::json!({
+            "driver": driver,
+            "id": format!("in-{slot}"),
+            "bus": slot,
+            "drive": format!("disk-{slot}"),
+            "serial": slot,
+        })
+    }
 }
 
 /// A running machine. Unplugged when dropped.
@@ -81,9 +108,33 @@ impl Machine {
             forwards: Vec::new(),
             clock: None,
             network: Network::User,
+            time_server: None,
             overlay: None,
             arguments: Vec::new(),
         }
+    }
+
+    /// Adds a disk that can be pulled out of its slot while the machine runs; as NVMe or virtio.
+    pub fn add_pluggable(&mut self, plug: &Plug) -> Result<()> {
+        let Plug { slot, disk, .. } = plug;
+        // As for the other disks: a flush need not reach the host's disk.
+        let node = serde_json::json!({
+            "driver": "raw",
+            "node-name": format!("disk-{slot}"),
+            "cache": {"no-flush": true},
+            "file": {"driver": "file", "filename": disk},
+        });
+        let port = format!("pcie-root-port,id={slot},chassis={}", self.arguments.len());
+        let arguments = [
+            "-blockdev",
+            &node.to_string(),
+            "-device",
+            &port,
+            "-device",
+            &plug.device().to_string(),
+        ];
+        self.arguments.extend(arguments.map(str::to_owned));
+        Ok(())
     }
 
     /// Plugs it in. Files of this run are written to `directory`.
@@ -194,7 +245,20 @@ impl Machine {
             // Without its boot ROM the card costs no time in the firmware.
             card += ",romfile=";
         }
-        qemu.args(["-netdev", &net, "-device", &card]);
+        qemu.args(["-netdev", &net]);
+        if let Some(server) = &self.time_server {
+            // A hub with three plugs: the card, QEMU's network, the server's cable.
+            let cable = format!(
+                "dgram,id=cable,local.type=unix,local.path={},remote.type=unix,remote.path={}",
+                server.machine.display(),
+                server.own.display()
+            );
+            qemu.args(["-netdev", &cable, "-netdev", "hubport,id=hub0,hubid=1"]);
+            qemu.args(["-netdev", "hubport,id=hub1,hubid=1,netdev=net0"]);
+            qemu.args(["-netdev", "hubport,id=hub2,hubid=1,netdev=cable"]);
+            card = card.replace("netdev=net0", "netdev=hub0");
+        }
+        qemu.args(["-device", &card]);
         Ok(())
     }
 }
@@ -269,6 +333,19 @@ impl Running {
     /// Sends a command without arguments over QMP.
     pub fn command(&self, command: &str) -> Result<()> {
         self.qmp(&format!("{{\"execute\":\"{command}\"}}"))
+    }
+
+    /// Pulls a disk out of its slot.
+    pub fn pull(&self, plug: &Plug) -> Result<()> {
+        let id = format!("in-{}", plug.slot);
+        let command = serde_json::json!({"execute": "device_del", "arguments": {"id": id}});
+        self.qmp(&command.to_string())
+    }
+
+    /// Puts a disk into its slot again.
+    pub fn push(&self, plug: &Plug) -> Result<()> {
+        let command = serde_json::json!({"execute": "device_add", "arguments": plug.device()});
+        self.qmp(&command.to_string())
     }
 
     /// Sends a QMP command as JSON.

@@ -116,6 +116,19 @@ impl Serial {
         self.wait_from(0, text, limit).map(|(_, line)| line)
     }
 
+    /// Lets the machine run for so long, or until it ends.
+    pub fn idle(&self, time: Duration) {
+        let deadline = Instant::now() + time;
+        let mut seen = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || seen.ended {
+                return;
+            }
+            seen = self.0.1.wait_timeout(seen, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
     /// Lines that must not be there, but for those that contain one of `expected`.
     pub fn problems(&self, expected: &[&str]) -> Vec<String> {
         let bad = |line: &String| {

@@ -3,13 +3,14 @@
 
 use crate::{
     content,
-    farm::{Bot, Registry, text, wait_page},
-    hostile::Hostile,
+    farm::{Bot, Registry, page, text, wait_page},
+    hostile::{Hostile, Mood},
     machine::{BOOT, Machine, REGISTRY_URL, Running, blank_disk, free_port},
     media::Image,
+    tamper::{self, Victim},
     wait,
 };
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 use std::{
     fs,
@@ -38,6 +39,19 @@ pub struct Terms<'a> {
     pub published: &'a str,
     /// Port of the node.
     pub port: u16,
+    /// Size of its volume.
+    pub volume_mib: u32,
+}
+
+/// An flist, and the files in the content store that only it has.
+#[derive(Debug)]
+pub struct Apart {
+    /// Its id.
+    pub id: String,
+    /// The flist itself.
+    pub list: Victim,
+    /// Its pack.
+    pub pack: Victim,
 }
 
 /// Everything that a story needs, in one directory.
@@ -140,15 +154,9 @@ impl Stage {
 
     /// Builds a web server with this page into the directory `out`, and pushes it.
     pub fn publish(&self, page: &str, out: &str) -> Result<String> {
-        let (root, out) = (self.directory.join("nginx"), self.directory.join(out));
+        let root = self.directory.join("nginx");
         content::nginx(&root, page)?;
-        let (root, out) = (root.display().to_string(), out.display().to_string());
-        let built = self.bot.json(&[
-            "flist",
-            "build",
-            &root,
-            "--out",
-            &out,
+        let run = [
             "--user",
             "33:33",
             "--entrypoint=/usr/sbin/nginx",
@@ -156,9 +164,29 @@ impl Stage {
             "--arg=stderr",
             "--arg=-c",
             "--arg=/etc/nginx/nginx.conf",
-        ])?;
+        ];
+        self.publish_tree(&root, out, &run)
+    }
+
+    /// Builds an flist of a tree into the directory `out` with these options, and pushes it.
+    pub fn publish_tree(&self, root: &Path, out: &str, options: &[&str]) -> Result<String> {
+        let (root, out) = (root.display().to_string(), self.directory.join(out));
+        let out = out.display().to_string();
+        let build = ["flist", "build", &root, "--out", &out];
+        let built = self.bot.json(&[&build, options].concat())?;
         self.bot.json(&["flist", "push", &out])?;
         text(&built, "/flist")
+    }
+
+    /// Builds a web server with this page, pushes it, and gives the files that only it has.
+    pub fn publish_apart(&self, page: &str, out: &str) -> Result<Apart> {
+        let content = self.registry.as_ref().context("no registry")?.content();
+        let before = tamper::packs(&content)?;
+        let id = self.publish(page, out)?;
+        let pack = tamper::packs(&content)?.difference(&before).next().cloned();
+        let pack = pack.context("the flist has no pack of its own")?;
+        let list = Victim::of(&content.join("flists").join(&id))?;
+        Ok(Apart { id, list, pack: Victim::of(&pack)? })
     }
 
     /// The farmer grants the customer capacity on a node.
@@ -183,11 +211,9 @@ impl Stage {
         text(&pool, "/pool")
     }
 
-    /// Writes the source of a contract that runs the web server on a node.
-    ///
-    /// Its page is at `port` of the node; `published` is the directory of its flist.
+    /// Writes the source of a contract that runs a web server on a node.
     pub fn write_source(&self, terms: &Terms<'_>) -> Result<PathBuf> {
-        let Terms { name, node, pool, flist, published, port } = terms;
+        let Terms { name, node, pool, flist, published, port, volume_mib } = terms;
         let stakeholders: String = STAKEHOLDERS
             .map(|(name, role)| {
                 format!("[[stakeholders]]\nidentity = \"{name}\"\nrole = \"{role}\"\n\n")
@@ -205,7 +231,7 @@ impl Stage {
              [containers.web]\nflist = \"nginx\"\ncpu = 0.3\nmemory = \"128 MiB\"\n\
              ports = [\"{port}:80/tcp\"]\n\
              mounts = [{{ path = \"/var/lib/nginx\", volume = \"data\" }}]\n\n\
-             [volumes.data]\nsize = \"64 MiB\"\n"
+             [volumes.data]\nsize = \"{volume_mib} MiB\"\n"
         );
         let path = self.directory.join(format!("{name}.toml"));
         fs::write(&path, source)?;
@@ -273,6 +299,32 @@ impl Stage {
             ])?;
         }
         Ok(())
+    }
+
+    /// Agrees on a contract whose content in the store is damaged; gives it, and what the node says.
+    pub fn agree_on_damaged(&self, terms: &Terms<'_>, code: &str) -> Result<(String, Value)> {
+        let contract = self.propose(&self.write_source(terms)?)?;
+        self.approve_all(&contract)?;
+        let said = self.wait_result(&contract, code, 0)?;
+        ensure!(said["state"] != "running", "it runs: {said}");
+        Ok((contract, said))
+    }
+
+    /// The registry shows the node the approvals of the contract `from` with a new one, which nobody
+    /// has approved. Gives the new one, and what the node says.
+    pub fn replay(&self, from: &str, terms: &Terms<'_>) -> Result<(String, Value)> {
+        let registry = self.registry.as_ref().context("no registry")?.url();
+        let url = format!("{registry}/v1/contracts/{from}/bundle");
+        let bundle: Value = serde_json::from_str(&page(&url)?.context("no bundle")?)?;
+        let approvals = bundle["approvals"].as_array().context("no approvals")?.clone();
+        ensure!(approvals.len() == STAKEHOLDERS.len(), "not everybody has approved {from}");
+        self.hostile.set(Mood::Replay(approvals));
+        let contract = self.propose(&self.write_source(terms)?)?;
+        let said = self.wait_result(&contract, "quorum_missing", 0)?;
+        let missing = said["message"].as_str().unwrap_or_default().matches("approval").count();
+        ensure!(missing == STAKEHOLDERS.len(), "a replayed approval counts: {said}");
+        self.hostile.set(Mood::Honest);
+        Ok((contract, said))
     }
 
     /// Status of a contract.

@@ -7,17 +7,22 @@
 use anyhow::{Context as _, Result, ensure};
 use qemu_tests::{
     content,
-    farm::page,
+    farm::{page, wait_page},
     hostile::Mood,
-    machine::blank_disk,
+    machine::{blank_disk, free_port},
     saboteur::{self, Saboteur},
     story::{START, Stage, Terms},
-    tamper, wait,
+    tamper::Damage,
+    wait,
 };
-use std::{path::Path, process::Command, time::Duration};
+use std::{path::Path, process::Command};
 
 /// Errors that a run asks for.
 const EXPECTED: [&str; 0] = [];
+/// What a console says of a registry that answers with something else than it was asked for.
+const NONSENSE: &str = "/inbox answers nonsense";
+/// And of one whose answer does not come, or not to its end.
+const UNREACHABLE: &str = "zos: registration: registry: asking http";
 
 #[test]
 fn a_contract_lives_and_ends_as_its_stakeholders_decide() -> Result<()> {
@@ -27,6 +32,9 @@ fn a_contract_lives_and_ends_as_its_stakeholders_decide() -> Result<()> {
     let foreign = foreign_disk(&directory.path().join("foreign.img"))?;
     let foreign_before = digest(&foreign)?;
     machine.disks.push((foreign.clone(), "FOREIGN".into()));
+    let second_port = free_port()?;
+    let second_url = format!("http://127.0.0.1:{second_port}/");
+    machine.forwards.push((second_port, 8081));
     machine.overlay = Some(saboteur::overlay(&stage.image, directory.path())?);
     let running = stage.boot(&machine)?;
     running.serial.wait("zos: disks: vdc: foreign: holds an ext4 file system", START)?;
@@ -44,6 +52,7 @@ fn a_contract_lives_and_ends_as_its_stakeholders_decide() -> Result<()> {
         flist: &flist,
         published: "published",
         port: 8080,
+        volume_mib: 64,
     };
     let contract = stage.propose(&stage.write_source(&terms)?)?;
     stage.wait_result(&contract, "quorum_missing", 0)?;
@@ -63,63 +72,89 @@ fn a_contract_lives_and_ends_as_its_stakeholders_decide() -> Result<()> {
     let result = stage.wait_result(&contract, "running", 0)?;
     ensure!(result["ran"]["flist"] == flist.as_str(), "the result names what ran: {result}");
 
-    // A byte flipped in the content store is refused, and fetched again once it is right.
-    let content_store = stage.registry.as_ref().context("no registry")?.content();
-    let packs_before = tamper::packs(&content_store)?;
-    let second_flist = stage.publish("Another page.", "published-2")?;
-    let new_pack = tamper::packs(&content_store)?.difference(&packs_before).next().cloned();
-    let new_pack = new_pack.context("the second flist has no pack of its own")?;
-    tamper::flip(&new_pack)?;
-    let terms = Terms {
-        name: "web-2",
-        flist: &second_flist,
-        published: "published-2",
-        port: 8081,
-        ..terms
-    };
-    let second = stage.propose(&stage.write_source(&terms)?)?;
-    stage.approve_all(&second)?;
-    let refused = stage.wait_result(&second, "content_mismatch", 0)?;
+    // What is damaged in the content store is refused, and runs by itself once it is right.
+    let flipped = stage.publish_apart("Another page.", "published-2")?;
+    flipped.pack.damage(Damage::Flipped)?;
+    let terms =
+        Terms { name: "web-2", flist: &flipped.id, published: "published-2", port: 8081, ..terms };
+    let (second, refused) = stage.agree_on_damaged(&terms, "content_mismatch")?;
     ensure!(refused["state"] == "refused", "{refused}");
-    tamper::flip(&new_pack)?;
-    stage.wait_result(&second, "running", 0)?;
+    for (damage, code) in
+        [(Damage::Truncated, "content_truncated"), (Damage::Missing, "content_missing")]
+    {
+        flipped.pack.damage(damage)?;
+        stage.wait_result(&second, code, 0)?;
+    }
+    ensure!(page(&second_url)?.is_none(), "a page of damaged files");
+    flipped.pack.repair()?;
+    ensure!(wait_page(&second_url, START)?.contains("Another page."));
 
     // An approval of one contract, replayed into another, does not count.
-    let url = format!("{}/v1/contracts/{contract}/bundle", registry_url(&stage)?);
-    let bundle: serde_json::Value = serde_json::from_str(&page(&url)?.context("no bundle")?)?;
-    let approvals = bundle["approvals"].as_array().context("no approvals")?.clone();
-    ensure!(approvals.len() == 3, "three approvals were given");
-    stage.hostile.set(Mood::Replay(approvals));
-    let terms = Terms { name: "web-3", port: 8082, ..terms };
-    let third = stage.propose(&stage.write_source(&terms)?)?;
-    let refused = stage.wait_result(&third, "quorum_missing", 0)?;
-    ensure!(refused["message"].as_str().is_some_and(|text| text.matches("approval").count() == 3));
-    stage.hostile.set(Mood::Honest);
+    let unlisted = stage.publish_apart("A third page.", "published-3")?;
+    let terms =
+        Terms { name: "web-3", flist: &unlisted.id, published: "published-3", port: 8082, ..terms };
+    let (third, _) = stage.replay(&contract, &terms)?;
+
+    // Nor does a damaged list of files.
+    unlisted.list.damage(Damage::Missing)?;
     stage.approve_all(&third)?;
+    stage.wait_result(&third, "content_missing", 0)?;
+    unlisted.list.damage(Damage::Truncated)?;
+    stage.wait_result(&third, "content_mismatch", 0)?;
+    unlisted.list.repair()?;
     stage.wait_result(&third, "running", 0)?;
 
-    // A registry that forgets, lies or breaks stops nothing.
-    for mood in [Mood::Empty, Mood::Older, Mood::Garbage, Mood::Half] {
-        stage.hostile.set(mood);
-        let from = running.serial.lines().len();
-        drop(running.serial.wait_from(from, "zos: contracts:", Duration::from_secs(8)));
-        ensure!(stage.wait_page()?.contains(content::PAGE));
+    // A registry that forgets, lies or breaks stops nothing, and deletes nothing.
+    let volumes = Saboteur::connect(&running)?.order("volumes", "volumes")?;
+    ensure!(volumes.split(' ').count() == 1 + 3, "three contracts have a volume each: {volumes}");
+    let said = stage.results(&contract)?.len();
+    let served = || -> Result<()> {
+        let shown = page(&stage.page_url())?;
+        ensure!(shown.is_some_and(|text| text.contains(content::PAGE)), "no page");
+        Ok(())
+    };
+    let unchanged = || -> Result<()> {
+        served()?;
+        let now = Saboteur::connect(&running)?.order("volumes", "volumes")?;
+        ensure!(now == volumes, "{volumes} became {now}");
+        Ok(())
+    };
+    // These are answers like any other.
+    for mood in [Mood::Empty, Mood::Older] {
+        stage.hostile.set(mood.clone());
+        stage.hostile.wait_taken(START)?;
+        unchanged().with_context(|| format!("{mood:?}"))?;
     }
-    stage.hostile.set(Mood::Honest);
+    for (mood, problem) in [(Mood::Garbage, NONSENSE), (Mood::Half, UNREACHABLE)] {
+        let from = running.serial.lines().len();
+        stage.hostile.set(mood.clone());
+        let (from, _) = running.serial.wait_from(from, problem, START)?;
+        unchanged().with_context(|| format!("{mood:?}"))?;
+        stage.hostile.set(Mood::Honest);
+        running.serial.wait_from(from, "registration: registry: registered and", START)?;
+    }
 
-    // Any daemon may be killed: the container does not notice, and the daemon comes back.
+    // While it says nothing, any daemon may be killed: the container does not notice, and the daemon
+    // comes back.
+    let silence = running.serial.lines().len();
+    stage.hostile.set(Mood::Silent);
     for service in ["contractd", "storaged", "launcher", "netd"] {
         let from = running.serial.lines().len();
         Saboteur::connect(&running)?.kill(service)?;
         let exited = format!("zos: service {service}: exited by signal 9");
         let (from, _) = running.serial.wait_from(from, &exited, START)?;
-        ensure!(page(&stage.page_url())?.is_some_and(|text| text.contains(content::PAGE)));
+        served()?;
         let ready = format!("zos: service {service}: ready");
         running.serial.wait_from(from, &ready, START)?;
-        ensure!(page(&stage.page_url())?.is_some_and(|text| text.contains(content::PAGE)));
+        served()?;
     }
-    let exits = stage.results(&contract)?;
-    ensure!(exits.iter().all(|one| one["code"] != "exited"), "a container ended: {exits:?}");
+    let (from, _) = running.serial.wait_from(silence, UNREACHABLE, START)?;
+    unchanged()?;
+    stage.hostile.set(Mood::Honest);
+    running.serial.wait_from(from, "registration: registry: registered and", START)?;
+    stage.hostile.wait_taken(START)?;
+    let results = stage.results(&contract)?;
+    ensure!(results.len() == said, "something happened to the container: {results:?}");
 
     // Power cut; then a boot with the registry gone: the page is back, measured again.
     let problems = running.power_cut().problems(&EXPECTED);
@@ -139,6 +174,8 @@ fn a_contract_lives_and_ends_as_its_stakeholders_decide() -> Result<()> {
         Ok(results.iter().any(|one| one["state"] == "wiped").then_some(()))
     })?;
     ensure!(page(&stage.page_url())?.is_none(), "a page after the cancel");
+    let left = Saboteur::connect(&running)?.order("volumes", "volumes")?;
+    ensure!(left.split(' ').count() == 1 + 2, "of {volumes} one was to go: {left}");
 
     // An orderly end, and nobody wrote to the foreign disk.
     let console = running.power_button(START)?;
@@ -146,10 +183,6 @@ fn a_contract_lives_and_ends_as_its_stakeholders_decide() -> Result<()> {
     ensure!(problems.is_empty(), "on the console: {problems:?}");
     ensure!(digest(&foreign)? == foreign_before, "the foreign disk was written");
     Ok(())
-}
-
-fn registry_url(stage: &Stage) -> Result<String> {
-    Ok(stage.registry.as_ref().context("no registry")?.url())
 }
 
 /// SHA-256 of a whole disk.

@@ -7,9 +7,8 @@ use anyhow::{Context as _, Result, ensure};
 use qemu_tests::{
     content,
     farm::page,
-    hostile::Mood,
     story::{STAKEHOLDERS, Stage, Terms},
-    tamper,
+    tamper::Damage,
 };
 use serde_json::{Value, json};
 use std::{
@@ -82,6 +81,7 @@ fn run(tell: &Tell, once: bool) -> Result<()> {
         flist: &flist,
         published: "published",
         port: 8080,
+        volume_mib: 64,
     };
     let contract = stage.propose(&stage.write_source(&terms)?)?;
 
@@ -102,31 +102,21 @@ fn run(tell: &Tell, once: bool) -> Result<()> {
     ));
 
     tell.line("Attack 1: bits are flipped in a file of the content store.");
-    let store = stage.registry.as_ref().context("no registry")?.content();
-    let before = tamper::packs(&store)?;
-    let second_flist = stage.publish("Another page.", "published-2")?;
-    let pack = tamper::packs(&store)?.difference(&before).next().cloned().context("no new pack")?;
-    tamper::flip(&pack)?;
+    let second = stage.publish_apart("Another page.", "published-2")?;
+    second.pack.damage(Damage::Flipped)?;
     let terms = Terms {
         name: "tampered",
-        flist: &second_flist,
+        flist: &second.id,
         published: "published-2",
         port: 8081,
         ..terms
     };
-    let second = stage.propose(&stage.write_source(&terms)?)?;
-    stage.approve_all(&second)?;
-    let flipped = stage.wait_result(&second, "content_mismatch", 0)?;
+    let (_, flipped) = stage.agree_on_damaged(&terms, "content_mismatch")?;
     tell.line(&format!("Refused by the node, signed: {}", reason(&flipped)));
 
     tell.line("Attack 2: the registry replays the approvals of the first contract for a third.");
-    let url = format!("{registry}/v1/contracts/{contract}/bundle");
-    let bundle: Value = serde_json::from_str(&page(&url)?.context("no bundle")?)?;
-    stage.hostile.set(Mood::Replay(bundle["approvals"].as_array().cloned().unwrap_or_default()));
-    let terms = Terms { name: "replayed", port: 8082, ..terms };
-    let third = stage.propose(&stage.write_source(&terms)?)?;
-    let replayed = stage.wait_result(&third, "quorum_missing", 0)?;
-    stage.hostile.set(Mood::Honest);
+    let (_, replayed) =
+        stage.replay(&contract, &Terms { name: "replayed", port: 8082, ..terms })?;
     tell.line(&format!("Refused by the node, signed: {}", reason(&replayed)));
 
     let problems = running.serial.problems(&[]);
