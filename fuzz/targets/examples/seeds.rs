@@ -78,6 +78,7 @@ fn registry() {
             version: 1,
             etag: "\"0123456789abcdef\"".into(),
         }],
+        oversize: vec![world.contract()],
     };
     put("registry_answers", "inbox", &[&[0][..], &json(&inbox)].concat());
     let problem = Problem::new(409, "Conflict", "too_many", "no more");

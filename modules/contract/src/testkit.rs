@@ -40,6 +40,8 @@ pub struct World {
     pub token: SigningKey,
     /// When it happens.
     pub now: Timestamp,
+    /// Tells contracts of one owner apart.
+    pub nonce: Nonce,
 }
 
 /// Signs a statement.
@@ -52,11 +54,6 @@ pub fn bytes(document: &Document) -> Vec<u8> {
     serde_json::to_vec(document).expect(VALID)
 }
 
-/// The nonce of the one contract.
-pub fn nonce() -> Nonce {
-    Nonce("00112233445566778899aabbccddeeff".into())
-}
-
 impl World {
     /// A grid at this moment.
     pub fn new(now: Timestamp) -> Self {
@@ -67,7 +64,13 @@ impl World {
             node_key: SigningKey::from_seed(&[77; 32]),
             token: SigningKey::from_seed(&[88; 32]),
             now,
+            nonce: Nonce("00112233445566778899aabbccddeeff".into()),
         }
+    }
+
+    /// The same people with another contract.
+    pub fn with_contract(self, number: u32) -> Self {
+        Self { nonce: Nonce(format!("{number:032x}")), ..self }
     }
 
     /// Somebody's key.
@@ -182,7 +185,7 @@ impl World {
 
     /// The id of the contract.
     pub fn contract(&self) -> ContractId {
-        contract_id(&self.id("owner"), &nonce())
+        contract_id(&self.id("owner"), &self.nonce)
     }
 
     /// What the node has to do: one container.
@@ -232,7 +235,7 @@ impl World {
         Header {
             network: NETWORK.into(),
             contract: self.contract(),
-            nonce: nonce(),
+            nonce: self.nonce.clone(),
             version,
             prev,
             owner: self.id("owner"),

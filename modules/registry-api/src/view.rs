@@ -19,8 +19,13 @@ pub const LIST_MAX: usize = 1000;
 pub struct Inbox {
     /// Whether the farm has adopted the node. Until then there is nothing for it.
     pub adopted: bool,
-    /// Sorted by id. That one is missing here is no order to do anything.
+    /// Sorted by id: those with a grant of the node's farm; of too many, those that changed last.
+    /// That one is missing here is no order to do anything.
     pub contracts: Vec<InboxEntry>,
+    /// Contracts that are left out, since their bundle is larger than a reader takes. Sorted by id.
+    #[serde(default)]
+    #[cfg_attr(feature = "schema", schema(value_type = Vec<String>))]
+    pub oversize: Vec<ContractId>,
 }
 
 /// A contract that concerns a node.

@@ -4,7 +4,7 @@
 //! of somebody who must sign it. It counts once a threshold has signed. Signatures that are not
 //! valid are dropped, so nobody can fill the store with them.
 
-use crate::{bundle, db::Fault, project, refusal, store};
+use crate::{bundle, changes, db::Fault, project, refusal, store};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use contract::{
     Envelope, IdentityId, Kind, PublicKey, Signed, Statement, StatementId, Timestamp,
@@ -26,6 +26,11 @@ use rusqlite::Connection;
 const AHEAD_MAX_S: i64 = 300;
 /// Decisions of one signer on one contract.
 const APPROVALS_MAX: u64 = 1024;
+/// Payloads of all versions of one contract. With [`APPROVALS_BYTES_MAX`] and the documents of one
+/// node it leaves room in a bundle for everything else.
+const HEADERS_BYTES_MAX: u64 = 4 << 20;
+/// Payloads of the decisions on one contract that its bundle carries.
+const APPROVALS_BYTES_MAX: u64 = 2 << 20;
 /// Cancels of one contract.
 const CANCELS_MAX: u64 = 64;
 /// Results of one node that contradict earlier ones, kept as evidence.
@@ -89,6 +94,8 @@ pub fn accept(
     if complete && !counted {
         let place = store::complete(connection, &id, now.seconds())?;
         project::apply(connection, &merged, place)?;
+    } else if complete {
+        changes::note(connection, &merged)?;
     }
     Ok(Accepted { id, kind, new: true, complete })
 }
@@ -128,7 +135,7 @@ fn rule(
         Kind::Adoption => adoption(connection, &open(envelope, network)?),
         Kind::Pool => pool(connection, &open(envelope, network)?),
         Kind::Node => node(connection, &open(envelope, network)?),
-        Kind::Contract => header(connection, &open(envelope, network)?, now),
+        Kind::Contract => header(connection, envelope, &open(envelope, network)?, now),
         Kind::Approval => approval(connection, &open(envelope, network)?, now),
         Kind::Cancel => cancel(connection, &open(envelope, network)?, now),
         Kind::Result => result(connection, &open(envelope, network)?),
@@ -265,11 +272,39 @@ pub fn node_key(connection: &Connection, node: &contract::NodeId) -> Result<Publ
 
 fn header(
     connection: &Connection,
+    envelope: &Envelope,
     signed: &Signed<Header>,
     now: Timestamp,
 ) -> Result<Ruling, Fault> {
     let owner = known_signer(connection, &signed.body.owner, "the owner")?;
-    Ok(by_identity::<Header>(owner, follows(connection, signed, now)))
+    let rules = is_small_enough(connection, envelope, &signed.body)
+        .and_then(|()| follows(connection, signed, now));
+    Ok(by_identity::<Header>(owner, rules))
+}
+
+/// All versions travel in every bundle.
+fn is_small_enough(
+    connection: &Connection,
+    envelope: &Envelope,
+    header: &Header,
+) -> Result<(), Fault> {
+    let earlier = store::count(
+        connection,
+        "SELECT COALESCE(SUM(LENGTH(payload)), 0)
+         FROM headers JOIN statements ON statements.id = headers.statement
+         WHERE contract = ?1 AND version < ?2",
+        &[&header.contract.0, &i64::try_from(header.version).unwrap_or(i64::MAX)],
+    )?;
+    // Base64, rounded up.
+    let all = earlier + envelope.payload.len() as u64 / 4 * 3;
+    if all <= HEADERS_BYTES_MAX {
+        return Ok(());
+    }
+    let text = format!(
+        "the versions of a contract have at most {HEADERS_BYTES_MAX} bytes together, these would \
+         have {all}"
+    );
+    Err(refusal(413, codes::TOO_LARGE, text, "Make a new contract."))
 }
 
 /// A version is added to one that was agreed on, or takes the place of the newest one when that
@@ -389,6 +424,16 @@ fn decides(connection: &Connection, approval: &Approval, now: Timestamp) -> Resu
         &[&approval.contract.0],
         STATEMENTS_MAX as u64,
         "decisions on one contract",
+    )?;
+    at_most(
+        connection,
+        "SELECT COALESCE(SUM(bytes), 0) FROM
+             (SELECT MAX(LENGTH(payload)) AS bytes
+              FROM approvals JOIN statements ON statements.id = statement
+              WHERE contract = ?1 GROUP BY subject, signer)",
+        &[&approval.contract.0],
+        APPROVALS_BYTES_MAX,
+        "bytes of decisions on one contract",
     )
 }
 

@@ -1,6 +1,10 @@
 //! Bundles and inboxes: everything that a node or a reader needs to judge a contract by itself.
 
-use crate::{db::Fault, refusal, store};
+use crate::{
+    changes::{self, Computed, Known, Listed},
+    db::Fault,
+    refusal, store,
+};
 use contract::{
     Bundle, ContractId, NodeId, StatementId,
     bundle::{BUNDLE_BYTES_MAX, Deployment},
@@ -10,7 +14,7 @@ use contract::{
 };
 use registry_api::{
     problem::codes,
-    view::{Inbox, InboxEntry, LIST_MAX},
+    view::{Inbox, InboxEntry},
 };
 use rusqlite::Connection;
 use std::collections::{BTreeMap, BTreeSet};
@@ -146,22 +150,40 @@ fn documents(
     Ok(found)
 }
 
+/// What concerns a node, and what had to be computed for it.
+#[derive(Debug)]
+pub struct NodeInbox {
+    /// The answer.
+    pub answer: Tagged,
+    /// To be [remembered][changes::remember]: the next question is answered without it.
+    pub computed: Vec<Computed>,
+}
+
 /// What concerns a node. `None` when the node is not known.
-pub fn inbox(connection: &Connection, node: &NodeId) -> Result<Option<Tagged>, Fault> {
+///
+/// A bundle that no reader would take is left out and named: it must not hide the others.
+pub fn inbox(connection: &Connection, node: &NodeId) -> Result<Option<NodeInbox>, Fault> {
     let Some(statement) = store::node(connection, node)? else { return Ok(None) };
-    let adopted = store::adopted(connection, node, &statement.body.farm)?;
-    let mut contracts = Vec::new();
-    if adopted {
-        let sql = "SELECT DISTINCT contract FROM deployments WHERE node = ?1
-                   ORDER BY contract LIMIT ?2";
-        let most = i64::try_from(LIST_MAX).unwrap_or(i64::MAX);
-        for id in store::ids(connection, sql, &[&node.0, &most])? {
-            let contract = ContractId(id);
-            if let Some(bundle) = bundle_bytes(connection, &contract, Some(node))? {
-                let version = store::versions(connection, &contract)?;
-                contracts.push(InboxEntry { contract, version, etag: bundle.etag });
-            }
+    let farm = statement.body.farm;
+    let adopted = store::adopted(connection, node, &farm)?;
+    let (mut contracts, mut oversize, mut computed) = (Vec::new(), Vec::new(), Vec::new());
+    let listed = if adopted { changes::for_node(connection, node, &farm)? } else { Vec::new() };
+    for Listed { contract, tag, version, known } in listed {
+        let known = if let Some(known) = known {
+            known
+        } else {
+            let Some(bundle) = bundle(connection, &contract, Some(node))? else { continue };
+            let tagged = Tagged::json(&bundle)?;
+            let known = Known { etag: tagged.etag, bytes: tagged.body.len() };
+            computed.push(Computed { contract, tag, known: known.clone() });
+            known
+        };
+        if known.bytes > BUNDLE_BYTES_MAX {
+            oversize.push(contract);
+        } else {
+            contracts.push(InboxEntry { contract, version, etag: known.etag });
         }
     }
-    Tagged::json(&Inbox { adopted, contracts }).map(Some)
+    let answer = Tagged::json(&Inbox { adopted, contracts, oversize })?;
+    Ok(Some(NodeInbox { answer, computed }))
 }

@@ -14,7 +14,7 @@ use std::{
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 /// Each entry is one step, in order; a database counts how many it has taken. Only ever append.
-const MIGRATIONS: [&str; 1] = [include_str!("schema.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("schema.sql"), include_str!("schema_changes.sql")];
 /// Writes that may wait.
 const QUEUE_MAX: usize = 1024;
 /// Writes of one commit.
@@ -104,13 +104,29 @@ fn migrate(connection: &mut Connection) -> anyhow::Result<()> {
         connection.query_row("SELECT COUNT(*) FROM migrations", [], |row| row.get(0))?;
     let taken = usize::try_from(taken).unwrap_or(usize::MAX);
     anyhow::ensure!(taken <= MIGRATIONS.len(), "it was written by a newer registryd");
+    if taken == MIGRATIONS.len() {
+        return Ok(());
+    }
     for (step, sql) in MIGRATIONS.iter().enumerate().skip(taken) {
         let transaction = connection.transaction()?;
         transaction.execute_batch(sql)?;
+        // The last step also fills the tables that follow from the statements.
+        if step + 1 == MIGRATIONS.len() {
+            rebuild(&transaction)?;
+        }
         transaction.execute("INSERT INTO migrations (step) VALUES (?1)", [i64::try_from(step)?])?;
         transaction.commit()?;
     }
     Ok(())
+}
+
+/// Makes anew what follows from the statements. Returns how many count.
+pub fn rebuild(connection: &Connection) -> anyhow::Result<u64> {
+    match crate::project::rebuild(connection) {
+        Ok(count) => Ok(count),
+        Err(Fault::Broken(error)) => Err(error.context("rebuilding")),
+        Err(Fault::Refused(problem)) => Err(anyhow::anyhow!("rebuilding: {problem}")),
+    }
 }
 
 impl Db {

@@ -1,6 +1,6 @@
 //! Deployment documents: taken only when they hash into the root that the owner signed.
 
-use crate::{db::Fault, refusal, store};
+use crate::{changes, db::Fault, refusal, store};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use contract::{
     ContractId, DocumentId, NodeId, StatementId, merkle, strict,
@@ -122,6 +122,9 @@ pub fn insert(connection: &Connection, checked: &Checked) -> Result<DocumentsAns
                 ready.path,
                 ready.workloads
             ])?;
+    }
+    if new > 0 {
+        changes::touch(connection, &checked.contract)?;
     }
     Ok(DocumentsAnswer { count: checked.documents.len() as u64, new: new > 0 })
 }

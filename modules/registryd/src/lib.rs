@@ -7,11 +7,13 @@
 
 pub mod admit;
 pub mod bundle;
+pub mod changes;
 pub mod content;
 pub mod db;
 pub mod documents;
 pub mod http;
 pub mod project;
+pub mod quota;
 pub mod results;
 pub mod server;
 pub mod standing;

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand, builder::BoolishValueParser};
 use registryd::{
     content::Access,
-    db, project,
+    db,
     server::{self, Settings, system_clock},
 };
 use std::{
@@ -106,11 +106,7 @@ fn rebuild(data: &Path) -> anyhow::Result<()> {
     anyhow::ensure!(db::path(data).exists(), "there is no registry in {}", data.display());
     let mut connection = db::open(data)?;
     let transaction = connection.transaction()?;
-    let count = match project::rebuild(&transaction) {
-        Ok(count) => count,
-        Err(db::Fault::Broken(error)) => return Err(error.context("rebuilding")),
-        Err(db::Fault::Refused(problem)) => return Err(anyhow::anyhow!("rebuilding: {problem}")),
-    };
+    let count = db::rebuild(&transaction)?;
     transaction.commit()?;
     say(&format!("registryd: {count} statements count"))
 }

@@ -1,6 +1,6 @@
 //! The projection: tables that follow from the statements, in the order in which they count.
 
-use crate::{db::Fault, store};
+use crate::{changes, db::Fault, store};
 use anyhow::Context as _;
 use contract::{
     Envelope, Kind, Signed, Statement, StatementId,
@@ -14,7 +14,7 @@ use contract::{
 use rusqlite::{Connection, params};
 
 /// Tables that [`rebuild`] makes anew.
-const TABLES: [&str; 10] = [
+const TABLES: [&str; 14] = [
     "identities",
     "farms",
     "nodes",
@@ -25,6 +25,10 @@ const TABLES: [&str; 10] = [
     "approvals",
     "cancels",
     "results",
+    "evidence",
+    "grants",
+    "changes",
+    "bundles",
 ];
 
 /// Takes note of a statement that counts from now on.
@@ -39,9 +43,11 @@ pub fn apply(connection: &Connection, envelope: &Envelope, place: i64) -> Result
         Kind::Approval => approval(connection, &open(envelope)?),
         Kind::Cancel => cancel(connection, &open(envelope)?),
         Kind::Result => result(connection, &open(envelope)?, place),
-        // Found by its id, and never stored, in this order.
-        Kind::Pool | Kind::Heartbeat => Ok(()),
-    }
+        Kind::Pool => changes::project_pool(connection, &open(envelope)?),
+        // Never stored.
+        Kind::Heartbeat => Ok(()),
+    }?;
+    changes::note(connection, envelope)
 }
 
 /// Makes the projection anew. Returns how many statements count.
@@ -102,9 +108,17 @@ fn header(connection: &Connection, signed: &Signed<Header>) -> Result<(), Fault>
     let header = &signed.body;
     connection
         .prepare_cached(
-            "INSERT OR REPLACE INTO headers (contract, version, statement) VALUES (?1, ?2, ?3)",
+            "INSERT OR REPLACE INTO headers (contract, version, statement, pool, expires)
+             VALUES (?1, ?2, ?3, ?4, ?5)",
         )?
-        .execute(params![header.contract.0, number(header.version)?, signed.id.0])?;
+        .execute(params![
+            header.contract.0,
+            number(header.version)?,
+            signed.id.0,
+            header.pool.0,
+            header.expires.seconds()
+        ])?;
+    changes::project_header(connection, header)?;
     connection
         .prepare_cached("INSERT OR IGNORE INTO contracts (id, owner) VALUES (?1, ?2)")?
         .execute(params![header.contract.0, header.owner.0])?;

@@ -13,6 +13,7 @@ use hyper_util::{
     server::graceful::GracefulShutdown,
     service::TowerToHyperService,
 };
+use rustix::net::sockopt::set_tcp_user_timeout;
 use std::{
     net::SocketAddr,
     path::PathBuf,
@@ -31,6 +32,14 @@ const CONNECTIONS_MAX: usize = 900;
 /// A client must have sent its headers by then. Also ends idle connections: nodes come back twice
 /// a minute, and one that holds a connection meanwhile takes the place of another.
 const TIMEOUT_HEADERS: Duration = Duration::from_secs(20);
+/// The same while few connections are left: those who only hold one then give it back soon.
+const TIMEOUT_HEADERS_CROWDED: Duration = Duration::from_secs(2);
+/// Connections that must be left, or the registry is crowded.
+const CONNECTIONS_SPARE: usize = CONNECTIONS_MAX / 4;
+/// A client that takes none of what it asked for within this time is gone.
+const TIMEOUT_UNREAD: Duration = Duration::from_mins(1);
+/// No connection lasts longer, whatever it does.
+const LIFETIME_MAX: Duration = Duration::from_hours(1);
 /// Bytes of headers and buffers of one connection.
 const BUFFER_MAX: usize = 64 * 1024;
 /// Header fields of one request.
@@ -96,6 +105,10 @@ impl Server {
     }
 }
 
+fn millis(time: Duration) -> u32 {
+    u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
+}
+
 async fn serve(listener: TcpListener, router: axum::Router, mut stopped: oneshot::Receiver<()>) {
     let graceful = GracefulShutdown::new();
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -119,16 +132,22 @@ async fn serve(listener: TcpListener, router: axum::Router, mut stopped: oneshot
         };
         // Small answers go out at once; without it they only take longer.
         drop(stream.set_nodelay(true));
+        if let Err(error) = set_tcp_user_timeout(&stream, millis(TIMEOUT_UNREAD)) {
+            crate::log(&format!("limiting a connection: {error}"));
+            continue;
+        }
+        let crowded = slots.available_permits() < CONNECTIONS_SPARE;
+        let patience = if crowded { TIMEOUT_HEADERS_CROWDED } else { TIMEOUT_HEADERS };
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(TIMEOUT_HEADERS)
+            .header_read_timeout(patience)
             .max_buf_size(BUFFER_MAX)
             .max_headers(HEADERS_MAX)
             .serve_connection(TokioIo::new(stream), service.clone());
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
-            // A connection that breaks is the client's business.
-            drop(connection.await);
+            // A connection that breaks, or is cut off, is the client's business.
+            drop(timeout(LIFETIME_MAX, connection).await);
             drop(permit);
         });
     }

@@ -305,6 +305,23 @@ fn read(connection: &Connection, id: &ContractId) -> Result<Option<Facts>, Fault
     Ok(Some(Facts::read(&bundle)?))
 }
 
+/// Whether a contract runs, or may still run one day.
+pub fn is_open(connection: &Connection, id: &ContractId, now: Timestamp) -> Result<bool, Fault> {
+    let Some(facts) = read(connection, id)? else { return Ok(false) };
+    match state(&facts, &[], now).0 {
+        ContractState::Rejected
+        | ContractState::Lapsed
+        | ContractState::Expired
+        | ContractState::Cancelled
+        | ContractState::Wiped => Ok(false),
+        ContractState::Proposed
+        | ContractState::Agreed
+        | ContractState::Deploying
+        | ContractState::Running
+        | ContractState::Degraded => Ok(true),
+    }
+}
+
 /// A contract with all that is known of it.
 pub fn contract(
     connection: &Connection,

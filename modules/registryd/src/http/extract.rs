@@ -11,8 +11,12 @@ use serde::de::DeserializeOwned;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
-/// A body of statements or documents must have come by then.
-const TIMEOUT_BODY: Duration = Duration::from_mins(2);
+/// A body must have come by then: a connection that sends slowly takes the place of another.
+const TIMEOUT_BODY: Duration = Duration::from_secs(20);
+/// A body larger than [`SMALL_MAX`] may take longer.
+const TIMEOUT_BODY_LARGE: Duration = Duration::from_mins(2);
+/// Statements, batches of results, single documents.
+const SMALL_MAX: usize = 4 << 20;
 
 /// Parts of the path.
 pub(super) struct Segments<T>(pub T);
@@ -50,7 +54,8 @@ pub(super) async fn bytes(body: Body, bytes_max: usize) -> Result<Bytes, Fault> 
     if body.size_hint().lower() > bytes_max as u64 {
         return Err(too_large());
     }
-    let deadline = Instant::now() + TIMEOUT_BODY;
+    let patience = if bytes_max > SMALL_MAX { TIMEOUT_BODY_LARGE } else { TIMEOUT_BODY };
+    let deadline = Instant::now() + patience;
     let mut collected = Vec::new();
     let mut body = std::pin::pin!(body);
     loop {

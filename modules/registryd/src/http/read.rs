@@ -6,7 +6,8 @@ use super::{
     unknown,
 };
 use crate::{
-    bundle::{self, Tagged},
+    bundle::{self, NodeInbox, Tagged},
+    changes,
     db::Fault,
     documents, store,
 };
@@ -15,7 +16,7 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
-use contract::{ContractId, DocumentId, NodeId, StatementId};
+use contract::{ContractId, DocumentId, NodeId, StatementId, bundle::BUNDLE_BYTES_MAX};
 use serde::Deserialize;
 
 /// What is named by its hash never changes.
@@ -72,7 +73,17 @@ pub(super) async fn bundle(
     Segments(id): Segments<ContractId>,
     Fields(whom): Fields<ForWhom>,
 ) -> Result<Response, Fault> {
-    let work = move |db: &_| bundle::bundle_bytes(db, &id, whom.node.as_ref());
+    let asked = Asked::of(&headers);
+    let work = move |db: &_| {
+        // Most who ask have it already; then it is not made.
+        if let Some(node) = &whom.node
+            && let Some(etag) = changes::known_etag(db, &id, node)?
+            && asked.has(&etag)
+        {
+            return Ok(Some(Tagged { body: Vec::new(), etag }));
+        }
+        bundle::bundle_bytes(db, &id, whom.node.as_ref())
+    };
     let tagged = app.db.read(work).await?.ok_or_else(|| unknown("contract", &id))?;
     Ok(answer(tagged, &headers, "no-cache"))
 }
@@ -88,8 +99,18 @@ pub(super) async fn inbox(
     headers: HeaderMap,
     Segments(id): Segments<NodeId>,
 ) -> Result<Response, Fault> {
-    let tagged = app.db.read(move |db| bundle::inbox(db, &id)).await?;
-    let tagged = tagged.ok_or_else(|| unknown("node", &id))?;
+    let found = app.db.read(move |db| bundle::inbox(db, &id)).await?;
+    let NodeInbox { answer: tagged, computed } = found.ok_or_else(|| unknown("node", &id))?;
+    for one in computed.iter().filter(|one| one.known.bytes > BUNDLE_BYTES_MAX) {
+        let (contract, bytes) = (one.contract, one.known.bytes);
+        crate::log(&format!(
+            "contract {contract} is left out of the inbox of node {id}: its bundle has {bytes} \
+             bytes, more than a reader takes"
+        ));
+    }
+    if !computed.is_empty() {
+        app.db.write(move |db| changes::remember(db, &id, &computed)).await?;
+    }
     Ok(answer(tagged, &headers, "no-cache"))
 }
 
@@ -101,12 +122,25 @@ pub(super) async fn healthz(State(app): State<App>) -> Result<&'static str, Faul
     Ok("ok\n")
 }
 
+/// The entity tags that a caller has.
+struct Asked(Vec<String>);
+
+impl Asked {
+    fn of(headers: &HeaderMap) -> Self {
+        let values = headers.get_all(header::IF_NONE_MATCH).into_iter();
+        let texts = values.map(|value| value.to_str().unwrap_or_default());
+        let tags = texts.flat_map(|text| text.split(',').map(str::trim));
+        Self(tags.map(|tag| tag.trim_start_matches("W/").to_owned()).collect())
+    }
+
+    fn has(&self, etag: &str) -> bool {
+        self.0.iter().any(|tag| tag == "*" || tag == etag)
+    }
+}
+
 /// The body, or 304 when the caller has it already.
-fn answer(tagged: Tagged, asked: &HeaderMap, cache: &'static str) -> Response {
-    let same = asked.get_all(header::IF_NONE_MATCH).iter().any(|value| {
-        let listed = value.to_str().unwrap_or_default().split(',').map(str::trim);
-        listed.map(|tag| tag.trim_start_matches("W/")).any(|tag| tag == "*" || tag == tagged.etag)
-    });
+fn answer(tagged: Tagged, headers: &HeaderMap, cache: &'static str) -> Response {
+    let same = Asked::of(headers).has(&tagged.etag);
     let headers = [
         (header::ETAG, tagged.etag),
         (header::CACHE_CONTROL, cache.into()),

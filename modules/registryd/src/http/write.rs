@@ -5,7 +5,7 @@ use super::{
     extract::{Segments, bytes},
     json,
 };
-use crate::{admit, db::Fault, documents, refusal, results};
+use crate::{admit, db::Fault, documents, quota, refusal, results};
 use axum::{
     body::Body,
     extract::State,
@@ -18,6 +18,7 @@ use registry_api::{
     problem::codes,
     write::Accepted,
 };
+use std::sync::Arc;
 
 fn envelope(bytes: &[u8]) -> Result<Envelope, Fault> {
     strict::read(bytes, STATEMENT_BYTES_MAX).map_err(|error| {
@@ -54,7 +55,16 @@ pub(super) async fn statement(State(app): State<App>, body: Body) -> Result<Resp
             app.db.write(move |db| results::heartbeat(db, &envelope, &app.network, now)).await?;
             Accepted { id, kind, new: true, complete: true }
         }
-        Some(_) | None => {
+        kind => {
+            let envelope = if kind == Some(Kind::Contract) {
+                // Counting may take long, and the thread that writes serves everybody.
+                let (network, now) = (Arc::clone(&app.network), now);
+                let count =
+                    move |db: &_| quota::check(db, &envelope, &network, now).map(|()| envelope);
+                app.db.read(count).await?
+            } else {
+                envelope
+            };
             app.db.write(move |db| admit::accept(db, &envelope, &app.network, now)).await?
         }
     };
