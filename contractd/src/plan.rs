@@ -290,6 +290,22 @@ pub(crate) fn intent(
     }
 }
 
+/// Containers that run although their start was given up on: it had succeeded after all.
+pub(crate) fn risen(have: &Have, runs: &BTreeMap<String, Run>) -> Vec<String> {
+    let is_up = |id: &String| have.processes.get(id) == Some(&ProcessState::Running);
+    let waits = |run: &Run| matches!(run.phase, Phase::Waiting { .. });
+    runs.iter().filter(|(id, run)| is_up(id) && waits(run)).map(|(id, _)| id.clone()).collect()
+}
+
+/// The revision of whatever may run after a start of `revision` has failed. A start that was announced
+/// before, and never confirmed, may still succeed, and is of its own revision.
+pub(crate) fn revision_after_failure(previous: Option<&Run>, revision: &str) -> String {
+    match previous {
+        Some(Run { phase: Phase::Up { .. }, revision: announced, .. }) => announced.clone(),
+        Some(_) | None => revision.to_owned(),
+    }
+}
+
 /// Running processes of contracts that the node does not know. Its state may have been lost, so
 /// nobody can say yet that they are not wanted.
 pub(crate) fn strangers<'c>(

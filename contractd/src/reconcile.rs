@@ -246,6 +246,7 @@ impl Reconciler {
         self.look_for_files(&wants);
         self.forget_failures(&wants, &have);
         have.now_ms = now_ms;
+        self.note_risen(&have)?;
         have.runs = self.runs.clone();
         have.flists = self.files.clone();
         have.failures = self.failures.clone();

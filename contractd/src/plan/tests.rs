@@ -270,3 +270,20 @@ fn the_longest_name_fits_into_an_id_and_ids_differ_early() {
     near.0[14] ^= 0x10;
     assert_ne!(prefix(&near), prefix(&CONTRACT));
 }
+
+#[test]
+fn a_start_that_was_given_up_on_and_succeeded_is_known_for_what_it_is() {
+    let id = workload_id(&CONTRACT, "web");
+    let waiting = Phase::Waiting { until_ms: 0, code: "x".into(), message: String::new() };
+    let runs = BTreeMap::from([(id.clone(), run("r1", waiting.clone()))]);
+    let mut have = have();
+    assert_eq!(risen(&have, &runs), Vec::<String>::new());
+    have.processes.insert(id.clone(), ProcessState::Running);
+    assert_eq!(risen(&have, &runs), std::slice::from_ref(&id));
+    let up = run("r1", Phase::Up { since_ms: 1 });
+    assert_eq!(risen(&have, &BTreeMap::from([(id, up.clone())])), Vec::<String>::new());
+    // The launcher is still busy with r1 when r2 is tried: what comes up is r1.
+    assert_eq!(revision_after_failure(Some(&up), "r2"), "r1");
+    assert_eq!(revision_after_failure(Some(&run("r1", waiting)), "r2"), "r2");
+    assert_eq!(revision_after_failure(None, "r2"), "r2");
+}

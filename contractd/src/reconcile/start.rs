@@ -30,6 +30,7 @@ impl Reconciler {
         // container that runs as it is wanted, and leaves it alone.
         let previous = self.runs.get(&want.id);
         let mut run = plan::intent(&self.boot, revision, container, previous, have.now_ms);
+        let revision_after_failure = plan::revision_after_failure(previous, revision);
         self.runs.insert(want.id.clone(), run.clone());
         self.save_run(&want.id)?;
         let outcome = self.id_base(&want.id)?.and_then(|id_base| {
@@ -63,6 +64,7 @@ impl Reconciler {
                 let until_ms = have.now_ms.saturating_add(delay);
                 let (code, message) = (error.code, error.message);
                 run.phase = Phase::Waiting { until_ms, code, message };
+                run.revision = revision_after_failure;
             }
         }
         self.runs.insert(want.id.clone(), run);
@@ -81,6 +83,17 @@ impl Reconciler {
             }
             Err(error) => Ok(Err(node_calls::StartError::new("ids_exhausted", error.to_string()))),
         }
+    }
+
+    /// Takes note of containers whose start succeeded after it was given up on.
+    pub(super) fn note_risen(&mut self, have: &Have) -> Result<(), DatabaseError> {
+        for id in plan::risen(have, &self.runs) {
+            if let Some(run) = self.runs.get_mut(&id) {
+                run.phase = Phase::Up { since_ms: have.now_ms };
+            }
+            self.save_run(&id)?;
+        }
+        Ok(())
     }
 
     /// Takes note of an ended process.
