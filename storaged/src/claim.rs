@@ -39,6 +39,9 @@ const CHECKSUM: usize = 32;
 /// A serial number beyond this is cut; it keeps the record inside one sector.
 const SERIAL_MAX: usize = 128;
 
+/// No disk is claimed so often. A record that says so is not ours, and could not be followed.
+const GENERATION_MAX: u64 = 1 << 32;
+
 /// What the node says on a disk that it owns.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
@@ -123,7 +126,8 @@ impl Claim {
             && body[8..10] == VERSION.to_le_bytes()
             && Sha256::digest(body).as_slice() == checksum;
         let claim: Self = good.then(|| serde_json::from_slice(json).ok())??;
-        Uuid::parse(&claim.pool).map(|_| claim)
+        let countable = claim.generation < GENERATION_MAX;
+        Uuid::parse(&claim.pool).filter(|_| countable).map(|_| claim)
     }
 }
 
@@ -160,7 +164,7 @@ mod tests {
 
     fn sample(serial: &str) -> Claim {
         let pool = Uuid::from_random([9; 16]);
-        Claim::making(u64::MAX - 1, true, DiskClass::Nvme, pool, u64::MAX, serial)
+        Claim::making(GENERATION_MAX - 2, true, DiskClass::Nvme, pool, u64::MAX, serial)
     }
 
     #[test]

@@ -20,7 +20,7 @@ use std::{
 /// Changed inputs for each target.
 const CHANGES: usize = 2000;
 /// Fewer for targets that write files, or read a whole disk, for each input.
-const CHANGES_SLOW: usize = 300;
+const CHANGES_SLOW: usize = 100;
 const SLOW: [&str; 4] = ["disk_claim", "disk_probe", "oci_import", "tar_import"];
 /// A changed input grows no further.
 const INPUT_MAX: usize = 64 << 10;
