@@ -28,6 +28,7 @@ mod volume;
 
 mod node;
 mod serve;
+mod step;
 
 use node::{Event, Node};
 use node_api::paths::STORAGED_SOCKET;

@@ -11,7 +11,7 @@ use crate::disk::{self, Disk};
 use crate::identity::{self, Copy, Seed, Source, Witness};
 use crate::mounts::{self, Place};
 use crate::peers;
-use crate::pool::{self, Pool};
+use crate::pool::{self, Doing, Pool};
 use crate::probe;
 use crate::settle::{self, Candidate, Progress};
 use crate::uuid::Uuid;
@@ -40,6 +40,8 @@ pub(crate) enum Event {
     Look,
     /// A disk's thread is done.
     Settled(String, u64, Outcome),
+    /// A step on this pool that had been given up came to its end.
+    Late(Uuid),
     /// Somebody asks.
     Ask(Box<dyn FnOnce(&mut Node) + Send>),
 }
@@ -89,7 +91,8 @@ pub(crate) struct Node {
     sysfs: PathBuf,
     takeover: BTreeSet<String>,
     boot_partition: Option<[u8; 16]>,
-    events: SyncSender<Event>,
+    /// To the owner itself.
+    pub(crate) events: SyncSender<Event>,
     started: Instant,
     drivers_loaded: Option<Instant>,
     arrived: Instant,
@@ -154,6 +157,10 @@ impl Node {
             Event::Settled(name, sequence, outcome) => {
                 self.absorb(&name, sequence, outcome);
                 self.converge_if_settled()
+            }
+            Event::Late(uuid) => {
+                self.revive(uuid);
+                Ok(())
             }
             Event::Ask(question) => {
                 question(self);
@@ -310,7 +317,8 @@ impl Node {
         }
     }
 
-    fn start(&mut self, disk: Disk, orders: &Orders) {
+    /// Starts the thread of a disk.
+    pub(crate) fn start(&mut self, disk: Disk, orders: &Orders) {
         let former = self.disks.remove(&disk.name).map(|entry| entry.state);
         let (events, boot) = (self.events.clone(), self.boot_partition);
         let (job, orders) = (disk.clone(), orders.clone());
@@ -381,13 +389,15 @@ impl Node {
         let merged = self.catalogue();
         let behind = self.members().filter(|pool| pool.catalogue != merged);
         for uuid in behind.map(|pool| pool.uuid).collect::<Vec<_>>() {
-            match catalogue::store(&mounts::pool_point(uuid).join(pool::IDENTITY), &merged) {
-                Ok(()) => {
-                    let pool = self.pool_mut(uuid).expect("members are usable");
-                    pool.catalogue.clone_from(&merged);
-                }
+            let copy = merged.clone();
+            let stored = self.on_pool(uuid, move || {
+                catalogue::store(&identity_of(uuid), &copy).doing(|| doing(uuid, "volumes"))
+            });
+            match (stored, self.pool_mut(uuid)) {
+                (Ok(()), Some(pool)) => pool.catalogue.clone_from(&merged),
+                (Ok(()), None) => {}
                 // The other pools have theirs, and the next change tries again.
-                Err(error) => warn!("writing the list of volumes to pool {uuid}: {error}"),
+                (Err(error), _) => warn!("{}", daemon::chain(&error)),
             }
         }
     }
@@ -397,13 +407,15 @@ impl Node {
         let merged = peers::merge(&self.members().map(Pool::peer).collect::<Vec<_>>());
         let behind = self.members().filter(|pool| pool.peers != merged);
         for uuid in behind.map(|pool| pool.uuid).collect::<Vec<_>>() {
-            match peers::store(&mounts::pool_point(uuid).join(pool::IDENTITY), &merged) {
-                Ok(()) => {
-                    let pool = self.pool_mut(uuid).expect("members are usable");
-                    pool.peers.clone_from(&merged);
-                }
+            let copy = merged.clone();
+            let stored = self.on_pool(uuid, move || {
+                peers::store(&identity_of(uuid), &copy).doing(|| doing(uuid, "pools"))
+            });
+            match (stored, self.pool_mut(uuid)) {
+                (Ok(()), Some(pool)) => pool.peers.clone_from(&merged),
+                (Ok(()), None) => {}
                 // The next boot waits for more disks than it must.
-                Err(error) => warn!("writing the list of pools to pool {uuid}: {error}"),
+                (Err(error), _) => warn!("{}", daemon::chain(&error)),
             }
         }
     }
@@ -430,16 +442,18 @@ impl Node {
         if let Some(seed) = self.seed {
             let mut n_written = 0;
             for uuid in &plan.write_to {
-                let point = mounts::pool_point(*uuid).join(pool::IDENTITY);
-                match identity::store(&point, seed) {
-                    Ok(()) => {
+                let uuid = *uuid;
+                let stored = self.on_pool(uuid, move || {
+                    identity::store(&identity_of(uuid), seed)
+                        .doing(|| format!("writing the identity to pool {uuid}"))
+                });
+                match (stored, self.pool_mut(uuid)) {
+                    (Ok(()), Some(pool)) => {
                         n_written += 1;
-                        let known = self.pool_mut(*uuid).expect("the plan names usable pools");
-                        known.copy = Copy::Found(seed);
+                        pool.copy = Copy::Found(seed);
                     }
-                    Err(error) => {
-                        problem = Some(format!("writing the identity to pool {uuid}: {error}"));
-                    }
+                    (Ok(()), None) => {}
+                    (Err(error), _) => problem = Some(daemon::chain(&error)),
                 }
             }
             durable &= n_written > 0 || plan.write_to.is_empty() || self.members().next().is_some();
@@ -501,14 +515,29 @@ impl Node {
     /// them it finds.
     fn agree_on_primary(&mut self, uuid: Uuid) {
         for (told, choices) in settle::agree(&self.candidates(), uuid) {
-            let Some(pool) = self.pool_mut(told) else { continue };
-            let limited = if told == uuid { pool.limit_shares() } else { Ok(()) };
-            // The choice holds without the number; the next boot may choose again.
-            if let Err(error) = limited.and_then(|()| pool.keep_choices(choices)) {
-                warn!("{}", daemon::chain(&error));
+            let kept = self.on_pool(told, move || {
+                if told == uuid {
+                    pool::limit_shares(told)?;
+                }
+                pool::keep_choices(told, choices)
+            });
+            match (kept, self.pool_mut(told)) {
+                (Ok(()), Some(pool)) => pool.choices = choices,
+                (Ok(()), None) => {}
+                // The choice holds without the number; the next boot may choose again.
+                (Err(error), _) => warn!("{}", daemon::chain(&error)),
             }
         }
     }
+}
+
+/// Where a pool keeps what the node has to know of itself.
+fn identity_of(uuid: Uuid) -> PathBuf {
+    mounts::pool_point(uuid).join(pool::IDENTITY)
+}
+
+fn doing(uuid: Uuid, what: &str) -> String {
+    format!("writing the list of {what} to pool {uuid}")
 }
 
 /// Takes a dead mount away, so that the disk can come back. Not on the owner's thread: the kernel may

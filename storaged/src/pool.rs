@@ -288,27 +288,6 @@ impl Pool {
         peers::Voice { pool: self.uuid, knows: &self.peers }
     }
 
-    /// Limits the shares of the node on the primary pool, so that neither a full store nor a runaway
-    /// state takes what volumes were promised, nor volumes what the state needs.
-    pub(crate) fn limit_shares(&self) -> Result<(), StepError> {
-        let doing = || format!("limiting the store and the state on pool {}", self.uuid);
-        let usable_bytes = volume::usable(self.size_bytes().doing(doing)?);
-        for (name, part) in [(STORE, STORE_PART), (STATE, STATE_PART)] {
-            let subvolume = File::open(self.point().join(name)).doing(doing)?;
-            sys::btrfs::quota_limit(&subvolume, Some(usable_bytes / part)).doing(doing)?;
-        }
-        Ok(())
-    }
-
-    /// Keeps what there is to know of choices of a primary pool, durable on return.
-    pub(crate) fn keep_choices(&mut self, choices: Choices) -> Result<(), StepError> {
-        let directory = self.point().join(IDENTITY);
-        file::replace(&directory, PRIMARY, choices.to_string().as_bytes())
-            .doing(|| format!("noting the primary pool on pool {}", self.uuid))?;
-        self.choices = choices;
-        Ok(())
-    }
-
     /// Whether less than a hundredth is left for files.
     pub(crate) fn is_full(&self) -> bool {
         // A pool that does not answer is reported elsewhere.
@@ -316,11 +295,33 @@ impl Pool {
             .is_ok_and(|numbers| numbers.f_bavail < numbers.f_blocks / 100)
     }
 
-    /// How big it is.
+    /// How big it is. The kernel knows without asking the disk.
     pub(crate) fn size_bytes(&self) -> io::Result<u64> {
-        let numbers = rustix::fs::statvfs(self.point())?;
-        Ok(numbers.f_blocks * numbers.f_frsize)
+        size_bytes(self.uuid)
     }
+}
+
+fn size_bytes(pool: Uuid) -> io::Result<u64> {
+    let numbers = rustix::fs::statvfs(pool_point(pool))?;
+    Ok(numbers.f_blocks * numbers.f_frsize)
+}
+
+/// Limits the shares of the node on the primary pool, so that neither a full store nor a runaway
+/// state takes what volumes were promised, nor volumes what the state needs.
+pub(crate) fn limit_shares(pool: Uuid) -> Result<(), StepError> {
+    let doing = || format!("limiting the store and the state on pool {pool}");
+    let usable_bytes = volume::usable(size_bytes(pool).doing(doing)?);
+    for (name, part) in [(STORE, STORE_PART), (STATE, STATE_PART)] {
+        let subvolume = File::open(pool_point(pool).join(name)).doing(doing)?;
+        sys::btrfs::quota_limit(&subvolume, Some(usable_bytes / part)).doing(doing)?;
+    }
+    Ok(())
+}
+
+/// Keeps on a pool what there is to know of choices of a primary pool, durable on return.
+pub(crate) fn keep_choices(pool: Uuid, choices: Choices) -> Result<(), StepError> {
+    file::replace(&pool_point(pool).join(IDENTITY), PRIMARY, choices.to_string().as_bytes())
+        .doing(|| format!("noting the primary pool on pool {pool}"))
 }
 
 fn random_uuid() -> io::Result<Uuid> {

@@ -1,7 +1,7 @@
 //! Answers the calls of [`node_api::storaged`].
 
 use crate::disk::Disk;
-use crate::mounts::Place;
+use crate::mounts::{self, Place};
 use crate::node::{Entry, Event, Health, Node, State};
 use crate::pool::{self, Pool, StepError};
 use crate::uuid::Uuid;
@@ -11,7 +11,12 @@ use ipc::{Call, Failure, Outcome};
 use node_api::Method;
 use node_api::init::Done;
 use node_api::storaged as api;
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::path::Path;
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::time::Duration;
+
+/// Disks that hang hold up the owner one after the other, each for a few seconds.
+const ANSWER_MAX: Duration = Duration::from_mins(1);
 
 /// Answers one call. Runs on the thread of its connection; the work is done by the owner.
 pub(crate) fn answer(call: Call, owner: &SyncSender<Event>) -> Outcome {
@@ -42,7 +47,13 @@ fn ask<T: Send + 'static>(
     }));
     let ending = || Failure::new("Failed", "storaged is ending");
     owner.send(event).map_err(|_| ending())?;
-    receiver.recv().map_err(|_| ending())?
+    match receiver.recv_timeout(ANSWER_MAX) {
+        Ok(answer) => answer,
+        Err(RecvTimeoutError::Disconnected) => Err(ending()),
+        Err(RecvTimeoutError::Timeout) => {
+            Err(Failure::new("Busy", "disks do not answer; try again"))
+        }
+    }
 }
 
 impl From<Refusal> for Failure {
@@ -184,39 +195,58 @@ fn ensure(node: &mut Node, wish: &api::VolumeEnsure) -> Result<api::VolumeReply,
         return Err(Refusal::Invalid("a volume has a size".to_owned()).into());
     }
     let rooms: Vec<Room> = node.members().map(|pool| room(node, pool)).collect();
-    let path = if let Some(uuid) = find(node, &wish.id)? {
-        let pool = node.pool_mut(uuid).expect("find names usable pools");
+    let (id, size_bytes) = (wish.id.clone(), wish.size_bytes);
+    if let Some(uuid) = find(node, &wish.id)? {
+        let pool = node.members().find(|pool| pool.uuid == uuid).expect("find names usable pools");
         let directory = pool.point().join(pool::VOLUMES);
-        let had_bytes = pool.volumes[&wish.id];
-        if had_bytes != wish.size_bytes {
+        let path = directory.join(&id);
+        let had_bytes = pool.volumes[&id];
+        if had_bytes != size_bytes {
             let room = rooms.iter().find(|room| room.pool == uuid).expect("it is a member");
-            volume::resize(room, had_bytes, wish.size_bytes)?;
-            volume::change(&directory, &wish.id, wish.size_bytes).map_err(failed(uuid))?;
-            pool.volumes.insert(wish.id.clone(), wish.size_bytes);
-            info!("volume {} has {} bytes, had {had_bytes}", wish.id, wish.size_bytes);
+            volume::resize(room, had_bytes, size_bytes)?;
+            node.on_pool(uuid, move || volume::change(&directory, &id, size_bytes))
+                .map_err(failed(uuid))?;
+            note(node, uuid, wish);
+            info!("volume {} has {size_bytes} bytes, had {had_bytes}", wish.id);
         }
-        directory.join(&wish.id)
-    } else {
-        let uuid = volume::place(&rooms, wish.class, wish.size_bytes)?;
-        let pool = node.pool_mut(uuid).expect("place chooses among the rooms");
-        let directory = pool.point().join(pool::VOLUMES);
-        let path = volume::make(&directory, &wish.id, wish.size_bytes).map_err(failed(uuid))?;
+        return Ok(reply(&path));
+    }
+    let uuid = volume::place(&rooms, wish.class, size_bytes)?;
+    let directory = mounts::pool_point(uuid).join(pool::VOLUMES);
+    // Noted first: if the disk hangs, it may be made later all the same, and must not be made on
+    // another one meanwhile.
+    note(node, uuid, wish);
+    let made = node.on_pool(uuid, move || volume::make(&directory, &id, size_bytes));
+    if let (Err(_), Some(pool)) = (&made, node.pool_mut(uuid)) {
+        pool.volumes.remove(&wish.id);
+    }
+    node.converge_catalogue();
+    let path = made.map_err(failed(uuid))?;
+    info!("volume {} of {size_bytes} bytes made on pool {uuid}", wish.id);
+    Ok(reply(&path))
+}
+
+fn reply(path: &Path) -> api::VolumeReply {
+    api::VolumeReply { path: path.to_string_lossy().into_owned() }
+}
+
+/// Remembers what a volume was promised.
+fn note(node: &mut Node, uuid: Uuid, wish: &api::VolumeEnsure) {
+    if let Some(pool) = node.pool_mut(uuid) {
         pool.volumes.insert(wish.id.clone(), wish.size_bytes);
-        node.converge_catalogue();
-        info!("volume {} of {} bytes made on pool {uuid}", wish.id, wish.size_bytes);
-        path
-    };
-    Ok(api::VolumeReply { path: path.to_string_lossy().into_owned() })
+    }
 }
 
 fn delete(node: &mut Node, order: &api::VolumeDelete) -> Result<Done, Failure> {
     volume::check_id(&order.id)?;
     volume::check_order(&order.order)?;
     let Some(uuid) = find(node, &order.id)? else { return Ok(Done {}) };
-    let pool = node.pool_mut(uuid).expect("find names usable pools");
     warn!("deleting volume {} on pool {uuid} by order {}", order.id, order.order);
-    volume::delete(&pool.point().join(pool::VOLUMES), &order.id).map_err(failed(uuid))?;
-    pool.volumes.remove(&order.id);
+    let (directory, id) = (mounts::pool_point(uuid).join(pool::VOLUMES), order.id.clone());
+    node.on_pool(uuid, move || volume::delete(&directory, &id)).map_err(failed(uuid))?;
+    if let Some(pool) = node.pool_mut(uuid) {
+        pool.volumes.remove(&order.id);
+    }
     node.converge_catalogue();
     Ok(Done {})
 }
