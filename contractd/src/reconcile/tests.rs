@@ -153,6 +153,27 @@ fn a_node_that_never_reported_counts_from_one() {
 }
 
 #[test]
+fn what_runs_is_said_in_each_boot_and_what_has_ended_once() {
+    let mut bench = Bench::new();
+    let mut bundle = bench.world.agreed();
+    bench.hear(&bundle);
+    bench.reconciler.take_last_result(None).unwrap();
+    let count = |bench: &mut Bench, boot: &str| {
+        bench.reconciler.results.boot = boot.into();
+        bench.judge(10);
+        bench.report();
+        bench.results().len()
+    };
+    assert_eq!(count(&mut bench, "a"), 1);
+    assert_eq!(count(&mut bench, "a"), 1);
+    assert_eq!(count(&mut bench, "b"), 2);
+    cancel(&bench.world, &mut bundle);
+    bench.hear(&bundle);
+    assert_eq!(count(&mut bench, "b"), 3);
+    assert_eq!(count(&mut bench, "c"), 3);
+}
+
+#[test]
 fn files_go_when_no_kept_contract_names_them_and_the_registry_was_heard() {
     let mut bench = Bench::new();
     bench.hear(&bench.world.agreed());
