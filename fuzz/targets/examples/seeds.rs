@@ -17,6 +17,7 @@ fn main() {
     statements();
     registry();
     net();
+    net6();
     node();
     devices();
     files();
@@ -151,7 +152,7 @@ fn net() {
     let mut frame = netd::dhcp::frame::encode([2; 6], [10, 0, 2, 2].into(), &offer);
     frame[34..38].copy_from_slice(&[0, 67, 0, 68]);
     put("dhcp_message", "frame", &frame);
-    // Found by libFuzzer: a timer, an offer, an acknowledgement.
+    // A timer, an offer, an acknowledgement, a timer.
     put("dhcp_client", "bound", &dhcp_client_seed());
     let mut answer = vec![0; 48];
     answer[..2].copy_from_slice(&[0x24, 2]);
@@ -163,9 +164,59 @@ fn net() {
     put("sntp_answer", "good", &[&7_u64.to_be_bytes()[..], &answer].concat());
 }
 
-/// Happenings as `arbitrary` reads them: four bytes choose one of five by their upper part.
+fn net6() {
+    let option = |code: u16, value: &[u8]| {
+        let length = u16::try_from(value.len()).unwrap();
+        [&code.to_be_bytes()[..], &length.to_be_bytes(), value].concat()
+    };
+    let mut bytes = vec![2, 0, 0, 77];
+    bytes.extend(option(1, &netd::dhcp6::message::duid(fuzz_targets::MAC)));
+    bytes.extend(option(2, &[0, 3, 0, 1, 2, 0, 0, 0, 0, 1]));
+    let own: std::net::Ipv6Addr = "2001:db8::9".parse().unwrap();
+    let times = [0, 0, 0, 50, 0, 0, 0, 80];
+    let address = option(5, &[&own.octets()[..], &[0, 0, 0, 100, 0, 0, 0, 100]].concat());
+    bytes.extend(option(3, &[&fuzz_targets::MAC[2..], &times, &address].concat()));
+    bytes.extend(option(7, &[255]));
+    bytes.extend(option(23, &own.octets()));
+    bytes.extend(option(56, &option(1, &own.octets())));
+    put("dhcp6_message", "offer", &bytes);
+
+    let mut happenings = Vec::new();
+    happenings.extend(choose(3, 6));
+    happenings.push(0);
+    happenings.extend(choose(1, 6));
+    for is_reply in [0, 1] {
+        happenings.extend(choose(4, 6));
+        // No number of its own, server, success, the best preference, an address.
+        happenings.extend([is_reply, 0, 1, 0, 255, 1]);
+        happenings.extend(u128::from(own).to_le_bytes());
+        for seconds in [500_u32, 800, 1000] {
+            happenings.extend(seconds.to_le_bytes());
+        }
+        happenings.push(0);
+    }
+    happenings.extend(choose(1, 6));
+    put("dhcp6_client", "bound", &happenings);
+
+    let units = 3;
+    let mut body = vec![10, 0, units * 8, 0, 3, 0, 0, 0, 134, 0, 0, 0, 0, 0, 0, 0, 25, units, 0, 0];
+    body.extend(600_u32.to_be_bytes());
+    body.extend(own.octets());
+    let length = u32::try_from(16 + body.len()).unwrap();
+    let mut datagram = length.to_ne_bytes().to_vec();
+    datagram.extend(68_u16.to_ne_bytes());
+    datagram.resize(16, 0);
+    datagram.extend(body);
+    put("router_announcement", "one", &[&[1][..], &datagram].concat());
+}
+
+/// One of so many variants as `arbitrary` reads it: by the upper part of four bytes.
+fn choose(which: u64, of: u64) -> [u8; 4] {
+    u32::try_from((which << 32) / of + 1000).unwrap().to_le_bytes()
+}
+
 fn dhcp_client_seed() -> Vec<u8> {
-    let choose = |which: u64| u32::try_from((which << 32) / 5 + 1000).unwrap().to_le_bytes();
+    let choose = |which| choose(which, 5);
     let mut bytes = Vec::new();
     bytes.extend(choose(1));
     for kind in [0, 1] {

@@ -16,7 +16,9 @@ mod statements;
 
 pub use devices::{disk_claim, disk_probe, modules_database, uevent};
 pub use files::{erofs_image, flist_body, oci_import, tar_import};
-pub use net::{dhcp_client, dhcp_message, sntp_answer};
+pub use net::{
+    MAC, dhcp_client, dhcp_message, dhcp6_client, dhcp6_message, router_announcement, sntp_answer,
+};
 pub use node::{boot_options, ipc_answer, ipc_frames};
 pub use registry::registry_answers;
 pub use statements::{bundle, envelope, now, statement, strict_json, verdict};
@@ -28,6 +30,8 @@ pub type Target = fn(&[u8]) -> bool;
 pub const TARGETS: &[(&str, Target)] = &[
     ("boot_options", boot_options),
     ("bundle", bundle),
+    ("dhcp6_client", dhcp6_client),
+    ("dhcp6_message", dhcp6_message),
     ("dhcp_client", dhcp_client),
     ("dhcp_message", dhcp_message),
     ("disk_claim", disk_claim),
@@ -40,6 +44,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("modules_database", modules_database),
     ("oci_import", oci_import),
     ("registry_answers", registry_answers),
+    ("router_announcement", router_announcement),
     ("sntp_answer", sntp_answer),
     ("statement", statement),
     ("strict_json", strict_json),
