@@ -178,7 +178,7 @@ fn read_layer(
     let path = blob(layout, descriptor)?;
     let failed = || CreateError::io("reading layer", &path);
     let file = File::open(&path).map_err(failed())?;
-    let packed = Hashed::new(file.take(descriptor.size + 1));
+    let packed = Hashed::new(file.take(descriptor.size.saturating_add(1)));
     let plain = Hashed::new(decompressed(Box::new(packed.clone()), &path)?);
     let layer = tarball::read(&mut plain.clone(), spool, Names::Whiteouts, special)
         .map_err(|error| within(&descriptor.digest, error))?;
@@ -244,7 +244,7 @@ fn json<T: DeserializeOwned>(layout: &Path, descriptor: &Descriptor) -> Result<T
         return Err(CreateError::input(format!("blob {}", descriptor.digest), "is too large"));
     }
     let file = File::open(&path).map_err(CreateError::io("opening", &path))?;
-    let mut blob = Hashed::new(file.take(descriptor.size + 1));
+    let mut blob = Hashed::new(file.take(descriptor.size.saturating_add(1)));
     let mut bytes = Vec::new();
     blob.read_to_end(&mut bytes).map_err(CreateError::io("reading", &path))?;
     blob.expect(&descriptor.digest, Some(descriptor.size))?;
