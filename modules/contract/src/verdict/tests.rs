@@ -1,19 +1,15 @@
 //! The consensus rule over whole bundles.
 
 use super::*;
-use crate::{bundle::Deployment, id::FlistId};
 use crate::{
-    capacity::{Amounts, GIB},
+    bundle::Deployment,
+    capacity::Capacity,
     decision::{Decision, Retention},
-    header::*,
-    identity::Identity,
-    key::SigningKey,
-    workload::{Container, Spec, Stop, Workload},
+    testkit::{NETWORK, World, seal},
+    workload::Spec,
 };
-use alloc::{collections::BTreeMap, vec};
+use alloc::vec;
 use proptest::prelude::*;
-
-mod past;
 
 const NOW: i64 = 1_800_000_000;
 
@@ -21,208 +17,41 @@ fn at(offset: i64) -> Timestamp {
     Timestamp::from_seconds(NOW + offset)
 }
 
-/// People with one key each, a farm, a node, and statements between them.
-struct World {
-    keys: BTreeMap<&'static str, SigningKey>,
-    node: NodeId,
+fn world() -> World {
+    World::new(at(0))
 }
 
-impl World {
-    fn new() -> Self {
-        let names = ["owner", "it", "legal", "budget", "farm", "stranger"];
-        let key = |(n, name)| (name, SigningKey::from_seed(&[u8::try_from(n).unwrap() + 1; 32]));
-        let keys = names.into_iter().enumerate().map(key).collect();
-        Self { keys, node: NodeId([7; 32]) }
-    }
+/// The node of a world, as a judge.
+trait Judge {
+    /// An order of the owner to end version 1, approved by these.
+    fn end(&self, bundle: &mut Bundle, by: &[&'static str]) -> StatementId;
+    fn trust(&self) -> Trust;
+    fn trust_after(&self, past: Past) -> Trust;
+    fn judge(&self, bundle: &Bundle, offset: i64) -> Verdict;
+}
 
-    fn identity_statement(&self, name: &'static str) -> Envelope {
-        let key = &self.keys[name];
-        let identity = Identity {
-            network: "test".into(),
-            version: 1,
-            prev: None,
-            name: name.into(),
-            keys: vec![key.public()],
-            threshold: 1,
-        };
-        Envelope::seal(&identity, &[key]).unwrap()
-    }
-
-    fn id(&self, name: &'static str) -> IdentityId {
-        IdentityId(self.identity_statement(name).id().unwrap().0)
-    }
-
-    fn pool(&self) -> Pool {
-        Pool {
-            network: "test".into(),
-            farm: self.id("farm"),
-            owner: self.id("owner"),
-            nodes: vec![self.node],
-            amounts: Amounts { cu_seconds: 1_000_000, su_seconds: 0, ipv4_seconds: 0 },
-            expires: at(1_000_000),
-            serial: 1,
-        }
-    }
-
-    fn document(&self, version: u64) -> Document {
-        let owner = self.id("owner");
-        let container = Container {
-            flist: "web".into(),
-            command: vec![],
-            env: vec![],
-            cwd: None,
-            user: None,
-            cpu_milli: 500,
-            memory_bytes: GIB,
-            pids_max: 10,
-            mounts: vec![],
-            ports: vec![],
-            stop: Stop { signal: 15, grace_s: 10 },
-        };
-        let workload =
-            Workload { name: "web".into(), spec: Spec::Container(container), needs: vec![] };
-        Document {
-            contract: contract_id(&owner, &nonce()),
-            version,
-            node: self.node,
-            workloads: vec![workload],
-        }
-    }
-
-    fn header(&self, version: u64, prev: Option<StatementId>) -> Header {
-        let owner = self.id("owner");
-        let mut stakeholders: Vec<_> =
-            [("it", Role::It), ("legal", Role::Legal), ("budget", Role::Budget)]
-                .into_iter()
-                .map(|(name, role)| Stakeholder { identity: self.id(name), role, weight: 1 })
-                .collect();
-        stakeholders.sort_by_key(|holder| holder.identity);
-        let rule = Rule {
-            required: vec![self.id("it")],
-            roles: vec![RoleQuorum { role: Role::Legal, min: 1 }],
-            min_weight: 2,
-            veto_roles: vec![Role::Legal],
-        };
-        let document = serde_json::to_vec(&self.document(version)).unwrap();
-        Header {
-            network: "test".into(),
-            contract: contract_id(&owner, &nonce()),
-            nonce: nonce(),
-            version,
-            prev,
-            owner,
-            title: "Web".into(),
-            purpose: "A page".into(),
-            policy: Policy { create: rule.clone(), update: rule.clone(), cancel: rule },
-            stakeholders,
-            approve_by: at(1000),
-            not_before: at(0),
-            start_by: at(5000),
-            expires: at(10_000),
-            pool: StatementId::of(&serde_json::to_vec(&self.pool()).unwrap()),
-            flists: vec![Flist {
-                name: "web".into(),
-                digest: FlistId([9; 32]),
-                bytes: 1,
-                urls: vec!["http://content.test/".into()],
-            }],
-            deployments: Deployments {
-                count: 1,
-                root: StatementId(merkle::root(&[merkle::leaf(&document)])),
-            },
-            execution: Execution { on_partition: OnPartition::Keep },
-            extensions: strict::Extensions::default(),
-        }
-    }
-
-    fn seal(&self, header: &Header) -> Envelope {
-        Envelope::seal(header, &[&self.keys["owner"]]).unwrap()
-    }
-
-    fn decide(&self, name: &'static str, about: &Envelope, what: Decision, when: i64) -> Envelope {
-        let header = Signed::<Header>::open(about).unwrap();
-        let approval = Approval {
-            network: "test".into(),
-            contract: header.body.contract,
-            version: header.body.version,
-            subject: header.id,
-            action: if header.body.version == 1 { Action::Create } else { Action::Update },
-            decision: what,
-            signer: self.id(name),
-            issued: at(when),
-            comment: String::new(),
-        };
-        Envelope::seal(&approval, &[&self.keys[name]]).unwrap()
-    }
-
-    /// A contract that everybody who is needed has approved.
-    fn agreed(&self) -> Bundle {
-        let header = self.seal(&self.header(1, None));
-        let approvals =
-            ["it", "legal"].map(|name| self.decide(name, &header, Decision::Approve, 10)).to_vec();
-        let document = serde_json::to_vec(&self.document(1)).unwrap();
-        let path = merkle::path(&[merkle::leaf(&document)], 0).unwrap();
-        Bundle {
-            headers: vec![header],
-            approvals,
-            cancels: vec![],
-            identities: self.keys.keys().map(|name| self.identity_statement(name)).collect(),
-            pools: vec![Envelope::seal(&self.pool(), &[&self.keys["farm"]]).unwrap()],
-            documents: vec![Deployment::new(&document, path)],
-        }
-    }
-
-    /// Adds version 2, changed by `edit` and approved by `by`.
-    fn updated(&self, edit: impl Fn(&mut Header), by: &[&'static str]) -> Bundle {
-        let mut bundle = self.agreed();
-        let mut second = self.header(2, Some(bundle.headers[0].id().unwrap()));
-        edit(&mut second);
-        let second = self.seal(&second);
-        bundle
-            .approvals
-            .extend(by.iter().map(|name| self.decide(name, &second, Decision::Approve, 20)));
-        bundle.headers.push(second);
-        let document = serde_json::to_vec(&self.document(2)).unwrap();
-        let path = merkle::path(&[merkle::leaf(&document)], 0).unwrap();
-        bundle.documents.push(Deployment::new(&document, path));
-        bundle
-    }
-
-    fn cancel(&self, bundle: &mut Bundle, by: &[&'static str]) -> StatementId {
-        let header = Signed::<Header>::open(&bundle.headers[0]).unwrap();
-        let cancel = Cancel {
-            network: "test".into(),
-            contract: header.body.contract,
-            version: 1,
-            reason: "done".into(),
-            issued: at(100),
-            effective_at: at(200),
-            retention: Retention::Wipe,
-        };
-        let cancel = Envelope::seal(&cancel, &[&self.keys["owner"]]).unwrap();
+impl Judge for World {
+    fn end(&self, bundle: &mut Bundle, by: &[&'static str]) -> StatementId {
+        let cancel = Cancel { issued: at(100), effective_at: at(200), ..self.cancel() };
+        let cancel = seal(&cancel, self.key("owner"));
         let subject = cancel.id().unwrap();
         for name in by {
             let approval = Approval {
-                network: "test".into(),
-                contract: header.body.contract,
-                version: 1,
                 subject,
                 action: Action::Cancel,
-                decision: Decision::Approve,
-                signer: self.id(name),
                 issued: at(110),
-                comment: String::new(),
+                ..self.decision(name, &bundle.headers[0], Decision::Approve)
             };
-            bundle.approvals.push(Envelope::seal(&approval, &[&self.keys[name]]).unwrap());
+            bundle.approvals.push(seal(&approval, self.key(name)));
         }
         bundle.cancels.push(cancel);
         subject
     }
 
     fn trust(&self) -> Trust {
-        let free = Capacity { cru_milli: 1000, mru_bytes: 2 * GIB, ..Capacity::default() };
-        let farm = self.id("farm");
-        Trust { network: "test".into(), farm, node: self.node, free, past: Past::default() }
+        let (farm, node) = (self.id("farm"), self.node_id());
+        let free = self.node(1).capacity;
+        Trust { network: NETWORK.into(), farm, node, free, past: Past::default() }
     }
 
     fn trust_after(&self, past: Past) -> Trust {
@@ -232,10 +61,6 @@ impl World {
     fn judge(&self, bundle: &Bundle, offset: i64) -> Verdict {
         verdict(bundle, &self.trust(), at(offset))
     }
-}
-
-fn nonce() -> Nonce {
-    Nonce("00112233445566778899aabbccddeeff".into())
 }
 
 fn code(verdict: &Verdict) -> Option<Code> {
@@ -251,13 +76,13 @@ fn runs(verdict: &Verdict, version: u64) -> bool {
 
 #[test]
 fn an_agreed_contract_runs_on_its_node() {
-    let world = World::new();
+    let world = world();
     assert!(runs(&world.judge(&world.agreed(), 50), 1));
 }
 
 #[test]
 fn removing_any_needed_approval_stops_it() {
-    let world = World::new();
+    let world = world();
     for index in 0..2 {
         let mut bundle = world.agreed();
         bundle.approvals.remove(index);
@@ -267,7 +92,7 @@ fn removing_any_needed_approval_stops_it() {
 
 #[test]
 fn a_reject_blocks_when_it_comes_from_a_required_or_veto_role() {
-    let world = World::new();
+    let world = world();
     for (name, expected) in
         [("it", Some(Code::Rejected)), ("legal", Some(Code::Rejected)), ("budget", None)]
     {
@@ -280,7 +105,7 @@ fn a_reject_blocks_when_it_comes_from_a_required_or_veto_role() {
 
 #[test]
 fn the_latest_decision_of_each_counts() {
-    let world = World::new();
+    let world = world();
     let mut bundle = world.agreed();
     let header = bundle.headers[0].clone();
     bundle.approvals.push(world.decide("it", &header, Decision::Withdraw, 30));
@@ -294,7 +119,7 @@ fn the_latest_decision_of_each_counts() {
 
 #[test]
 fn a_decision_after_the_closing_time_does_not_count() {
-    let world = World::new();
+    let world = world();
     let mut bundle = world.agreed();
     let header = bundle.headers[0].clone();
     bundle.approvals[1] = world.decide("legal", &header, Decision::Approve, 1000);
@@ -305,11 +130,11 @@ fn a_decision_after_the_closing_time_does_not_count() {
 
 #[test]
 fn an_approval_serves_no_other_contract() {
-    let world = World::new();
+    let world = world();
     let mut bundle = world.agreed();
     let mut other = world.header(1, None);
     other.title = "Another".into();
-    let other = world.seal(&other);
+    let other = seal(&other, world.key("owner"));
     let replayed = world.decide("legal", &other, Decision::Approve, 10);
     bundle.approvals[1] = replayed;
     assert_eq!(code(&world.judge(&bundle, 50)), Some(Code::QuorumMissing));
@@ -317,17 +142,17 @@ fn an_approval_serves_no_other_contract() {
 
 #[test]
 fn an_approval_in_somebody_elses_name_does_not_count() {
-    let world = World::new();
+    let world = world();
     let mut bundle = world.agreed();
     let mut body = Signed::<Approval>::open(&bundle.approvals[1]).unwrap().body;
     body.comment = "forged".into();
-    bundle.approvals[1] = Envelope::seal(&body, &[&world.keys["stranger"]]).unwrap();
+    bundle.approvals[1] = Envelope::seal(&body, &[world.key("stranger")]).unwrap();
     assert_eq!(code(&world.judge(&bundle, 50)), Some(Code::QuorumMissing));
 }
 
 #[test]
 fn the_owner_must_have_signed() {
-    let world = World::new();
+    let world = world();
     let mut bundle = world.agreed();
     bundle.headers[0].signatures.clear();
     assert_eq!(code(&world.judge(&bundle, 50)), Some(Code::OwnerSignature));
@@ -335,7 +160,7 @@ fn the_owner_must_have_signed() {
 
 #[test]
 fn time_decides_when_it_starts_and_ends() {
-    let world = World::new();
+    let world = world();
     let bundle = world.agreed();
     assert_eq!(code(&world.judge(&bundle, -1)), Some(Code::NotYet));
     assert!(runs(&world.judge(&bundle, 5000), 1));
@@ -348,7 +173,7 @@ fn time_decides_when_it_starts_and_ends() {
 
 #[test]
 fn an_update_needs_the_old_policy_and_the_new_one() {
-    let world = World::new();
+    let world = world();
     let same = |_: &mut Header| {};
     assert!(runs(&world.judge(&world.updated(same, &["it", "legal"]), 50), 2));
     // Not agreed: the old version goes on.
@@ -371,7 +196,7 @@ fn an_update_needs_the_old_policy_and_the_new_one() {
 
 #[test]
 fn a_version_that_does_not_follow_is_refused() {
-    let world = World::new();
+    let world = world();
     let bundle = world.updated(|header| header.prev = Some(StatementId([0; 32])), &["it", "legal"]);
     assert_eq!(code(&world.judge(&bundle, 50)), Some(Code::BrokenChain));
     let mut gap = world.updated(|_| {}, &["it", "legal"]);
@@ -381,13 +206,13 @@ fn a_version_that_does_not_follow_is_refused() {
 
 #[test]
 fn a_cancel_needs_quorum_and_comes_into_effect_at_its_time() {
-    let world = World::new();
+    let world = world();
     let mut open = world.agreed();
-    world.cancel(&mut open, &["it"]);
+    world.end(&mut open, &["it"]);
     assert!(runs(&world.judge(&open, 300), 1));
 
     let mut agreed = world.agreed();
-    let order = world.cancel(&mut agreed, &["it", "legal"]);
+    let order = world.end(&mut agreed, &["it", "legal"]);
     assert!(runs(&world.judge(&agreed, 199), 1));
     let cause = Cause::Cancelled { order, retention: Retention::Wipe };
     assert!(matches!(world.judge(&agreed, 200), Verdict::Stop(ended) if ended.cause == cause));
@@ -395,16 +220,16 @@ fn a_cancel_needs_quorum_and_comes_into_effect_at_its_time() {
 
 #[test]
 fn a_cancel_that_the_owner_did_not_sign_has_no_effect() {
-    let world = World::new();
+    let world = world();
     let mut bundle = world.agreed();
-    world.cancel(&mut bundle, &["it", "legal"]);
+    world.end(&mut bundle, &["it", "legal"]);
     bundle.cancels[0].signatures.clear();
     assert!(runs(&world.judge(&bundle, 300), 1));
 }
 
 #[test]
 fn a_node_runs_nothing_that_is_meant_for_another() {
-    let world = World::new();
+    let world = world();
     let bundle = world.agreed();
     let judge = |change: &dyn Fn(&mut Trust)| {
         let mut trust = world.trust();
@@ -420,7 +245,7 @@ fn a_node_runs_nothing_that_is_meant_for_another() {
 
 #[test]
 fn a_document_that_was_not_signed_for_is_refused() {
-    let world = World::new();
+    let world = world();
     let mut bundle = world.agreed();
     let mut document = world.document(1);
     let Spec::Container(container) = &mut document.workloads[0].spec else { panic!() };
@@ -432,15 +257,15 @@ fn a_document_that_was_not_signed_for_is_refused() {
 
 #[test]
 fn the_pool_must_be_the_farms_grant_to_this_owner_and_suffice() {
-    let world = World::new();
+    let world = world();
     let with = |edit: &dyn Fn(&mut Pool), signer: &'static str| {
         let mut pool = world.pool();
         edit(&mut pool);
-        let pool = Envelope::seal(&pool, &[&world.keys[signer]]).unwrap();
+        let pool = Envelope::seal(&pool, &[world.key(signer)]).unwrap();
         let mut bundle = world.agreed();
         let mut header = world.header(1, None);
         header.pool = pool.id().unwrap();
-        bundle.headers = vec![world.seal(&header)];
+        bundle.headers = vec![seal(&header, world.key("owner"))];
         bundle.approvals = ["it", "legal"]
             .map(|name| world.decide(name, &bundle.headers[0], Decision::Approve, 10))
             .to_vec();
@@ -457,7 +282,7 @@ fn the_pool_must_be_the_farms_grant_to_this_owner_and_suffice() {
 
 #[test]
 fn garbage_between_the_statements_changes_nothing() {
-    let world = World::new();
+    let world = world();
     let mut bundle = world.agreed();
     let garbage = Envelope { payload_type: "x".into(), payload: "!".into(), signatures: vec![] };
     bundle.approvals.insert(0, garbage.clone());
@@ -485,7 +310,7 @@ proptest! {
         order in Just((0..5_usize).collect::<Vec<_>>()).prop_shuffle(),
         repeat in 0..5_usize,
     ) {
-        let world = World::new();
+        let world = world();
         let mut bundle = world.agreed();
         let header = bundle.headers[0].clone();
         bundle.approvals.push(world.decide("budget", &header, Decision::Reject, 5));
