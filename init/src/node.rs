@@ -24,13 +24,20 @@ use std::{
     fs::File,
     io::Write,
     os::fd::{AsRawFd, RawFd},
+    thread::available_parallelism,
     time::{Duration, Instant},
 };
+
+/// On a machine with one processor, services that are not urgent let the urgent ones start first,
+/// for at most this long: a disk may keep storaged waiting.
+const LATER: Duration = Duration::from_secs(5);
 
 /// Everything that PID 1 knows.
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) started: Instant,
+    /// When services start that are not urgent, whatever the urgent ones do.
+    later: Instant,
     /// Milliseconds from boot to the start of PID 1.
     pub(crate) started_ms: u64,
     pub(crate) title: String,
@@ -53,8 +60,10 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn new(started: Instant, started_ms: u64, title: String) -> Self {
+        let is_alone = available_parallelism().is_ok_and(|n_processors| n_processors.get() == 1);
         Self {
             started,
+            later: if is_alone { started + LATER } else { started },
             started_ms,
             title,
             services: SERVICES.iter().map(Service::new).collect(),
@@ -223,7 +232,7 @@ impl Node {
             if is_due {
                 self.happen(index, Event::Timer, now);
             }
-            if self.services[index].state == State::Blocked && self.has_needs(index) {
+            if self.services[index].state == State::Blocked && self.may_start(index, now) {
                 self.happen(index, Event::NeedsMet, now);
             }
         }
@@ -244,11 +253,15 @@ impl Node {
         self.descend(now);
     }
 
-    fn has_needs(&self, index: usize) -> bool {
+    fn may_start(&self, index: usize, now: Instant) -> bool {
+        let entry = self.services[index].entry;
         let has_served = |need: &&str| {
             self.services.iter().any(|other| other.entry.name == *need && other.has_served)
         };
-        self.services[index].entry.needs.iter().all(has_served)
+        let is_time = entry.urgent
+            || self.later <= now
+            || self.services.iter().all(|other| other.has_served || !other.entry.urgent);
+        is_time && entry.needs.iter().all(has_served)
     }
 
     /// Starts the way down. A second order changes nothing.
@@ -305,8 +318,9 @@ impl Node {
     pub(crate) fn patience(&self, now: Instant, until: Instant) -> Duration {
         let services = self.services.iter().filter_map(|service| service::deadline(service.state));
         let shutdown = self.shutdown.and_then(|shutdown| power::deadline(shutdown.phase));
-        let due =
-            services.chain(shutdown).chain(self.console.deadline(now)).fold(until, Instant::min);
+        let later = Some(self.later).filter(|later| now < *later);
+        let console = self.console.deadline(now);
+        let due = services.chain(shutdown).chain(later).chain(console).fold(until, Instant::min);
         due.saturating_duration_since(now)
     }
 

@@ -11,6 +11,8 @@ pub(crate) struct Entry {
     pub(crate) needs: &'static [&'static str],
     /// What the kernel never takes from it, in MiB (`memory.min`).
     pub(crate) memory_min_mib: u32,
+    /// Whether the node's decisions wait for it. The others leave it a single processor.
+    pub(crate) urgent: bool,
     /// How unlikely the kernel is to choose it when memory runs out, -1000 to 1000.
     pub(crate) oom_score_adj: i32,
 }
@@ -22,6 +24,7 @@ pub(crate) const SERVICES: &[Entry] = &[
         command: &["/init", "devices"],
         needs: &[],
         memory_min_mib: 4,
+        urgent: true,
         oom_score_adj: -900,
     },
     Entry {
@@ -29,6 +32,7 @@ pub(crate) const SERVICES: &[Entry] = &[
         command: &["/bin/launcher"],
         needs: &[],
         memory_min_mib: 8,
+        urgent: false,
         // Workloads inherit it, and none of them may outlive a daemon.
         oom_score_adj: 0,
     },
@@ -37,6 +41,7 @@ pub(crate) const SERVICES: &[Entry] = &[
         command: &["/bin/storaged"],
         needs: &["devices"],
         memory_min_mib: 16,
+        urgent: true,
         oom_score_adj: -900,
     },
     Entry {
@@ -44,13 +49,15 @@ pub(crate) const SERVICES: &[Entry] = &[
         command: &["/bin/netd"],
         needs: &["devices"],
         memory_min_mib: 16,
+        urgent: false,
         oom_score_adj: -900,
     },
     Entry {
         name: "contractd",
         command: &["/bin/contractd"],
-        needs: &["storaged", "netd", "launcher"],
+        needs: &["storaged"],
         memory_min_mib: 48,
+        urgent: true,
         oom_score_adj: -900,
     },
 ];

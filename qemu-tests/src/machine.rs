@@ -190,15 +190,20 @@ impl Machine {
             qemu.args(["-drive", code, "-drive", &variables]);
         }
         match self.medium {
-            Medium::Direct => {
+            Medium::Direct | Medium::Shipped => {
+                let (kernel, initramfs) = match self.medium {
+                    Medium::Shipped => ("vmlinuz", "initramfs.img"),
+                    _ => ("vmlinux", "initramfs.cpio"),
+                };
+                let initramfs = image.file(initramfs);
                 let initramfs = match &self.overlay {
-                    None => image.file("initramfs.cpio"),
+                    None => initramfs,
                     Some(overlay) => {
-                        joined(image, overlay, &directory.join(format!("{}.cpio", self.name)))?
+                        joined(&initramfs, overlay, &directory.join(format!("{}.cpio", self.name)))?
                     }
                 };
                 let cmdline = format!("{} {FAST} {}", image.cmdline()?, self.cmdline);
-                qemu.arg("-kernel").arg(image.file("vmlinux"));
+                qemu.arg("-kernel").arg(image.file(kernel));
                 qemu.arg("-initrd").arg(initramfs).args(["-append", &cmdline]);
             }
             Medium::Uki => {
@@ -274,8 +279,8 @@ fn relay_program() -> Result<PathBuf> {
 }
 
 /// The initramfs with an archive behind it, whose files replace those of the same name.
-fn joined(image: &Image, overlay: &Path, out: &Path) -> Result<PathBuf> {
-    let mut bytes = fs::read(image.file("initramfs.cpio"))?;
+fn joined(initramfs: &Path, overlay: &Path, out: &Path) -> Result<PathBuf> {
+    let mut bytes = fs::read(initramfs)?;
     // The kernel expects the next archive at a multiple of four.
     bytes.resize(bytes.len().next_multiple_of(4), 0);
     bytes.extend(fs::read(overlay)?);

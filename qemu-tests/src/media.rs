@@ -9,8 +9,10 @@ use std::{
 /// A way to boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Medium {
-    /// Kernel and initramfs handed over by QEMU: the fastest.
+    /// Kernel and initramfs handed over by QEMU, both unpacked beforehand: the fastest.
     Direct,
+    /// The same as they are shipped: each unpacks itself.
+    Shipped,
     /// The unified kernel image, started by UEFI from a disk.
     Uki,
     /// The disk image on a USB stick, BIOS.

@@ -76,14 +76,14 @@ impl<'t> Database<'t> {
             let module = Module { path: path.to_owned(), needs, ..Module::default() };
             database.modules.insert(name_of(path), module);
         }
-        for line in alias.lines() {
-            let mut words = line.split_ascii_whitespace();
-            let (Some("alias"), Some(pattern), Some(module)) =
-                (words.next(), words.next(), words.next())
-            else {
-                continue;
-            };
-            database.aliases.entry(family(pattern)).or_default().push((pattern, module));
+        // Thousands of lines, with those of a family mostly together; every boot waits for this.
+        let lines = alias.lines().filter_map(|line| line.strip_prefix("alias ")?.split_once(' '));
+        let mut lines =
+            lines.map(|(pattern, module)| (family(pattern), pattern, module)).peekable();
+        while let Some((of, ..)) = lines.peek().copied() {
+            let together = std::iter::from_fn(|| lines.next_if(|line| line.0 == of));
+            let together = together.map(|(_, pattern, module)| (pattern, module));
+            database.aliases.entry(of).or_default().extend(together);
         }
         for line in softdep.lines() {
             let mut words = line.split_ascii_whitespace();

@@ -22,13 +22,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Needed before the first file is verified or the first pool is mounted: the kernel takes its slow
-/// versions without asking for these.
-const FIRST: &[&str] = &["crc32c_intel", "sha256_ssse3"];
-
 /// What every pool needs: nothing is ready before it. Checksums that our pools do not have are left
-/// out.
-const POOLS: &[&str] = &["btrfs"];
+/// out. The kernel takes its slow versions of hashes without asking for the fast ones, so these come
+/// before the first pool is mounted and the first file is verified. The hash of files comes last:
+/// where instructions are emulated it is the slow one, and the kernel checks modules with it.
+const POOLS: &[&str] = &["crc32c_intel", "btrfs", "sha256_ssse3"];
 
 /// Loaded when the services are up, so that the first workload does not wait for them. Before that
 /// the kernel asks for what is missing.
@@ -81,7 +79,6 @@ pub(crate) fn serve() -> ExitCode {
         // Before the first look, so that no device comes unseen between the two.
         let mut uevents = Uevents::open()?;
         let mut loader = Loader::new(&modules_directory())?;
-        loader.load_names(FIRST, Soft::Load);
         let n_quick = loader.coldplug(Path::new(BUSES), |_| true, is_quick_disk);
         loader.load_names(POOLS, Soft::Skip);
         daemon::ready()?;

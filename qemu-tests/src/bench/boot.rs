@@ -4,7 +4,7 @@ use super::{Figure, median};
 use crate::{
     archive,
     machine::{BOOT, Machine, Running, blank_disk},
-    media::Image,
+    media::{Image, Medium},
 };
 use anyhow::{Context as _, Result};
 use std::{fs, path::Path, time::Duration};
@@ -39,59 +39,77 @@ pub(super) fn measure(n_runs: usize, tell: &dyn Fn(&str)) -> Result<Vec<Figure>>
     let directory = temporary.path();
     let image = Image::find()?;
     let [mut kernel, mut first, mut ready, mut all] = [const { Starts::new() }; 4];
+    let [mut unpacked_kernel, mut unpacked_ready, mut unpacked_all] = [const { Starts::new() }; 3];
     let mut own = Vec::new();
     for run in 1..=n_runs {
         let disk = blank_disk(&directory.join("disk.img"), DISK_MIB)?;
-        let node = |name: &str| Machine {
+        let node = |name: &str, medium| Machine {
+            medium,
             disks: vec![(disk.clone(), "BENCH".to_owned())],
             ..Machine::new(name)
         };
+        let bare = |medium, starts: &mut Starts| {
+            let bare =
+                Machine { overlay: Some(bare_overlay(directory)?), ..node("kernel", medium) };
+            let running = bare.start(&image, directory)?;
+            running.serial.wait("zos-bench: PID 1 runs", BOOT)?;
+            starts.take(&running)
+        };
+        let again = |medium, ready: &mut Starts, all: &mut Starts| {
+            let running = node("again", medium).start(&image, directory)?;
+            running.serial.wait("zos: service contractd: ready", BOOT)?;
+            let ready_s = ready.take(&running)?;
+            let line = running.serial.wait("zos: all services ready", BOOT)?;
+            all.take(&running)?;
+            anyhow::Ok((ready_s, own_time(&line).context("how long did init take?")?))
+        };
 
-        let bare = Machine { overlay: Some(bare_overlay(directory)?), ..node("kernel") };
-        let running = bare.start(&image, directory)?;
-        running.serial.wait("zos-bench: PID 1 runs", BOOT)?;
-        let bare_s = kernel.take(&running)?;
-        running.power_cut();
-
+        let bare_s = bare(Medium::Shipped, &mut kernel)?;
         // It ends by itself, so that the next boot finds a pool that was left in order.
-        let ending = Machine { cmdline: "zos.bench=poweroff".to_owned(), ..node("first") };
+        let ending =
+            Machine { cmdline: "zos.bench=poweroff".to_owned(), ..node("first", Medium::Shipped) };
         let mut running = ending.start(&image, directory)?;
         running.wait_ready()?;
         let first_s = first.take(&running)?;
         running.wait_off(DOWN).context("after the first boot")?;
         drop(running);
+        let (ready_s, own_s) = again(Medium::Shipped, &mut ready, &mut all)?;
+        own.push(own_s);
 
-        let running = node("second").start(&image, directory)?;
-        running.serial.wait("zos: service contractd: ready", BOOT)?;
-        let ready_s = ready.take(&running)?;
-        let line = running.serial.wait("zos: all services ready", BOOT)?;
-        all.take(&running)?;
-        own.push(own_time(&line).context("how long did init take?")?);
-        running.power_cut();
+        bare(Medium::Direct, &mut unpacked_kernel)?;
+        again(Medium::Direct, &mut unpacked_ready, &mut unpacked_all)?;
         tell(&format!(
             "run {run} of {n_runs}: kernel alone {bare_s:.1} s, first boot {first_s:.1} s, \
              boot {ready_s:.1} s"
         ));
     }
-    let ratios = |starts: &Starts| -> Vec<f64> {
-        starts.wall.iter().zip(&kernel.wall).map(|(ours, kernel)| ours / kernel).collect()
+    let seconds = |id: &str, starts: &Starts, beside: &Starts| {
+        Figure::new(id, "s", median(&starts.wall), n_runs).beside("kernel", median(&beside.wall))
     };
-    let figure = |id: &str, values: &[f64]| Figure::new(id, "s", median(values), n_runs);
+    let processor = |id: &str, starts: &Starts| {
+        Figure::new(id, "s", median(&starts.processor), n_runs)
+            .beside("kernel", median(&kernel.processor))
+    };
+    // The boots of a run see about the same load, so the ratio of each run is taken first.
+    let ratio = |id: &str, starts: &Starts, beside: &Starts| {
+        let ratios: Vec<_> =
+            starts.wall.iter().zip(&beside.wall).map(|(ours, kernel)| ours / kernel).collect();
+        Figure::new(id, "ratio", median(&ratios), n_runs)
+    };
     Ok(vec![
-        figure("boot.kernel_s", &kernel.wall),
-        figure("boot.ready_s", &ready.wall).beside("kernel", median(&kernel.wall)),
-        figure("boot.all_ready_s", &all.wall).beside("kernel", median(&kernel.wall)),
-        figure("boot.first_s", &first.wall).beside("kernel", median(&kernel.wall)),
-        // Both boots of a run see about the same load, so the ratio of each run is taken first.
-        Figure::new("boot.ready_ratio", "ratio", median(&ratios(&ready)), n_runs)
-            .at_most(READY_RATIO_MAX),
-        Figure::new("boot.all_ready_ratio", "ratio", median(&ratios(&all)), n_runs),
-        Figure::new("boot.first_ratio", "ratio", median(&ratios(&first)), n_runs),
-        figure("boot.ready_processor_s", &ready.processor)
-            .beside("kernel", median(&kernel.processor)),
-        figure("boot.first_processor_s", &first.processor)
-            .beside("kernel", median(&kernel.processor)),
-        figure("boot.pid1_to_ready_s", &own),
+        Figure::new("boot.kernel_s", "s", median(&kernel.wall), n_runs),
+        seconds("boot.ready_s", &ready, &kernel),
+        seconds("boot.all_ready_s", &all, &kernel),
+        seconds("boot.first_s", &first, &kernel),
+        ratio("boot.ready_ratio", &ready, &kernel).at_most(READY_RATIO_MAX),
+        ratio("boot.all_ready_ratio", &all, &kernel),
+        ratio("boot.first_ratio", &first, &kernel),
+        processor("boot.ready_processor_s", &ready),
+        processor("boot.first_processor_s", &first),
+        Figure::new("boot.pid1_to_all_ready_s", "s", median(&own), n_runs),
+        seconds("boot.unpacked_ready_s", &unpacked_ready, &unpacked_kernel),
+        ratio("boot.unpacked_ready_ratio", &unpacked_ready, &unpacked_kernel),
+        ratio("boot.unpacked_all_ready_ratio", &unpacked_all, &unpacked_kernel),
     ])
 }
 
