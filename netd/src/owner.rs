@@ -136,6 +136,22 @@ struct Client {
     tasks: [AbortHandle; 4],
 }
 
+impl Client {
+    /// Whether one that has not answered yet may name a time server: an address that a router gives
+    /// is there long before.
+    fn may_name_servers(&self) -> bool {
+        /// Whoever has not answered by then is not there.
+        const TRIES_MAX: u32 = 3;
+        let is_waiting = |unanswered: Option<(u32, Duration)>| {
+            unanswered.is_some_and(|(tries, _)| tries < TRIES_MAX)
+        };
+        let (v4, v6) = (self.view.borrow(), self.view6.borrow());
+        *self.carrier.borrow()
+            && ((v4.lease.is_none() && is_waiting(v4.unanswered))
+                || (v6.lease.is_none() && is_waiting(v6.unanswered)))
+    }
+}
+
 impl Drop for Client {
     fn drop(&mut self) {
         for task in &self.tasks {
@@ -259,7 +275,9 @@ impl Owner {
             let views = (client.view.borrow().clone(), client.view6.borrow().clone());
             (link.clone(), views)
         });
-        let server_known = !self.time_servers.is_empty();
+        let server_known = !self.time_servers.is_empty()
+            || !self.parts.config.ntp.is_empty()
+            || self.clients.values().any(Client::may_name_servers);
         let time = Time { server_known, ..self.parts.time.borrow().clone() };
         Ok(status::reply(&uplinks, &views.collect(), &self.problems, self.dns(), time))
     }

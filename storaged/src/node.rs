@@ -349,8 +349,15 @@ impl Node {
         let next = match outcome {
             Outcome::Pool(pool, how) => {
                 info!("disk {name}: pool {} {how}", pool.uuid);
-                self.lost.remove(&pool.uuid);
-                State::Pool(*pool, Health::Good(how))
+                let was_lost = self.lost.remove(&pool.uuid).is_some();
+                // `/state` and `/store`, and whoever has files open there, still hang on the dead mount.
+                let is_state = self.place == Some(Place::Pool(pool.uuid));
+                let health = if was_lost && is_state {
+                    Health::Bad("came back; it holds the node's state: boot to use it".to_owned())
+                } else {
+                    Health::Good(how)
+                };
+                State::Pool(*pool, health)
             }
             Outcome::None(state, reason) => {
                 let known = matches!(&entry.state, State::None(_, former) if *former == reason);
