@@ -5,6 +5,7 @@ use crate::{
     console::{self, Console, fact},
     database::Database,
     network::{self, Event, Order},
+    patience::Patience,
     reconcile::Reconciler,
     register::{self, Machine},
     results::Results,
@@ -43,8 +44,6 @@ const REGISTER_MS: u64 = 10_000;
 const REGISTER_ADOPTED_MS: u64 = 600_000;
 /// Until the registry says otherwise, in milliseconds.
 const HEARTBEAT_MS: u64 = 30_000;
-/// Verdicts wait so long for a time server after the start of the kernel, in milliseconds.
-const TIME_WAIT_MS: u64 = 20_000;
 /// How often the registry is asked for the node's last result until it answers.
 const CHAIN_MS: u64 = 10_000;
 /// Contracts of which a heartbeat speaks: it has a largest size.
@@ -108,15 +107,8 @@ pub(crate) fn run() -> anyhow::Result<()> {
         .context("reading the node's state")?;
     console.show("node", console::node(&node.id.to_string(), &node.boot, &node.image));
     daemon::ready().context("saying that contractd is ready")?;
-    Agent::new(node, reconciler, console).turn_for_ever(&take_events)
-}
-
-/// Whether the clock is as right as it will soon be: confirmed, or with nobody to ask although the
-/// network is there, or waited for long enough. A wrong clock must not end a contract.
-fn time_is_settled(network: &netd::StatusReply, now_ms: u64) -> bool {
-    let time = &network.time;
-    let addressed = network.links.iter().any(|link| !link.addresses.is_empty());
-    time.synchronised || (addressed && !time.server_known) || now_ms >= TIME_WAIT_MS
+    let patience = Patience::new(clock::boot_ms().context("reading the boot clock")?);
+    Agent::new(node, reconciler, console, patience).turn_for_ever(&take_events)
 }
 
 /// The node's secret, from storaged. While there is none, the reason is shown and it asks again.
@@ -167,6 +159,7 @@ struct Agent {
     reconciler: Reconciler,
     console: Console,
     machine: Option<Machine>,
+    patience: Patience,
     /// Boot clock in milliseconds of the next look, registration and heartbeat.
     machine_at: u64,
     register_at: u64,
@@ -182,12 +175,13 @@ struct Agent {
 }
 
 impl Agent {
-    fn new(node: Node, reconciler: Reconciler, console: Console) -> Self {
+    fn new(node: Node, reconciler: Reconciler, console: Console, patience: Patience) -> Self {
         Self {
             node,
             reconciler,
             console,
             machine: None,
+            patience,
             machine_at: 0,
             register_at: 0,
             heartbeat_at: 0,
@@ -254,14 +248,17 @@ impl Agent {
             self.look_at_machine(now_ms);
         }
         let Some(machine) = &self.machine else { return Ok(()) };
-        if !time_is_settled(&machine.network, now_ms) {
+        if !self.patience.may_judge() {
             return Ok(());
         }
+        let may_sign = self.patience.may_sign(&machine.network, now_ms);
         self.reconciler.turn()?;
-        self.register(now_ms)?;
-        self.ask_for_chain(now_ms);
-        self.send_results()?;
-        self.heartbeat(now_ms)?;
+        if may_sign {
+            self.register(now_ms)?;
+            self.ask_for_chain(now_ms);
+            self.send_results()?;
+            self.heartbeat(now_ms)?;
+        }
         self.show();
         Ok(())
     }
@@ -285,7 +282,8 @@ impl Agent {
                 } else {
                     Worth::Unconfirmed
                 };
-                if !time_is_settled(&machine.network, now_ms) {
+                self.patience.note(&machine.network, now_ms);
+                if !self.patience.may_judge() {
                     // The first verdict waits for it.
                     self.machine_at = self.machine_at.min(now_ms.saturating_add(LOOK_AGAIN_MS));
                 }
@@ -293,7 +291,7 @@ impl Agent {
             }
             Err(error) => {
                 // At the first look, netd may still be starting.
-                if self.machine.is_none() && now_ms < TIME_WAIT_MS {
+                if self.machine.is_none() && self.patience.is_early(now_ms) {
                     self.machine_at = self.machine_at.min(now_ms.saturating_add(LOOK_AGAIN_MS));
                 } else {
                     daemon::warn!("looking at the machine: {error:#}");

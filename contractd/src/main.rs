@@ -15,6 +15,7 @@ mod judge;
 mod merge;
 mod network;
 mod node_calls;
+mod patience;
 mod plan;
 mod reconcile;
 mod register;
