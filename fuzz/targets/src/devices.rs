@@ -73,7 +73,7 @@ pub fn disk_claim(data: &[u8]) -> bool {
     let size = claim.size_bytes;
     let with_claim = sparse(DISK_BYTES, &[(claim::slots(DISK_BYTES)[1], &slot)]);
     let content = probe::read(&with_claim, DISK_BYTES, None).expect("the file is long enough");
-    let disk = disk(DISK_BYTES);
+    let disk = disk(DISK_BYTES_SAID);
     for takeover in [BTreeSet::new(), BTreeSet::from(["S".to_owned()])] {
         let orders = Orders { takeover, ambiguous: BTreeSet::new() };
         match decide(&disk, &content, &orders) {
@@ -90,8 +90,11 @@ pub fn disk_claim(data: &[u8]) -> bool {
     true
 }
 
-/// The smallest disk that is looked at, and an odd sector.
-const DISK_BYTES: u64 = (1 << 30) + 512;
+/// Large enough for every place where something may stand, and an odd sector. Small, since most
+/// inputs leave a blank disk, of which everything is read.
+const DISK_BYTES: u64 = (20 << 20) + 512;
+/// What the kernel says of it: smaller disks are not looked at.
+const DISK_BYTES_SAID: u64 = (1 << 30) + 512;
 
 fn sparse(size_bytes: u64, writes: &[(u64, &[u8])]) -> File {
     // Where temporary files cost no disk.
@@ -138,7 +141,7 @@ pub fn disk_probe(data: &[u8]) -> bool {
             Place::Start(at) => u64::from(at) % (2 << 20),
             Place::Sector(sector) => u64::from(sector) * 512,
             Place::Kibibyte(at) => u64::from(at) << 10,
-            Place::FromEnd(at) => DISK_BYTES - 1 - u64::from(at) % (33 << 20),
+            Place::FromEnd(at) => DISK_BYTES - 1 - u64::from(at) % DISK_BYTES,
             Place::Slot(start) => claim::slots(DISK_BYTES)[usize::from(start)],
         };
         boot = boot.or_else(|| probe::boot_partition(&bytes));
@@ -147,7 +150,7 @@ pub fn disk_probe(data: &[u8]) -> bool {
     let borrowed: Vec<(u64, &[u8])> = writes.iter().map(|(at, b)| (*at, &b[..])).collect();
     let file = sparse(DISK_BYTES, &borrowed);
     let content = probe::read(&file, DISK_BYTES, boot).expect("the file is long enough");
-    let decision = decide(&disk(DISK_BYTES), &content, &Orders::default());
+    let decision = decide(&disk(DISK_BYTES_SAID), &content, &Orders::default());
     // Without an order, only a disk on which nothing was found is written, or one that we claimed.
     if let (Decision::Make(_), Content::Read(traces)) = (&decision, &content) {
         assert!(traces.foreign.is_empty());
