@@ -108,8 +108,12 @@ impl Store {
                 let path = flist.body().paths_of_contents()[content as usize];
                 return Err(StoreError::Mismatch { file: shown(path) });
             }
-            fetch::contents(&flist, &missing, source, &staging, progress, cancel)
-                .map_err(fetch_failed)?;
+            let fetched = fetch::contents(&flist, &missing, source, &staging, progress, cancel);
+            if fetched.as_ref().is_err_and(|error| error.reason == fetch::Reason::StoreFull) {
+                // What does not fit as a whole leaves the room to others.
+                fs::remove_dir_all(&staging).map_err(StoreError::io("removing", &staging))?;
+            }
+            fetched.map_err(fetch_failed)?;
             missing = self.admit_objects(&flist, &missing, &staging, progress)?;
         }
         if image_fault.is_some() {
