@@ -32,16 +32,32 @@ pub(crate) fn build(root: &Path, binaries: &[Binary], profile: Profile) -> Resul
         cargo(root, &call, profile)?;
         step.done("");
     }
-    let (target, folder) = match profile {
-        Profile::Release => ("target/node", "release"),
-        Profile::Dev => ("target/vm", "debug"),
-    };
-    let directory = root.join(target).join(TARGET).join(folder);
+    let directory = directory(root, profile);
     let files: Vec<PathBuf> = binaries.iter().map(|binary| directory.join(&binary.name)).collect();
     match profile {
         Profile::Release => Ok(files),
         Profile::Dev => stripped(&files),
     }
+}
+
+/// Builds an example of a package for a test machine, and returns its file.
+pub(crate) fn build_example(root: &Path, package: &str, name: &str) -> Result<PathBuf> {
+    let step = progress::step(format!("Building {name}"));
+    let mut command = static_build(root, Profile::Dev)?;
+    command.args(["-p", package, "--example", name]);
+    process::run(&mut command).with_context(|| format!("building the example {name}"))?;
+    step.done("");
+    let file = directory(root, Profile::Dev).join("examples").join(name);
+    Ok(stripped(&[file])?.remove(0))
+}
+
+/// Where cargo puts what it builds.
+fn directory(root: &Path, profile: Profile) -> PathBuf {
+    let (target, folder) = match profile {
+        Profile::Release => ("target/node", "release"),
+        Profile::Dev => ("target/vm", "debug"),
+    };
+    root.join(target).join(TARGET).join(folder)
 }
 
 /// Copies without debug information, which is five times the program and would fill a small guest.
@@ -55,15 +71,21 @@ fn stripped(files: &[PathBuf]) -> Result<Vec<PathBuf>> {
 }
 
 fn cargo(root: &Path, binaries: &[&Binary], profile: Profile) -> Result<()> {
+    let mut command = static_build(root, profile)?;
+    for binary in binaries {
+        command.args(["-p", &binary.package, "--bin", &binary.name]);
+    }
+    process::run(&mut command).context("building the node's programs")
+}
+
+/// A call of cargo that builds static programs.
+fn static_build(root: &Path, profile: Profile) -> Result<Command> {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root).args(["build", "--locked", "--quiet", "--target", TARGET]);
     match profile {
         Profile::Release => command.args(["--release", "--target-dir", "target/node"]),
         Profile::Dev => command.args(["--target-dir", "target/vm"]),
     };
-    for binary in binaries {
-        command.args(["-p", &binary.package, "--bin", &binary.name]);
-    }
     let mut flags = vec!["-Ctarget-feature=+crt-static".to_owned()];
     if profile == Profile::Release {
         // Neither the checkout's place nor cargo's may show in the bytes.
@@ -78,7 +100,7 @@ fn cargo(root: &Path, binaries: &[&Binary], profile: Profile) -> Result<()> {
         command.env("CFLAGS_x86_64_unknown_linux_gnu", c_flags);
     }
     command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}")).env_remove("RUSTFLAGS");
-    process::run(&mut command).context("building the node's programs")
+    Ok(command)
 }
 
 fn cargo_home() -> Result<PathBuf> {

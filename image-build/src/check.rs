@@ -1,5 +1,6 @@
 //! `cargo xtask check` and `cargo xtask test`: what a change must pass, in the order of cost.
 
+use crate::binaries;
 use crate::image::{self, Options};
 use crate::packages::{self, Task};
 use crate::process;
@@ -63,12 +64,14 @@ pub fn test(extent: Extent) -> Result<()> {
     image::check_reproducible(&options)?;
     crate::sizes::show(Some(&outputs.directory))?;
     crate::machines::build_programs(&root)?;
+    let trial = binaries::build_example(&root, "container", "container-vm")?;
     // A failing boot shall not be hidden by another that runs beside it and takes its processor.
     shown(
         "Tests in virtual machines",
         cargo(&root)
             .args(["test", "-p", "qemu-tests", "--no-fail-fast", "--", "--test-threads=1"])
-            .env("ZOS_IMAGE_DIR", &outputs.directory),
+            .env("ZOS_IMAGE_DIR", &outputs.directory)
+            .env("ZOS_CONTAINER_TRIAL", trial),
     )
 }
 

@@ -1,16 +1,21 @@
 //! Sits in a test machine in the place of storaged, runs the checks of the launcher on a disk, and
-//! tells on the machine's second serial line what they say. One file, the standard library only,
-//! compiled by `rustc` alone.
+//! tells on the machine's second serial line what they say. In the place of netd it does nothing, so
+//! that nobody else mounts anything meanwhile. One file, the standard library only, compiled by
+//! `rustc` alone.
 
 #![forbid(unsafe_code)]
 
 use std::{
+    env,
     fs::OpenOptions,
     io::{self, Write},
     process::Command,
 };
 
 fn main() -> io::Result<()> {
+    if env::args().next().is_some_and(|name| name.ends_with("netd")) {
+        for_ever();
+    }
     let line = || OpenOptions::new().read(true).write(true).open("/dev/ttyS1");
     let checks = Command::new("/bin/container-vm")
         .args(["/bin/launcher", "/dev/vda"])
@@ -20,7 +25,11 @@ fn main() -> io::Result<()> {
         .stderr(line()?)
         .status();
     writeln!(line()?, "trial: {checks:?}")?;
-    // Whoever reads the line ends the machine.
+    for_ever()
+}
+
+/// Whoever reads the line ends the machine.
+fn for_ever() -> ! {
     loop {
         std::thread::park();
     }

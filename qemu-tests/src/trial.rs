@@ -8,8 +8,8 @@ use std::{
 };
 
 /// An archive for [`crate::machine::Machine::overlay`]: what runs the checks (`guest/trial.rs`) as
-/// `/bin/storaged`, the checks themselves, and Debian's busybox, which they run in containers. The
-/// kernel, its modules, init and the launcher are the image's.
+/// `/bin/storaged` and `/bin/netd`, the checks, and Debian's busybox, which they run in containers.
+/// The kernel, its modules, init and the launcher are the image's.
 pub fn overlay(image: &Image, checks: &Path, directory: &Path) -> Result<PathBuf> {
     let initramfs = fs::read(image.file("initramfs.cpio"))?;
     archive::member(&initramfs, "usr/bin/storaged").context("in whose place the checks run")?;
@@ -24,6 +24,7 @@ pub fn overlay(image: &Image, checks: &Path, directory: &Path) -> Result<PathBuf
         &path,
         archive::programs(&[
             ("usr/bin/storaged", &runner),
+            ("usr/bin/netd", &runner),
             ("usr/bin/container-vm", &checks),
             ("usr/bin/busybox", &busybox),
         ]),

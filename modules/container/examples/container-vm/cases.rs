@@ -421,7 +421,6 @@ fn deaths(node: &mut Node) {
         node.bury();
     }
     println!("     {ran} starts were faster, {lost} were lost");
-    node.restart_launcher();
     let script = format!("cat {}/*/cgroup.procs 2>/dev/null || true", paths::CGROUP_WORK);
     let mut processes = shell(&script);
     // The last one may be on its way out.
@@ -432,6 +431,8 @@ fn deaths(node: &mut Node) {
         processes = shell(&script);
     }
     node.check("a killed launcher leaves no process", processes.is_empty(), &processes);
+    // It removes the cgroups that have become empty.
+    node.restart_launcher();
     node.check("and no mount", mounts() == before, mounts());
     let start = node.request(&["sh", "-c", "echo still"]);
     let ended = node.run(&start);
