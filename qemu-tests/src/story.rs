@@ -301,6 +301,14 @@ impl Stage {
         Ok(())
     }
 
+    /// Waits until the node has signed that a contract's data is deleted.
+    pub fn wait_wiped(&self, contract: &str) -> Result<()> {
+        wait::until("the data is wiped", START, || {
+            let results = self.results(contract)?;
+            Ok(results.iter().any(|one| one["state"] == "wiped").then_some(()))
+        })
+    }
+
     /// Agrees on a contract whose content in the store is damaged; gives it, and what the node says.
     pub fn agree_on_damaged(&self, terms: &Terms<'_>, code: &str) -> Result<(String, Value)> {
         let contract = self.propose(&self.write_source(terms)?)?;

@@ -169,10 +169,7 @@ fn a_contract_lives_and_ends_as_its_stakeholders_decide() -> Result<()> {
 
     // Cancel stops it and deletes its data.
     stage.cancel_and_wipe(&contract)?;
-    wait::until("the data is wiped", START, || {
-        let results = stage.results(&contract)?;
-        Ok(results.iter().any(|one| one["state"] == "wiped").then_some(()))
-    })?;
+    stage.wait_wiped(&contract)?;
     ensure!(page(&stage.page_url())?.is_none(), "a page after the cancel");
     let left = Saboteur::connect(&running)?.order("volumes", "volumes")?;
     ensure!(left.split(' ').count() == 1 + 2, "of {volumes} one was to go: {left}");
