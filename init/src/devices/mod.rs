@@ -31,11 +31,12 @@ const POOLS: &[&str] = &["crc32c_intel", "btrfs", "sha256_ssse3"];
 /// Loaded when the services are up, so that the first workload does not wait for them. Before that
 /// the kernel asks for what is missing.
 const LATER: &[&str] = &[
+    // Until it is there, nobody hears the power button.
+    "evdev",
     "nf_tables",
     "nft_chain_nat",
     "nft_ct",
     "nft_masq",
-    "evdev",
     "overlay",
     "erofs",
     "veth",
