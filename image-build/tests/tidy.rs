@@ -7,7 +7,10 @@
     reason = "the whole file is tests, and a checkout that cannot be read fails them"
 )]
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 /// A file that is longer has more than one purpose.
 const LINES_MAX: usize = 900;
@@ -91,6 +94,76 @@ fn violations(place: &str, text: &str) -> Vec<String> {
 
 fn is_crate_root(place: &str) -> bool {
     place.ends_with("src/lib.rs") || place.ends_with("src/main.rs") || place.contains("/src/bin/")
+}
+
+/// Files below a `src/` that no `mod` names: they are never compiled, and their tests never run.
+fn orphans(sources: &[(String, String)]) -> Vec<&str> {
+    let named: BTreeSet<PathBuf> =
+        sources.iter().flat_map(|(place, text)| modules(Path::new(place), text)).collect();
+    let places = sources.iter().map(|(place, _)| place.as_str());
+    places
+        .filter(|place| place.contains("/src/") && !is_crate_root(place))
+        .filter(|place| !named.contains(Path::new(place)))
+        .collect()
+}
+
+/// The files that the modules of a file may be in.
+fn modules(place: &Path, text: &str) -> Vec<PathBuf> {
+    let parent = place.parent().unwrap();
+    let stem = place.file_stem().unwrap().to_str().unwrap();
+    let is_top = ["lib", "main", "mod"].contains(&stem) || parent.ends_with("src/bin");
+    let mut directory = if is_top { parent.to_owned() } else { parent.join(stem) };
+    // Where modules with a body begin, as rustfmt indents them.
+    let mut open = Vec::new();
+    let mut found = Vec::new();
+    for line in text.lines() {
+        let words = line.trim_start();
+        let indent = &line[..line.len() - words.len()];
+        if open.last().is_some_and(|indent| line == format!("{indent}}}")) {
+            open.pop();
+            directory.pop();
+        }
+        if let Some(file) = words.strip_prefix("#[path = \"") {
+            found.extend(file.strip_suffix("\"]").map(|file| parent.join(file)));
+        }
+        let Some((before, rest)) = words.split_once("mod ") else { continue };
+        if !(before.is_empty() || before.starts_with("pub")) {
+            continue;
+        }
+        if let Some(name) = rest.strip_suffix(';') {
+            found.push(directory.join(format!("{name}.rs")));
+            found.push(directory.join(name).join("mod.rs"));
+        } else if let Some(name) = rest.strip_suffix(" {") {
+            open.push(indent);
+            directory.push(name);
+        }
+    }
+    found
+}
+
+#[test]
+fn every_file_is_compiled() {
+    assert_eq!(orphans(&sources()), Vec::<&str>::new(), "no `mod` names them");
+}
+
+#[test]
+fn a_file_that_no_module_names_is_found() {
+    let file = |place: &str, text: &str| (place.to_owned(), text.to_owned());
+    let mut sources = vec![
+        file("a/src/lib.rs", "pub mod in_one {\n    mod deep;\n}\nmod one;\npub(crate) mod two;\n"),
+        file("a/src/in_one/deep.rs", ""),
+        file("a/src/one.rs", "#[path = \"one_checks.rs\"]\nmod checks;\nmod tests;\n"),
+        file("a/src/one_checks.rs", ""),
+        file("a/src/one/tests.rs", ""),
+        file("a/src/two/mod.rs", "mod deep;\n"),
+        file("a/src/two/deep.rs", ""),
+        file("a/src/bin/tool.rs", "mod part;\n"),
+        file("a/src/bin/part.rs", ""),
+        file("a/tests/outside.rs", ""),
+    ];
+    assert_eq!(orphans(&sources), Vec::<&str>::new());
+    sources.push(file("a/src/one/past.rs", "use super::*;\n"));
+    assert_eq!(orphans(&sources), ["a/src/one/past.rs"]);
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! The consensus rule over whole bundles.
 
+mod mutations;
+mod past;
+
 use super::*;
 use crate::{
     bundle::Deployment,

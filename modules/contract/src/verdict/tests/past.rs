@@ -7,9 +7,9 @@ use proptest::collection::vec;
 /// contract ran again.
 #[test]
 fn what_has_ended_stays_ended_whatever_arrives_later() {
-    let world = World::new();
+    let world = world();
     let mut bundle = world.agreed();
-    world.cancel(&mut bundle, &["it", "legal"]);
+    world.end(&mut bundle, &["it", "legal"]);
     let Verdict::Stop(ended) = world.judge(&bundle, 200) else { panic!("it is cancelled") };
     let after = world.trust_after(Past { ended: Some(ended.clone()), ..Past::default() });
     for back in [world.agreed(), world.updated(|_| {}, &["it", "legal"])] {
@@ -22,9 +22,9 @@ fn what_has_ended_stays_ended_whatever_arrives_later() {
 
 #[test]
 fn an_order_that_takes_effect_when_it_is_written_needs_no_clock() {
-    let world = World::new();
+    let world = world();
     let mut bundle = world.agreed();
-    world.cancel(&mut bundle, &["it", "legal"]);
+    world.end(&mut bundle, &["it", "legal"]);
     let later = Signed::<Cancel>::open(&bundle.cancels[0]).unwrap().body;
     assert_eq!(ToldBy::of(&later), ToldBy::Clock);
     let at_once = Cancel { effective_at: later.issued, ..later };
@@ -40,7 +40,7 @@ fn an_order_that_takes_effect_when_it_is_written_needs_no_clock() {
 /// A reject with an early time made a node fall back from version 2 to version 1.
 #[test]
 fn no_version_runs_below_one_that_was_in_force() {
-    let world = World::new();
+    let world = world();
     let mut bundle = world.updated(|_| {}, &["it", "legal"]);
     let after = world.trust_after(Past { version: 2, ..Past::default() });
     assert!(runs(&verdict(&bundle, &after, at(50)), 2));
@@ -59,7 +59,7 @@ fn no_version_runs_below_one_that_was_in_force() {
 /// A disk died, and a contract that fits no longer was stopped though its own disk was well.
 #[test]
 fn what_runs_keeps_what_it_has_and_more_of_it_must_be_free() {
-    let world = World::new();
+    let world = world();
     let bundle = world.agreed();
     let demand = world.document(1).demand();
     let none = Capacity::default();
@@ -84,11 +84,11 @@ proptest! {
         kept in vec(any::<bool>(), 16),
         now in -100_i64..20_000,
     ) {
-        let world = World::new();
+        let world = world();
         let mut bundle = world.updated(|_| {}, &["it", "legal"]);
         let ended = {
             let mut cancelled = world.agreed();
-            world.cancel(&mut cancelled, &["it", "legal"]);
+            world.end(&mut cancelled, &["it", "legal"]);
             let Verdict::Stop(ended) = world.judge(&cancelled, 200) else { panic!("cancelled") };
             bundle.cancels = cancelled.cancels;
             bundle.approvals.extend(cancelled.approvals);
