@@ -1,5 +1,6 @@
 //! The consensus rule over whole bundles.
 
+mod model;
 mod mutations;
 mod past;
 
