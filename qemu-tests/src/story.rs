@@ -43,6 +43,14 @@ pub struct Terms<'a> {
     pub volume_mib: u32,
 }
 
+impl<'a> Terms<'a> {
+    /// The contract that every story begins with: the page of [`Stage::publish_nginx`], with a
+    /// small volume.
+    pub fn of_web(node: &'a str, pool: &'a str, flist: &'a str) -> Self {
+        Self { name: "web", node, pool, flist, published: "published", port: 8080, volume_mib: 64 }
+    }
+}
+
 /// An flist, and the files in the content store that only it has.
 #[derive(Debug)]
 pub struct Apart {

@@ -136,15 +136,7 @@ fn cut_again_and_again(chance: &Chance) -> Result<()> {
     // The same while files are fetched and a container starts.
     let pool = stage.grant(&node)?;
     let flist = stage.publish_nginx()?;
-    let terms = Terms {
-        name: "web",
-        node: &node,
-        pool: &pool,
-        flist: &flist,
-        published: "published",
-        port: 8080,
-        volume_mib: 64,
-    };
+    let terms = Terms::of_web(&node, &pool, &flist);
     let contract = stage.propose(&stage.write_source(&terms)?)?;
     stage.approve_all(&contract)?;
     for _ in 0..CUTS_OF_START {

@@ -45,15 +45,7 @@ fn a_contract_lives_and_ends_as_its_stakeholders_decide() -> Result<()> {
 
     // No run before quorum.
     let flist = stage.publish_nginx()?;
-    let terms = Terms {
-        name: "web",
-        node: &node,
-        pool: &pool,
-        flist: &flist,
-        published: "published",
-        port: 8080,
-        volume_mib: 64,
-    };
+    let terms = Terms::of_web(&node, &pool, &flist);
     let contract = stage.propose(&stage.write_source(&terms)?)?;
     stage.wait_result(&contract, "quorum_missing", 0)?;
     stage.approve(&contract, "it-expert")?;

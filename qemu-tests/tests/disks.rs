@@ -39,15 +39,7 @@ fn a_full_disk_stops_nobody_else_and_what_waits_starts_when_there_is_room() -> R
 
     // One that needs little, and goes on.
     let flist = stage.publish_nginx()?;
-    let terms = Terms {
-        name: "web",
-        node: &node,
-        pool: &pool,
-        flist: &flist,
-        published: "published",
-        port: 8080,
-        volume_mib: 64,
-    };
+    let terms = Terms::of_web(&node, &pool, &flist);
     let small = stage.propose(&stage.write_source(&terms)?)?;
     stage.approve_all(&small)?;
     ensure!(stage.wait_page()?.contains(content::PAGE));
@@ -134,15 +126,7 @@ fn a_pulled_disk_is_told_of_the_rest_goes_on_and_with_the_disk_everything_is_bac
     let node = stage.wait_node(&running)?;
     let pool = stage.grant(&node)?;
     let flist = stage.publish_nginx()?;
-    let terms = Terms {
-        name: "web",
-        node: &node,
-        pool: &pool,
-        flist: &flist,
-        published: "published",
-        port: 8080,
-        volume_mib: 64,
-    };
+    let terms = Terms::of_web(&node, &pool, &flist);
     let contract = stage.propose(&stage.write_source(&terms)?)?;
     stage.approve_all(&contract)?;
     stage.wait_page()?;

@@ -74,15 +74,7 @@ fn run(tell: &Tell, once: bool) -> Result<()> {
 
     tell.line("The customer makes an flist of nginx and writes a contract for three stakeholders.");
     let flist = stage.publish_nginx()?;
-    let terms = Terms {
-        name: "web",
-        node: &node,
-        pool: &pool,
-        flist: &flist,
-        published: "published",
-        port: 8080,
-        volume_mib: 64,
-    };
+    let terms = Terms::of_web(&node, &pool, &flist);
     let contract = stage.propose(&stage.write_source(&terms)?)?;
 
     let refusal = stage.wait_result(&contract, "quorum_missing", 0)?;
