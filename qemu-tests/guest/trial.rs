@@ -1,7 +1,7 @@
 //! Sits in a test machine in the place of storaged, runs the checks of the launcher on a disk, and
-//! tells on the machine's second serial line what they say. In the place of netd it does nothing, so
-//! that nobody else mounts anything meanwhile. One file, the standard library only, compiled by
-//! `rustc` alone.
+//! tells on the machine's second serial line what they say. In the place of netd and of init's own
+//! launcher it does nothing, so that nobody else mounts anything meanwhile or answers to the checks.
+//! One file, the standard library only, compiled by `rustc` alone.
 
 #![forbid(unsafe_code)]
 
@@ -13,12 +13,12 @@ use std::{
 };
 
 fn main() -> io::Result<()> {
-    if env::args().next().is_some_and(|name| name.ends_with("netd")) {
+    if env::args().next().is_none_or(|name| !name.ends_with("storaged")) {
         for_ever();
     }
     let line = || OpenOptions::new().read(true).write(true).open("/dev/ttyS1");
     let checks = Command::new("/bin/container-vm")
-        .args(["/bin/launcher", "/dev/vda"])
+        .args(["/bin/launcher-of-the-image", "/dev/vda"])
         // Its launchers would tell init that storaged is ready.
         .env_remove("ZOS_READY_FD")
         .stdout(line()?)

@@ -7,12 +7,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// An archive for [`crate::machine::Machine::overlay`]: what runs the checks (`guest/trial.rs`) as
-/// `/bin/storaged` and `/bin/netd`, the checks, and Debian's busybox, which they run in containers.
-/// The kernel, its modules, init and the launcher are the image's.
+/// An archive for [`crate::machine::Machine::overlay`]: what runs the checks (`guest/trial.rs`) in
+/// the place of three daemons, the checks, and Debian's busybox, which they run in containers. The
+/// kernel, its modules, init and the launcher are the image's.
+///
+/// The launcher goes by another name, for init starts what has the old one, seconds after the checks
+/// have begun: a second launcher would take over the socket of theirs, and what it starts is init's
+/// child and not that of the checks.
 pub fn overlay(image: &Image, checks: &Path, directory: &Path) -> Result<PathBuf> {
     let initramfs = fs::read(image.file("initramfs.cpio"))?;
     archive::member(&initramfs, "usr/bin/storaged").context("in whose place the checks run")?;
+    let launcher = archive::member(&initramfs, "usr/bin/launcher").context("which is checked")?;
     let runner = fs::read(archive::guest_program("trial", directory)?)?;
     let checks = fs::read(checks).with_context(|| format!("reading {}", checks.display()))?;
     let package = content::unpack_package("busybox-static")?;
@@ -25,6 +30,8 @@ pub fn overlay(image: &Image, checks: &Path, directory: &Path) -> Result<PathBuf
         archive::programs(&[
             ("usr/bin/storaged", &runner),
             ("usr/bin/netd", &runner),
+            ("usr/bin/launcher", &runner),
+            ("usr/bin/launcher-of-the-image", launcher),
             ("usr/bin/container-vm", &checks),
             ("usr/bin/busybox", &busybox),
         ]),
