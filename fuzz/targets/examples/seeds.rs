@@ -330,6 +330,8 @@ fn files() {
         "Cmd":["x"],"WorkingDir":"/"},"rootfs":{"diff_ids":["@layer"]}}"#;
     let cut = &b"\n%%\n"[..];
     put("oci_import", "small", &[&index[..], cut, manifest, cut, config, cut, &tar].concat());
+    let manifest = br#"[{"Config":"@config","RepoTags":["app:1"],"Layers":["@layer"]}]"#;
+    put("docker_import", "small", &[&manifest[..], cut, config, cut, &tar].concat());
 }
 
 fn tar() -> Vec<u8> {

@@ -166,13 +166,13 @@ fn options(scratch: PathBuf, special: Special) -> Options {
     Options { scratch, special, ..Options::default() }
 }
 
-/// A tar file that a customer made or got from somewhere.
+/// A tar file that a customer made or got from somewhere: of files, or of an image.
 pub fn tar_import(data: &[u8]) -> bool {
     let directory = scratch();
     let file = directory.path().join("input.tar");
     fs::write(&file, data).expect("writing to memory");
     let options = options(directory.path().to_owned(), Special::Omit);
-    create::build_tar(&file, &options, &()).is_ok_and(|built| built_twice(&built.flist))
+    create::build_archive(&file, &options, &()).is_ok_and(|built| built_twice(&built.flist))
 }
 
 /// What was built is what a node takes.
@@ -187,17 +187,7 @@ fn built_twice(flist: &Flist) -> bool {
 /// In each text `@layer`, `@plain`, `@config` and `@manifest` stand for the digests of the others,
 /// and with `-size` for their sizes, so that the texts can be changed and the digests stay right.
 pub fn oci_import(data: &[u8]) -> bool {
-    const CUT: &[u8] = b"\n%%\n";
-    let mut rest = data;
-    let mut part = || match rest.windows(CUT.len()).position(|window| window == CUT) {
-        Some(at) => {
-            let found = &rest[..at];
-            rest = &rest[at + CUT.len()..];
-            found
-        }
-        None => std::mem::take(&mut rest),
-    };
-    let (index, manifest, config, layer) = (part(), part(), part(), part());
+    let [index, manifest, config, layer] = parts(data);
     let directory = scratch();
     let blobs = directory.path().join("layout/blobs/sha256");
     fs::create_dir_all(&blobs).expect("writing to memory");
@@ -205,14 +195,6 @@ pub fn oci_import(data: &[u8]) -> bool {
         let digest = hex::encode(Sha256::digest(bytes));
         fs::write(blobs.join(&digest), bytes).expect("writing to memory");
         digest
-    };
-    let filled = |text: &[u8], names: &[(&str, &str, usize)]| {
-        let mut text = String::from_utf8_lossy(text).into_owned();
-        for (name, digest, size) in names {
-            text = text.replace(&format!("@{name}-size"), &size.to_string());
-            text = text.replace(&format!("@{name}"), &format!("sha256:{digest}"));
-        }
-        text.into_bytes()
     };
     let layer_digest = put(layer);
     let layer = ("layer", layer_digest.as_str(), layer.len());
@@ -226,5 +208,51 @@ pub fn oci_import(data: &[u8]) -> bool {
     let layout = directory.path().join("layout");
     fs::write(layout.join("index.json"), index).expect("writing to memory");
     let options = options(directory.path().to_owned(), Special::Omit);
-    create::build_oci(&layout, &options, &()).is_ok_and(|built| built_twice(&built.flist))
+    create::build_image(&layout, &options, &()).is_ok_and(|built| built_twice(&built.flist))
+}
+
+/// The parts of what docker saves, cut like those of a layout: manifest, configuration, layer.
+///
+/// `@config` in the manifest is the name of the configuration, `@layer` in both is the layer: its
+/// name in the manifest, its digest in the configuration.
+pub fn docker_import(data: &[u8]) -> bool {
+    let [manifest, config, layer] = parts(data);
+    let directory = scratch();
+    let image = directory.path().join("image");
+    fs::create_dir(&image).expect("writing to memory");
+    let put = |name: &str, bytes: &[u8]| fs::write(image.join(name), bytes).expect("to memory");
+    let digest = |bytes: &[u8]| hex::encode(Sha256::digest(bytes));
+    put("layer.tar", layer);
+    let config = filled(config, &[("layer", &digest(layer), layer.len())]);
+    let name = format!("{}.json", digest(&config));
+    put(&name, &config);
+    let manifest = String::from_utf8_lossy(manifest);
+    let manifest = manifest.replace("@config", &name).replace("@layer", "layer.tar");
+    put("manifest.json", manifest.as_bytes());
+    let options = options(directory.path().to_owned(), Special::Omit);
+    create::build_image(&image, &options, &()).is_ok_and(|built| built_twice(&built.flist))
+}
+
+/// Cuts an input into its parts; those that are not there are empty.
+fn parts<const N: usize>(data: &[u8]) -> [&[u8]; N] {
+    const CUT: &[u8] = b"\n%%\n";
+    let mut rest = data;
+    std::array::from_fn(|_| match rest.windows(CUT.len()).position(|window| window == CUT) {
+        Some(at) => {
+            let found = &rest[..at];
+            rest = &rest[at + CUT.len()..];
+            found
+        }
+        None => std::mem::take(&mut rest),
+    })
+}
+
+/// Puts digests and sizes where their names stand.
+fn filled(text: &[u8], names: &[(&str, &str, usize)]) -> Vec<u8> {
+    let mut text = String::from_utf8_lossy(text).into_owned();
+    for (name, digest, size) in names {
+        text = text.replace(&format!("@{name}-size"), &size.to_string());
+        text = text.replace(&format!("@{name}"), &format!("sha256:{digest}"));
+    }
+    text.into_bytes()
 }

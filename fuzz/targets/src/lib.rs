@@ -15,7 +15,7 @@ mod registry;
 mod statements;
 
 pub use devices::{disk_claim, disk_probe, modules_database, uevent};
-pub use files::{erofs_image, flist_body, oci_import, tar_import};
+pub use files::{docker_import, erofs_image, flist_body, oci_import, tar_import};
 pub use net::{
     MAC, dhcp_client, dhcp_message, dhcp6_client, dhcp6_message, router_announcement, sntp_answer,
 };
@@ -36,6 +36,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("dhcp_message", dhcp_message),
     ("disk_claim", disk_claim),
     ("disk_probe", disk_probe),
+    ("docker_import", docker_import),
     ("envelope", envelope),
     ("erofs_image", erofs_image),
     ("flist_body", flist_body),

@@ -21,7 +21,7 @@ use std::{
 const CHANGES: usize = 2000;
 /// Fewer for targets that write files, or read a whole disk, for each input.
 const CHANGES_SLOW: usize = 100;
-const SLOW: [&str; 4] = ["disk_claim", "disk_probe", "oci_import", "tar_import"];
+const SLOW: [&str; 5] = ["disk_claim", "disk_probe", "docker_import", "oci_import", "tar_import"];
 /// A changed input grows no further.
 const INPUT_MAX: usize = 64 << 10;
 
@@ -148,7 +148,7 @@ macro_rules! replays {
 }
 
 replays! {
-    boot_options bundle dhcp6_client dhcp6_message dhcp_client dhcp_message disk_claim disk_probe envelope erofs_image
+    boot_options bundle dhcp6_client dhcp6_message dhcp_client dhcp_message disk_claim disk_probe docker_import envelope erofs_image
     flist_body ipc_answer ipc_frames modules_database oci_import registry_answers router_announcement sntp_answer
     statement strict_json tar_import uevent verdict
 }

@@ -1,4 +1,4 @@
-//! Makes, publishes, checks and unpacks flists on a host. The API of `3bot flist`.
+//! Makes, publishes, checks, compares, unpacks and exports flists on a host. The API of `3bot flist`.
 //!
 //! Same input, same options, same version of this crate: same bytes. What cannot be said in an
 //! flist (device nodes, fifos, sockets, foreign attributes) or is ambiguous is refused with its
@@ -14,25 +14,38 @@
 //! # }
 //! ```
 
+mod diff;
 mod directory;
+mod docker;
+mod export;
+mod image;
+mod image_files;
 mod oci;
 mod pack;
 mod pax;
 mod published;
+mod reader;
 mod run;
 mod spool;
+mod tar_file;
 mod tarball;
 mod tree;
+mod unpack;
 
 use crate::{Flist, Progress, Refusal, body::MTIME_MAX};
+use image_files::ImageFiles;
 use std::{
     fs::File,
     io,
     path::{Path, PathBuf},
 };
+use tree::Tree;
 
-pub use published::{Summary, inspect, publish, published_files, unpack, verify_published};
+pub use diff::{Changed, Diff, Fact, Named, diff};
+pub use export::{export_oci, export_tar};
+pub use published::{Summary, inspect, publish, published_files, verify_published};
 pub use run::Overrides;
+pub use unpack::unpack;
 
 /// How an flist is made.
 #[derive(Debug, Clone)]
@@ -48,7 +61,8 @@ pub struct Options {
     /// Directories, and empty files, that a container needs to mount on; made where they are
     /// missing. A name that ends in `/` is a directory.
     pub mount_points: Vec<String>,
-    /// Which image of an OCI layout: its reference name or its digest. Needed if there are several.
+    /// Which image of a layout or an archive: its reference name, its tag or its digest. Needed if
+    /// there are several.
     pub reference: Option<String>,
     /// Where temporary files go; needs room for the unpacked input.
     pub scratch: PathBuf,
@@ -143,29 +157,49 @@ pub fn build_directory(
     pack::pack(tree, options, progress)
 }
 
-/// Makes an flist of a tar file: plain, or compressed with gzip or zstd.
+/// Makes an flist of the files in a tar file: plain, or compressed with gzip or zstd.
 pub fn build_tar(
     path: &Path,
     options: &Options,
     progress: &dyn Progress,
 ) -> Result<Built, CreateError> {
-    let file = File::open(path).map_err(CreateError::io("opening", path))?;
-    let mut spool = spool::Spool::new(&options.scratch)?;
-    let mut plain = spool::decompressed(Box::new(file), path)?;
-    let mut tree = tree::Tree::default();
-    let names = tarball::Names::Literal;
-    let layer = tarball::read(&mut plain, &mut spool, names, options.special)?;
-    tree.apply(layer)?;
-    pack::pack(tree, options, progress)
+    pack::pack(read_archive(path, options)?, options, progress)
 }
 
-/// Makes an flist of an OCI image layout: a directory, or a tar file of one as `docker save` and
-/// `skopeo copy … oci-archive:` write it.
-pub fn build_oci(
+/// Makes an flist of a container image: an OCI image layout or what `docker save` wrote, as a
+/// directory or as a tar file (`skopeo copy … oci-archive:` and `podman save` write those too).
+pub fn build_image(
     path: &Path,
     options: &Options,
     progress: &dyn Progress,
 ) -> Result<Built, CreateError> {
-    let tree = oci::read(path, options)?;
+    let tree = if path.is_dir() {
+        image::read(ImageFiles::Directory(path), options)?
+    } else {
+        image::read(ImageFiles::Archive(&read_archive(path, options)?), options)?
+    };
     pack::pack(tree, options, progress)
+}
+
+/// Makes an flist of a tar file: of the image if it is one, or else of its files.
+pub fn build_archive(
+    path: &Path,
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<Built, CreateError> {
+    let mut tree = read_archive(path, options)?;
+    if image::recognise(ImageFiles::Archive(&tree)) {
+        tree = image::read(ImageFiles::Archive(&tree), options)?;
+    }
+    pack::pack(tree, options, progress)
+}
+
+fn read_archive(path: &Path, options: &Options) -> Result<Tree, CreateError> {
+    let file = File::open(path).map_err(CreateError::io("opening", path))?;
+    let mut spool = spool::Spool::new(&options.scratch)?;
+    let mut plain = spool::decompressed(Box::new(file), path)?;
+    let mut tree = Tree::default();
+    let names = tarball::Names::Literal;
+    tree.apply(tarball::read(&mut plain, &mut spool, names, options.special)?)?;
+    Ok(tree)
 }

@@ -8,6 +8,7 @@
 
 mod common;
 
+use common::image::member;
 use flist::{
     Flist, Source,
     body::{Data, Node},
@@ -251,24 +252,6 @@ fn a_tar_file_gives_the_flist_of_its_directory() {
         let built = create::build_tar(&path, &Options::default(), &()).unwrap();
         assert_eq!(built.flist, expected, "{format}");
     }
-}
-
-/// One header with its data, as small as the format allows.
-fn member(path: &str, kind: u8, target: &str, bytes: &[u8]) -> Vec<u8> {
-    let mut header = tar::Header::new_ustar();
-    header.as_mut_bytes()[..path.len()].copy_from_slice(path.as_bytes());
-    header.set_entry_type(tar::EntryType::new(kind));
-    header.set_link_name_literal(target).unwrap();
-    header.set_mode(0o644);
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_mtime(0);
-    header.set_size(bytes.len() as u64);
-    header.set_cksum();
-    let mut member = header.as_bytes().to_vec();
-    member.extend(bytes);
-    member.resize(member.len().next_multiple_of(512), 0);
-    member
 }
 
 fn build_members(members: &[Vec<u8>]) -> Result<create::Built, CreateError> {

@@ -8,127 +8,17 @@
 
 mod common;
 
+use common::image::{CONFIG, gzip, layer, layout, two_layers};
 use flist::{
     Flist,
     body::{Data, Node},
     create::{self, Options},
 };
-use sha2::{Digest as _, Sha256};
-use std::{fs, io::Write as _, path::Path};
-use tempfile::TempDir;
-
-fn digest(bytes: &[u8]) -> String {
-    format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
-}
-
-/// A layer: `path` with a slash at the end is a directory, `a -> b` a symlink, `a = b` a hard link.
-fn layer(names: &[&str]) -> Vec<u8> {
-    let mut archive = tar::Builder::new(Vec::new());
-    for name in names {
-        let mut header = tar::Header::new_gnu();
-        header.set_mode(if name.ends_with('/') { 0o755 } else { 0o644 });
-        header.set_uid(0);
-        header.set_gid(0);
-        header.set_mtime(1_700_000_000);
-        header.set_size(0);
-        if let Some((name, target)) = name.split_once(" -> ") {
-            header.set_entry_type(tar::EntryType::Symlink);
-            archive.append_link(&mut header, name, target).unwrap();
-        } else if let Some((name, target)) = name.split_once(" = ") {
-            header.set_entry_type(tar::EntryType::Link);
-            archive.append_link(&mut header, name, target).unwrap();
-        } else if name.ends_with('/') {
-            header.set_entry_type(tar::EntryType::Directory);
-            archive.append_data(&mut header, name, &[][..]).unwrap();
-        } else {
-            let (name, text) = name.split_once(": ").unwrap_or((name, ""));
-            header.set_size(text.len() as u64);
-            archive.append_data(&mut header, name, text.as_bytes()).unwrap();
-        }
-    }
-    archive.into_inner().unwrap()
-}
-
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    out.write_all(bytes).unwrap();
-    out.finish().unwrap()
-}
-
-fn zstd(bytes: &[u8]) -> Vec<u8> {
-    zstd::bulk::compress(bytes, 1).unwrap()
-}
-
-/// Writes a layout of these layers, each as (unpacked, as stored).
-fn layout(layers: &[(Vec<u8>, Vec<u8>)], config: &str) -> TempDir {
-    let layout = tempfile::tempdir().unwrap();
-    let blobs = layout.path().join("blobs/sha256");
-    fs::create_dir_all(&blobs).unwrap();
-    let put = |bytes: &[u8]| {
-        let digest = digest(bytes);
-        fs::write(blobs.join(&digest[7..]), bytes).unwrap();
-        format!(r#"{{"mediaType":"","digest":"{digest}","size":{}}}"#, bytes.len())
-    };
-    let diff_ids: Vec<_> =
-        layers.iter().map(|(plain, _)| format!("\"{}\"", digest(plain))).collect();
-    let stored: Vec<_> = layers.iter().map(|(_, stored)| put(stored)).collect();
-    let image = format!(
-        r#"{{"architecture":"amd64","os":"linux","config":{config},
-            "rootfs":{{"type":"layers","diff_ids":[{}]}}}}"#,
-        diff_ids.join(",")
-    );
-    let manifest = format!(
-        r#"{{"schemaVersion":2,"config":{},"layers":[{}]}}"#,
-        put(image.as_bytes()),
-        stored.join(",")
-    );
-    let index = format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, put(manifest.as_bytes()));
-    fs::write(layout.path().join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
-    fs::write(layout.path().join("index.json"), index).unwrap();
-    layout
-}
-
-fn two_layers() -> [(Vec<u8>, Vec<u8>); 3] {
-    let base = layer(&[
-        "bin/",
-        "bin/app: first",
-        "bin/old: x",
-        "etc/",
-        "etc/passwd: web:x:33:34::/:/bin/sh\n",
-        "opaque/",
-        "opaque/a",
-        "opaque/b/",
-        "opaque/b/c",
-        "gone/",
-        "gone/deep/",
-        "gone/deep/x",
-        "usr/",
-        "usr/lib/",
-        "usr/lib/x: lib",
-        "lib -> usr/lib",
-        "kept",
-    ]);
-    let second = layer(&[
-        "bin/",
-        "bin/.wh.old",
-        "bin/app: second",
-        ".wh.gone",
-        "opaque/",
-        "opaque/.wh..wh..opq",
-        "opaque/new: n",
-        ".wh..wh.plnk/",
-        ".wh.never",
-    ]);
-    let third = layer(&["usr/lib/y = usr/lib/x", "gone/", "gone/back"]);
-    [(base.clone(), base), (second.clone(), gzip(&second)), (third.clone(), zstd(&third))]
-}
-
-const CONFIG: &str = r#"{"User":"web","Env":["PATH=/bin","PATH=/sbin","A="],"Entrypoint":["/bin/app"],
-    "Cmd":["-v"],"WorkingDir":"/usr"}"#;
+use std::{fs, path::Path};
 
 fn build(layout: &Path) -> Result<Flist, create::CreateError> {
     let options = Options { mount_points: Vec::new(), ..Options::default() };
-    create::build_oci(layout, &options, &()).map(|built| built.flist)
+    create::build_image(layout, &options, &()).map(|built| built.flist)
 }
 
 fn names(flist: &Flist) -> Vec<String> {
@@ -241,7 +131,7 @@ fn one_of_several_images_has_to_be_named() {
     let error = build(layout.path()).unwrap_err().to_string();
     assert!(error.contains("more than one image"), "{error}");
     let options = Options { reference: Some("v2".into()), ..Options::default() };
-    create::build_oci(layout.path(), &options, &()).unwrap();
+    create::build_image(layout.path(), &options, &()).unwrap();
     let options = Options { reference: Some("v3".into()), ..Options::default() };
-    create::build_oci(layout.path(), &options, &()).unwrap_err();
+    create::build_image(layout.path(), &options, &()).unwrap_err();
 }

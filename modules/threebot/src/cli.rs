@@ -30,6 +30,8 @@ pub(crate) enum Exit {
     Partial = 3,
     /// Rejected, refused or lapsed: it will not run as it is.
     Rejected = 4,
+    /// The two that were compared differ.
+    Different = 5,
     /// The command line makes no sense.
     Usage = 64,
 }
@@ -47,6 +49,7 @@ Exit codes:
   2   waiting for signatures
   3   partially running
   4   rejected or refused
+  5   different (flist diff)
   64  wrong usage
 
 Files, in $ZOS_HOME, $XDG_CONFIG_HOME/zos or ~/.config/zos:

@@ -168,6 +168,36 @@ async fn refusals_and_mistakes_have_their_own_codes() {
 }
 
 #[tokio::test]
+async fn flists_are_compared_exported_and_built_again() {
+    let world = World::new().await;
+    let dir = world.flist();
+    let at = |name: &str| world.home.path().join(name).to_str().unwrap().to_owned();
+    let dir = dir.to_str().unwrap();
+    let flist = text(&done(&world, &["flist", "verify", dir]).await["flist"]);
+
+    let (layout, again) = (at("layout"), at("again"));
+    let exported = done(&world, &["flist", "export", dir, &layout, "--to", "oci"]).await;
+    assert_eq!(exported["flist"], flist.as_str());
+    let built = done(&world, &["flist", "build", &layout, "--out", &again]).await;
+    assert_eq!(built["flist"], flist.as_str());
+    let (code, answer, _) = bot(&world, &["flist", "diff", dir, &again]).await;
+    assert_eq!((code, &answer["same"]), (0, &Value::from(true)));
+
+    let (tar, other) = (at("app.tar"), at("other"));
+    done(&world, &["flist", "export", dir, &tar, "--to", "tar"]).await;
+    done(&world, &["flist", "build", &tar, "--out", &other, "--env", "NEW=1"]).await;
+    let (code, answer, _) = bot(&world, &["flist", "diff", dir, &other]).await;
+    assert_eq!((code, &answer["changed"]), (5, &serde_json::json!([])));
+    let run = answer["run"].as_array().unwrap();
+    assert!(run.iter().any(|fact| fact["what"] == "env"), "{answer}");
+    assert_eq!(bot(&world, &["flist", "export", dir, &tar, "--to", "tar"]).await.0, 1);
+
+    let root = at("root");
+    done(&world, &["flist", "unpack", dir, &root]).await;
+    assert_eq!(bot(&world, &["flist", "unpack", dir, &root]).await.0, 1, "it is not empty");
+}
+
+#[tokio::test]
 async fn manual_pages_and_completions_are_made() {
     let world = World::new().await;
     let dir = world.home.path().join("man");

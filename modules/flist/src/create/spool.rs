@@ -101,10 +101,10 @@ impl Spool {
 }
 
 /// Reads `input` as gzip or zstd if it begins like that, and as it is otherwise.
-pub(super) fn decompressed(
-    input: Box<dyn Read>,
+pub(super) fn decompressed<'a>(
+    input: Box<dyn Read + 'a>,
     path: &Path,
-) -> Result<Box<dyn Read>, CreateError> {
+) -> Result<Box<dyn Read + 'a>, CreateError> {
     let mut input = BufReader::with_capacity(64 << 10, input);
     let start = input.fill_buf().map_err(CreateError::io("reading", path))?;
     if start.starts_with(&[0x1f, 0x8b]) {

@@ -56,7 +56,8 @@ pub(super) fn read(
     let mut layer = Layer::default();
     let mut extension = Extension::default();
     while let Some(header) = next_header(input)? {
-        let size = header.entry_size().map_err(|error| malformed(&error.to_string()))?;
+        let size = number_field(&header.as_old().size)
+            .ok_or_else(|| malformed("a header has no valid size"))?;
         match header.entry_type() {
             EntryType::XHeader | EntryType::XGlobalHeader => {
                 let records = pax::parse(&extension_bytes(input, size)?)
@@ -102,6 +103,26 @@ fn set<T>(place: &mut Option<T>, value: T) -> Result<(), CreateError> {
         None => Ok(()),
         Some(_) => Err(malformed("two extended headers follow each other")),
     }
+}
+
+/// A number of a header in its plain forms: octal digits between spaces and NULs, or binary behind a
+/// byte 0x80. Signs, other digits and what does not fit are read differently by different readers.
+fn number_field(field: &[u8]) -> Option<u64> {
+    if let [0x80, high @ .., a, b, c, d, e, f, g, h] = field {
+        let fits = high.iter().all(|byte| *byte == 0);
+        return fits.then(|| u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]));
+    }
+    if let [0x80, low @ ..] = field {
+        return Some(low.iter().fold(0, |number, byte| (number << 8) | u64::from(*byte)));
+    }
+    let start = field.iter().position(|byte| *byte != b' ')?;
+    let digits = field[start..].split(|byte| matches!(byte, b' ' | 0));
+    let [digits, rest @ ..] = &digits.collect::<Vec<_>>()[..] else { return None };
+    let plain = !digits.is_empty() && digits.iter().all(|c| (b'0'..=b'7').contains(c));
+    let alone = rest.iter().all(|rest| rest.is_empty());
+    // Twelve octal digits have 36 bits.
+    (plain && alone)
+        .then(|| digits.iter().fold(0, |number, digit| (number << 3) | u64::from(digit - b'0')))
 }
 
 /// `None` at the end, behind which only zeros may follow.
@@ -194,12 +215,12 @@ impl Entry {
         {
             return Err(wrong("has two sizes"));
         }
-        let id = |pax: Option<Vec<u8>>, plain: io::Result<u64>| {
-            let id = pax.map_or_else(|| plain.ok(), |id| number(&id));
+        let id = |pax: Option<Vec<u8>>, plain: &[u8]| {
+            let id = pax.map_or_else(|| number_field(plain), |id| number(&id));
             id.and_then(|id| u32::try_from(id).ok()).ok_or_else(|| wrong("has no valid owner"))
         };
-        let uid = id(pax.remove("uid"), header.uid())?;
-        let gid = id(pax.remove("gid"), header.gid())?;
+        let uid = id(pax.remove("uid"), &header.as_old().uid)?;
+        let gid = id(pax.remove("gid"), &header.as_old().gid)?;
         let mtime = match pax.remove("mtime") {
             None => header.mtime().unwrap_or(0),
             // Before 1970 and parts of a second are not kept.
@@ -207,11 +228,15 @@ impl Entry {
                 number(time.split(|c| *c == b'.').next().unwrap_or_default()).unwrap_or(0)
             }
         };
-        let mode = header.mode().map_err(|_| wrong("has no valid mode"))?;
+        let mode = number_field(&header.as_old().mode).ok_or_else(|| wrong("has no valid mode"))?;
         let mode = u16::try_from(mode & 0o7777).expect("twelve bits");
         let mut xattrs = Vec::new();
         for (key, value) in pax {
             let Some(name) = key.strip_prefix(XATTR_KEY) else { continue };
+            if ["trusted.overlay.", "user.overlay."].iter().any(|order| name.starts_with(order)) {
+                return Err(wrong("has an attribute that is an order to an overlay"));
+            }
+            // Others belong to the machine that the archive was made on.
             if xattr_allowed(name.as_bytes()) {
                 xattrs.push(Xattr { name: name.into(), value });
             }
@@ -241,6 +266,12 @@ fn put(
     }
     if names == Names::Whiteouts {
         let (parent, name) = split(&path);
+        if path.starts_with(WHITEOUT_AUFS) && !parent.is_empty() {
+            return skip(input, entry.size + padding(entry.size));
+        }
+        if parent.split(|c| *c == b'/').any(|name| name.starts_with(WHITEOUT)) {
+            return wrong("is below a name that hides something");
+        }
         if name == WHITEOUT_OPAQUE {
             layer.opaques.insert(parent.to_vec());
             return skip(input, entry.size + padding(entry.size));
@@ -307,4 +338,35 @@ fn padding(size: u64) -> u64 {
 fn skip(input: &mut dyn Read, size: u64) -> Result<(), CreateError> {
     let skipped = io::copy(&mut input.take(size), &mut io::sink()).map_err(failed)?;
     if skipped < size { Err(malformed("it ends within a file")) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_two_forms_and_no_others() {
+        let rows: &[(&[u8], Option<u64>)] = &[
+            (b"00000000017\0", Some(15)),
+            (b"        17 \0", Some(15)),
+            (b"777777777777", Some((1 << 36) - 1)),
+            (b"17\0\0\0\0\0\0\0\0\0\0", Some(15)),
+            (b"\x80\0\0\0\0\0\0\0\0\0\x01\x02", Some(258)),
+            (b"\x80\0\0\0\0\0\x01\0", Some(256)),
+            (b"\x80\0\0\x01\0\0\0\0\0\0\0\0", None),
+            (b"\x81\0\0\0\0\0\0\0\0\0\0\x01", None),
+            (b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", None),
+            (b"+0000000017\0", None),
+            (b"-0000000017\0", None),
+            (b"00000000019\0", None),
+            (b"0x000000017\0", None),
+            (b"000017 00017", None),
+            (b"17\0junk\0\0\0\0\0", None),
+            (b"\0\0\0\0\0\0\0\0\0\0\0\0", None),
+            (b"            ", None),
+        ];
+        for (field, expected) in rows {
+            assert_eq!(number_field(field), *expected, "{}", field.escape_ascii());
+        }
+    }
 }

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test uses another part")]
 
+pub(crate) mod image;
+
 use flist::body::{
     Body, CHUNK, Chunk, Content, Data, Entry, FORMAT, MAGIC, Meta, Node, Pack, Run, Xattr,
 };

@@ -1,12 +1,14 @@
 //! `3bot flist`.
 
+mod compare;
+
 use super::{Exit, context::Context, output::Output};
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use contract::FlistId;
 use flist::{
-    Progress, Stage,
-    create::{self, Options, Overrides, Special, Summary},
+    Flist, Progress, Stage,
+    create::{self, Built, Options, Overrides, Special, Summary},
 };
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
@@ -15,11 +17,12 @@ use threebot::{Grid, content, source::units::show_bytes};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Make an flist of a directory, a tar file or an OCI image. Same input, same id.
+    /// Make an flist of a directory, a tar file or a container image. Same input, same id.
     #[command(after_help = "\
 Examples:
   3bot flist build rootfs --out public --entrypoint /bin/server
-  3bot flist build image.tar --out public --env LANG=C
+  3bot flist build rootfs.tar.zst --out public --env LANG=C
+  docker save app:1 | gzip > app.tar.gz && 3bot flist build app.tar.gz --out public
   3bot flist build oci-layout --out public --reference latest")]
     Build(Box<Build>),
     /// Show what an flist contains.
@@ -48,7 +51,15 @@ Examples:
         #[arg(long, value_name = "URL")]
         to: Option<String>,
     },
-    /// Write the files of an flist into a new directory.
+    /// Compare two flists file by file. Exit code 0: the same; 5: different.
+    #[command(after_help = "Example:\n  3bot flist diff public-old public-new")]
+    Diff {
+        /// File of an flist, directory with one, or an id in the registry's content store.
+        old: String,
+        /// The same for the other one.
+        new: String,
+    },
+    /// Write the files of an flist into a new or empty directory.
     Unpack {
         /// Directory made by `flist build`.
         dir: PathBuf,
@@ -58,11 +69,34 @@ Examples:
         #[arg(long)]
         id: Option<FlistId>,
     },
+    /// Write an flist as a tar file or an OCI image layout. Same flist, same bytes.
+    #[command(after_help = "\
+A layout built again is the same flist. A tar file has the files only: to get the same flist again, give
+`flist build` the run configuration that is printed.
+
+Examples:
+  3bot flist export public app.tar --to tar
+  3bot flist export public app-oci --to oci --reference app:1 && podman pull oci:app-oci:app:1")]
+    Export {
+        /// Directory made by `flist build`.
+        dir: PathBuf,
+        /// The new tar file, or the new directory of the layout.
+        out: PathBuf,
+        /// What to write.
+        #[arg(long, value_enum)]
+        to: Format,
+        /// The flist; may be left out when the directory holds one.
+        #[arg(long)]
+        id: Option<FlistId>,
+        /// Name of the image in a layout.
+        #[arg(long, value_name = "NAME")]
+        reference: Option<String>,
+    },
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Build {
-    /// Directory, tar file (plain, gzip or zstd), or OCI layout (directory or archive).
+    /// Directory, tar file (plain, gzip or zstd), or image: OCI layout or what docker save writes.
     source: PathBuf,
     /// Directory that takes flists and packs; may hold others.
     #[arg(long, value_name = "DIR")]
@@ -91,7 +125,7 @@ pub(crate) struct Build {
     /// Directory to mount a volume on, made when it is missing; repeat for more.
     #[arg(long, value_name = "PATH")]
     mount_point: Vec<String>,
-    /// Which image of an OCI layout.
+    /// Which image, if there are several: its reference name, tag or digest.
     #[arg(long, value_name = "NAME")]
     reference: Option<String>,
     /// What the source is; found out unless given.
@@ -103,9 +137,18 @@ pub(crate) struct Build {
 enum Kind {
     /// The files of a directory.
     Directory,
-    /// The files of a tar file.
+    /// The files of a tar file, even if they are an image.
     Tar,
-    /// An OCI image layout, as a directory or an archive.
+    /// A container image, as a directory or a tar file: an OCI layout, or what docker save writes.
+    #[value(alias = "oci")]
+    Image,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Format {
+    /// A tar file (pax).
+    Tar,
+    /// A directory with an OCI image layout, of one layer.
     Oci,
 }
 
@@ -128,29 +171,37 @@ pub(crate) async fn run(
             let id = built.context("building the flist")?;
             show(output, &id, Some(&out));
         }
-        Command::Inspect { flist } => show(output, &inspect(context, &flist).await?, None),
+        Command::Inspect { flist } => {
+            let bytes = load(context, &flist).await?.encode();
+            show(output, &create::inspect(&bytes)?, None);
+        }
         Command::Verify { dir, id } => {
-            let (id, bar) = (id.map_or_else(|| content::only_flist(&dir), Ok)?, Bar::new());
-            let source = absolute(&dir)?;
-            let verified = tokio::task::spawn_blocking(move || {
-                let source = flist::Source::new([source])?;
-                anyhow::Ok(create::verify_published(&source, id, &bar)?)
-            });
-            let summary = verified.await?.with_context(|| format!("{id} is not intact"))?;
+            let summary = with_published(&dir, id, create::verify_published).await;
+            let summary = summary.with_context(|| format!("{} is not intact", dir.display()))?;
             show(output, &summary, None);
             output.say("every byte has its hash");
         }
         Command::Push { dir, id, to } => push(context, output, &dir, id, to).await?,
+        Command::Diff { old, new } => {
+            let (old, new) = (load(context, &old).await?, load(context, &new).await?);
+            return Ok(compare::show(output, &old, &new));
+        }
         Command::Unpack { dir, to, id } => {
-            let (id, bar) = (id.map_or_else(|| content::only_flist(&dir), Ok)?, Bar::new());
-            let (source, target) = (absolute(&dir)?, to.clone());
-            let unpacked = tokio::task::spawn_blocking(move || {
-                let source = flist::Source::new([source])?;
-                anyhow::Ok(create::unpack(&source, id, &target, &bar)?)
+            let target = to.clone();
+            let summary = with_published(&dir, id, move |source, id, bar| {
+                create::unpack(source, id, &target, bar)
             });
-            let summary = unpacked.await??;
-            output.answer(&json!({ "flist": id, "to": to }));
+            let summary = summary.await.context("unpacking the flist")?;
+            output.answer(&json!({ "flist": summary.identity, "to": to }));
             output.say(format_args!("wrote {} files to {}", summary.files, to.display()));
+        }
+        Command::Export { dir, out, to, id, reference } => {
+            let target = out.clone();
+            let summary = with_published(&dir, id, move |source, id, bar| match to {
+                Format::Tar => create::export_tar(source, id, &target, bar),
+                Format::Oci => create::export_oci(source, id, &target, reference.as_deref(), bar),
+            });
+            show(output, &summary.await.context("exporting the flist")?, Some(&out));
         }
     }
     Ok(Exit::Done)
@@ -175,26 +226,28 @@ impl Build {
         let points = self.mount_point.iter();
         options.mount_points.extend(points.map(|path| format!("{}/", path.trim_matches('/'))));
         let bar = Bar::new();
-        let built = match self.kind.map_or_else(|| guess(&self.source), Ok)? {
-            Kind::Directory => create::build_directory(&self.source, &options, &bar),
-            Kind::Tar => create::build_tar(&self.source, &options, &bar),
-            Kind::Oci => create::build_oci(&self.source, &options, &bar),
-        }?;
+        let build = match self.kind {
+            Some(Kind::Directory) => create::build_directory,
+            Some(Kind::Tar) => create::build_tar,
+            Some(Kind::Image) => create::build_image,
+            None => found_out(&self.source)?,
+        };
+        let built = build(&self.source, &options, &bar)?;
         create::publish(&built, &self.out)?;
         Ok(create::inspect(&built.flist.encode())?)
     }
 }
 
-/// A directory with an `oci-layout` file is a layout; a file is a tar file unless its name says OCI.
-fn guess(source: &Path) -> anyhow::Result<Kind> {
+type Builder = fn(&Path, &Options, &dyn Progress) -> Result<Built, create::CreateError>;
+
+/// A directory with an `oci-layout` file is a layout; the library looks into tar files.
+fn found_out(source: &Path) -> anyhow::Result<Builder> {
     let found =
         std::fs::metadata(source).with_context(|| format!("reading {}", source.display()))?;
-    let name = source.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     Ok(match found.is_dir() {
-        true if source.join("oci-layout").is_file() => Kind::Oci,
-        true => Kind::Directory,
-        false if name.contains("oci") => Kind::Oci,
-        false => Kind::Tar,
+        true if source.join("oci-layout").is_file() => create::build_image,
+        true => create::build_directory,
+        false => create::build_archive,
     })
 }
 
@@ -204,23 +257,40 @@ fn absolute(dir: &Path) -> anyhow::Result<String> {
     path.to_str().map(str::to_owned).context("the directory's name is not UTF-8")
 }
 
-async fn inspect(
+/// Does something that takes long with an flist of a published directory.
+async fn with_published<F>(dir: &Path, id: Option<FlistId>, act: F) -> anyhow::Result<Summary>
+where
+    F: FnOnce(&flist::Source, FlistId, &dyn Progress) -> Result<Summary, create::CreateError>
+        + Send
+        + 'static,
+{
+    let id = id.map_or_else(|| content::only_flist(dir), Ok)?;
+    let source = absolute(dir)?;
+    let done = tokio::task::spawn_blocking(move || {
+        let source = flist::Source::new([source])?;
+        anyhow::Ok(act(&source, id, &Bar::new())?)
+    });
+    done.await?.with_context(|| format!("reading flist {id}"))
+}
+
+/// A file, a directory with one flist, or an id at the registry.
+async fn load(
     context: &impl Fn() -> anyhow::Result<Context>,
     flist: &str,
-) -> anyhow::Result<Summary> {
+) -> anyhow::Result<Flist> {
     let path = Path::new(flist);
-    let bytes = if path.is_dir() {
-        content::read_published(path, content::only_flist(path)?)?.encode()
-    } else if let (Ok(id), false) = (flist.parse::<FlistId>(), path.exists()) {
+    if path.is_dir() {
+        return Ok(content::read_published(path, content::only_flist(path)?)?);
+    }
+    if let (Ok(id), false) = (flist.parse::<FlistId>(), path.exists()) {
         let grid = context()?.grid()?;
         let wanted = threebot::source::Flist { id: Some(id), ..Default::default() };
         let wanted = [("flist".to_owned(), wanted)].into();
         let mut found = content::look_up(&wanted, Path::new(""), &[grid.content_url()]).await?;
-        found.pop_first().context("nothing was found")?.1.flist.encode()
-    } else {
-        std::fs::read(path).with_context(|| format!("reading {}", path.display()))?
-    };
-    Ok(create::inspect(&bytes)?)
+        return Ok(found.pop_first().context("nothing was found")?.1.flist);
+    }
+    let bytes = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+    Ok(Flist::decode(&bytes)?)
 }
 
 async fn push(

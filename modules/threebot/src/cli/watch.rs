@@ -189,7 +189,7 @@ fn show(output: &Output, status: &Status) {
     let colour = match exit(status, status.approve_by) {
         Exit::Done => Colour::Green,
         Exit::Waiting | Exit::Partial => Colour::Yellow,
-        Exit::Rejected | Exit::Error | Exit::Usage => Colour::Red,
+        Exit::Rejected | Exit::Different | Exit::Error | Exit::Usage => Colour::Red,
     };
     output.say_in(colour, format_args!("state     {}", status.state.name()));
     for reason in &status.reasons {
