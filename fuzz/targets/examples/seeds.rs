@@ -21,6 +21,7 @@ fn main() {
     node();
     devices();
     files();
+    log();
 }
 
 fn put(target: &str, name: &str, bytes: &[u8]) {
@@ -356,4 +357,35 @@ fn tar() -> Vec<u8> {
     add("lib", tar::EntryType::Symlink, "usr/lib", b"");
     add(&"long/".repeat(25), tar::EntryType::Directory, "", b"");
     archive.into_inner().unwrap()
+}
+
+fn log() {
+    use fuzz_targets::{LOG_SIZE, log_checkpoint, log_hashes, log_leaf, log_signers};
+    use tlog::{Bundle, Proof, tree, witness::AddCheckpoint};
+    let note = log_checkpoint(LOG_SIZE);
+    put("log_note", "checkpoint", note.to_string().as_bytes());
+    for signer in log_signers() {
+        let key = signer.verifier();
+        put("log_note", &format!("key-{}", key.algorithm() as u8), key.to_string().as_bytes());
+    }
+    let request = AddCheckpoint {
+        old: 3,
+        proof: log_hashes(tree::consistency(3, LOG_SIZE).unwrap()),
+        checkpoint: note.text().parse().unwrap(),
+        note: note.clone(),
+    };
+    put("log_request", "grown", request.to_string().as_bytes());
+    let first = AddCheckpoint { old: 0, proof: vec![], ..request };
+    put("log_request", "first", first.to_string().as_bytes());
+    let path = log_hashes(tree::inclusion(5, LOG_SIZE).unwrap());
+    let proof = Proof { extra: None, index: 5, path, note };
+    put("log_proof", "plain", proof.to_string().as_bytes());
+    let extra = Proof { extra: Some(b"anything".to_vec()), ..proof };
+    put("log_proof", "extra", extra.to_string().as_bytes());
+    put("log_tile", "path", b"tile/0/x001/x234/067");
+    put("log_tile", "partial", b"tile/entries/000.p/7");
+    let mut bundle = vec![1];
+    Bundle::push(&mut bundle, &log_leaf(0)).unwrap();
+    Bundle::push(&mut bundle, b"").unwrap();
+    put("log_tile", "bundle", &bundle);
 }

@@ -25,7 +25,8 @@ pub fn leaf(document: &[u8]) -> Hash {
     sha256(&text)
 }
 
-fn node(left: &Hash, right: &Hash) -> Hash {
+/// Hash of an inner node.
+pub fn node(left: &Hash, right: &Hash) -> Hash {
     let mut text = [1; 65];
     text[1..33].copy_from_slice(left);
     text[33..].copy_from_slice(right);
