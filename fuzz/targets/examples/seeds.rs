@@ -382,6 +382,9 @@ fn log() {
     put("log_proof", "plain", proof.to_string().as_bytes());
     let extra = Proof { extra: Some(b"anything".to_vec()), ..proof };
     put("log_proof", "extra", extra.to_string().as_bytes());
+    let world = World::new(fuzz_targets::now());
+    let record = tlog::Record::of(&world.identity("owner")).unwrap();
+    put("log_record", "identity", &record.write());
     put("log_tile", "path", b"tile/0/x001/x234/067");
     put("log_tile", "partial", b"tile/entries/000.p/7");
     let mut bundle = vec![1];

@@ -2,8 +2,8 @@
 
 use std::{convert::Infallible, sync::LazyLock};
 use tlog::{
-    Algorithm, Bundle, Checkpoint, Edge, Note, Policy, Proof, Resource, Signer, Verifier, tree,
-    witness::AddCheckpoint,
+    Algorithm, Bundle, Checkpoint, Edge, Note, Policy, Proof, Record, Resource, Signer, Verifier,
+    tree, witness::AddCheckpoint,
 };
 
 /// Leaves of the log whose checkpoint the seeds hold.
@@ -92,6 +92,13 @@ pub fn log_proof(data: &[u8]) -> bool {
     if proof.check(&log_leaf(5), &POLICY).is_ok() {
         assert_eq!(proof.index, 5, "at another place");
     }
+    true
+}
+
+/// An entry of a registry's log.
+pub fn log_record(data: &[u8]) -> bool {
+    let Ok(record) = Record::read(data) else { return false };
+    assert_eq!(record.write(), data);
     true
 }
 

@@ -14,7 +14,11 @@ use std::{
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 /// Each entry is one step, in order; a database counts how many it has taken. Only ever append.
-const MIGRATIONS: [&str; 2] = [include_str!("schema.sql"), include_str!("schema_changes.sql")];
+const MIGRATIONS: [&str; 3] = [
+    include_str!("schema.sql"),
+    include_str!("schema_changes.sql"),
+    include_str!("schema_log.sql"),
+];
 /// Writes that may wait.
 const QUEUE_MAX: usize = 1024;
 /// Writes of one commit.
@@ -31,6 +35,16 @@ pub enum Fault {
     Refused(Box<Problem>),
     /// Ours.
     Broken(anyhow::Error),
+}
+
+impl Fault {
+    /// For those whose caller is nobody.
+    pub fn into_error(self) -> anyhow::Error {
+        match self {
+            Self::Refused(problem) => anyhow::anyhow!("{problem}"),
+            Self::Broken(error) => error,
+        }
+    }
 }
 
 impl From<Problem> for Fault {

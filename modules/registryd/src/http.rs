@@ -2,13 +2,14 @@
 
 mod extract;
 mod files;
+mod log;
 mod openapi;
 mod pages;
 mod query;
 mod read;
 mod write;
 
-use crate::{content::Content, db::Db, db::Fault, refusal};
+use crate::{content::Content, db::Db, db::Fault, refusal, transparency::Log};
 use axum::{
     Router,
     extract::Request,
@@ -29,6 +30,8 @@ pub struct App {
     pub content: Arc<Content>,
     /// The grid that this registry belongs to.
     pub network: Arc<str>,
+    /// The transparency log, if it has begun.
+    pub log: Option<Log>,
     /// The clock.
     pub now: fn() -> Timestamp,
 }
@@ -38,6 +41,9 @@ pub fn router(app: App) -> Router {
     Router::new()
         .route(paths::STATEMENTS, post(write::statement))
         .route("/v1/statements/{id}", get(read::statement))
+        .route("/v1/statements/{id}/proof", get(log::proof))
+        .route("/checkpoint", get(log::checkpoint))
+        .route("/tile/{*path}", get(log::tile))
         .route("/v1/documents/{id}", get(read::document).put(write::document))
         .route("/v1/contracts/{id}/versions/{version}/documents", put(write::documents))
         .route("/v1/contracts/{id}/bundle", get(read::bundle))

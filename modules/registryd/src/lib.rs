@@ -18,6 +18,7 @@ pub mod results;
 pub mod server;
 pub mod standing;
 pub mod store;
+pub mod transparency;
 pub mod views;
 
 use db::Fault;

@@ -8,7 +8,9 @@ use registryd::{
     content::Access,
     db,
     server::{self, Settings, system_clock},
+    transparency,
 };
+use rusqlite::Connection;
 use std::{
     io::Write as _,
     net::SocketAddr,
@@ -21,7 +23,7 @@ use tokio::signal::unix::{SignalKind, signal};
 ///
 /// Everything is kept in one directory: a SQLite database, and published flists as plain files.
 /// Nodes and people believe statements, never this server. To back it up or to move it, stop it and
-/// copy the directory.
+/// copy the directory. Once its log has begun, never start an older copy: a log does not go back.
 #[derive(Debug, Parser)]
 #[command(version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 struct Arguments {
@@ -59,12 +61,30 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         data: PathBuf,
     },
+    /// Begins the transparency log, once and for ever, and prints its public key. Stop the registry
+    /// first; from its next start on, every statement is logged before it is acknowledged.
+    BeginLog {
+        /// Directory of the registry.
+        #[arg(long, value_name = "DIR")]
+        data: PathBuf,
+        /// Name of the log in each checkpoint, such as registry.example/main.
+        #[arg(long, value_name = "NAME")]
+        origin: String,
+    },
+    /// Checks the transparency log against its files and all statements. Changes nothing.
+    Fsck {
+        /// Directory of the registry.
+        #[arg(long, value_name = "DIR")]
+        data: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match (arguments.command, arguments.data) {
         (Some(Command::Rebuild { data }), _) => rebuild(&data),
+        (Some(Command::BeginLog { data, origin }), _) => begin_log(&data, &origin),
+        (Some(Command::Fsck { data }), _) => fsck(&data),
         (None, Some(data)) => serve(Settings {
             data,
             listen: arguments.listen,
@@ -102,9 +122,25 @@ fn serve(settings: Settings) -> anyhow::Result<()> {
     })
 }
 
-fn rebuild(data: &Path) -> anyhow::Result<()> {
+fn open(data: &Path) -> anyhow::Result<Connection> {
     anyhow::ensure!(db::path(data).exists(), "there is no registry in {}", data.display());
-    let mut connection = db::open(data)?;
+    db::open(data)
+}
+
+fn begin_log(data: &Path, origin: &str) -> anyhow::Result<()> {
+    say(&transparency::begin(&open(data)?, data, origin)?)
+}
+
+fn fsck(data: &Path) -> anyhow::Result<()> {
+    let head = transparency::fsck::check(&open(data)?, data)?;
+    let head = head.context("this registry has no log: see `registryd begin-log`")?;
+    say(&format!("registryd: the log {} is whole, {} entries", head.origin, head.size))
+}
+
+/// Statements are counted again in the order that the log says, so it has to say the same as they.
+fn rebuild(data: &Path) -> anyhow::Result<()> {
+    let mut connection = open(data)?;
+    transparency::fsck::check(&connection, data).context("checking the log")?;
     let transaction = connection.transaction()?;
     let count = db::rebuild(&transaction)?;
     transaction.commit()?;

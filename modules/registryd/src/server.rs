@@ -3,7 +3,7 @@
 use crate::{
     content::{Access, Content},
     db::Db,
-    http,
+    http, transparency,
 };
 use anyhow::Context as _;
 use contract::Timestamp;
@@ -71,6 +71,7 @@ pub struct Server {
     pub address: SocketAddr,
     stop: oneshot::Sender<()>,
     ended: tokio::task::JoinHandle<()>,
+    sequencer: Option<tokio::task::JoinHandle<()>>,
 }
 
 /// The time of day.
@@ -85,14 +86,15 @@ pub async fn start(settings: Settings) -> anyhow::Result<Server> {
     std::fs::create_dir_all(&data).with_context(|| format!("making {}", data.display()))?;
     let db = Db::start(&data)?;
     let content = Arc::new(Content::open(&data, settings.content)?);
-    let app = http::App { db, content, network: settings.network.into(), now: settings.now };
+    let (log, sequencer) = transparency::start(&db, &data).await?.unzip();
+    let app = http::App { db, content, log, network: settings.network.into(), now: settings.now };
     let listener = TcpListener::bind(settings.listen)
         .await
         .with_context(|| format!("listening on {}", settings.listen))?;
     let address = listener.local_addr().context("asking for the address")?;
     let (stop, stopped) = oneshot::channel();
     let ended = tokio::spawn(serve(listener, http::router(app), stopped));
-    Ok(Server { address, stop, ended })
+    Ok(Server { address, stop, ended, sequencer })
 }
 
 impl Server {
@@ -101,7 +103,12 @@ impl Server {
         if self.stop.send(()).is_err() {
             crate::log("the server had ended before it was stopped");
         }
-        self.ended.await.context("ending")
+        let ended = self.ended.await.context("ending");
+        // It may be cut off at any point.
+        if let Some(sequencer) = self.sequencer {
+            sequencer.abort();
+        }
+        ended
     }
 }
 

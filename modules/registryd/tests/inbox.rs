@@ -183,7 +183,8 @@ async fn a_registry_of_the_first_schema_is_upgraded_with_what_it_holds() {
             "DROP TABLE evidence; DROP TABLE grants; DROP TABLE changes; DROP TABLE bundles;
              DROP INDEX headers_by_pool;
              ALTER TABLE headers DROP COLUMN pool; ALTER TABLE headers DROP COLUMN expires;
-             DELETE FROM migrations WHERE step = 1;",
+             DROP TABLE log; DROP TABLE records;
+             DELETE FROM migrations WHERE step >= 1;",
         )
         .unwrap();
     let registry = Registry::start(data.path()).await;

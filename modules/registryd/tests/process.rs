@@ -5,45 +5,18 @@
 
 mod common;
 
-use common::{World, agree, prepare, seal, world};
+use common::{
+    World, agree, prepare,
+    process::{Process, registryd, start},
+    seal, world,
+};
 use contract::report::State;
 use registry_api::{Client, Fetched, client::ResultFilter};
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,
-    path::Path,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
 };
-
-struct Process {
-    child: Child,
-    client: Client,
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may have ended already.
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
-
-fn registryd() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_registryd"))
-}
-
-fn start(data: &Path) -> Process {
-    let mut child = registryd()
-        .args(["--listen", "127.0.0.1:0", "--network", common::NETWORK, "--data"])
-        .arg(data)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let base = line.trim().strip_prefix("registryd: listening on ").expect(&line);
-    Process { client: Client::new([base]).unwrap(), child }
-}
 
 fn send_terminate(process: &Process) {
     let pid = process.child.id().to_string();

@@ -1,6 +1,6 @@
 //! The description of this API for programs (OpenAPI 3.1). Made from the handlers themselves.
 
-use super::{App, files, json, query, read, write};
+use super::{App, files, json, log, query, read, write};
 use axum::{extract::State, response::Response};
 use utoipa::OpenApi;
 
@@ -16,6 +16,7 @@ use utoipa::OpenApi;
         (name = "nodes", description = "What nodes ask for and report"),
         (name = "queries", description = "What follows from the statements"),
         (name = "content", description = "Published flists, as static files"),
+        (name = "log", description = "The transparency log, once it has begun"),
         (name = "operation", description = "The service itself")
     ),
     paths(
@@ -23,7 +24,7 @@ use utoipa::OpenApi;
         read::bundle, read::inbox, write::results, write::heartbeat,
         query::identity, query::farms, query::farm, query::nodes, query::node,
         query::contracts, query::contract, query::results,
-        files::get, files::put, read::healthz
+        files::get, files::put, log::checkpoint, log::tile, log::proof, read::healthz
     )
 )]
 struct Description;

@@ -42,7 +42,8 @@ pub(super) async fn statement(State(app): State<App>, body: Body) -> Result<Resp
     let now = (app.now)();
     let accepted = match envelope.kind() {
         Some(kind @ Kind::Result) => {
-            let work = move |db: &_| results::accept(db, &envelope, &app.network, now);
+            let network = Arc::clone(&app.network);
+            let work = move |db: &_| results::accept(db, &envelope, &network, now);
             match app.db.write(work).await? {
                 (id, results::Taken::Stored(_), new) => Accepted { id, kind, new, complete: true },
                 (_, results::Taken::Conflict(seq), _) => return Err(results::conflict(seq)),
@@ -52,7 +53,8 @@ pub(super) async fn statement(State(app): State<App>, body: Body) -> Result<Resp
             let id = envelope
                 .id()
                 .map_err(|error| refusal(400, codes::MALFORMED, crate::chain(&error), ""))?;
-            app.db.write(move |db| results::heartbeat(db, &envelope, &app.network, now)).await?;
+            let network = Arc::clone(&app.network);
+            app.db.write(move |db| results::heartbeat(db, &envelope, &network, now)).await?;
             Accepted { id, kind, new: true, complete: true }
         }
         kind => {
@@ -65,10 +67,20 @@ pub(super) async fn statement(State(app): State<App>, body: Body) -> Result<Resp
             } else {
                 envelope
             };
-            app.db.write(move |db| admit::accept(db, &envelope, &app.network, now)).await?
+            let network = Arc::clone(&app.network);
+            app.db.write(move |db| admit::accept(db, &envelope, &network, now)).await?
         }
     };
+    logged(&app).await?;
     Ok((created(accepted.new), json(&accepted)).into_response())
+}
+
+/// What the log does not have is not acknowledged, if there is a log.
+async fn logged(app: &App) -> Result<(), Fault> {
+    match &app.log {
+        Some(log) => log.covers(&app.db).await,
+        None => Ok(()),
+    }
 }
 
 /// All documents of a version.
@@ -120,8 +132,11 @@ pub(super) async fn results(State(app): State<App>, body: Body) -> Result<Respon
     let body = bytes(body, registry_api::paths::RESULTS_BYTES_MAX).await?;
     let batch = results::read_batch(&body)?;
     let now = (app.now)();
-    let work = move |db: &_| results::accept_all(db, &batch, &app.network, now);
-    Ok(json(&app.db.write(work).await?))
+    let network = Arc::clone(&app.network);
+    let work = move |db: &_| results::accept_all(db, &batch, &network, now);
+    let answer = app.db.write(work).await?;
+    logged(&app).await?;
+    Ok(json(&answer))
 }
 
 /// A sign of life.

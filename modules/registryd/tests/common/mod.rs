@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 #![allow(dead_code, unused_imports, reason = "each test file uses its part")]
 
+pub(crate) mod process;
+
 pub(crate) use contract::testkit::{NETWORK, World, seal};
 
 use contract::{Bundle, Envelope, Past, Trust, Verdict};

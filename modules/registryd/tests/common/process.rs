@@ -1,0 +1,39 @@
+//! The program itself.
+
+use registry_api::Client;
+use std::{
+    io::{BufRead as _, BufReader},
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+/// A registry as a program, on a free port. Ends with its owner.
+pub(crate) struct Process {
+    pub(crate) child: Child,
+    pub(crate) client: Client,
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+pub(crate) fn registryd() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_registryd"))
+}
+
+pub(crate) fn start(data: &Path) -> Process {
+    let mut child = registryd()
+        .args(["--listen", "127.0.0.1:0", "--network", super::NETWORK, "--data"])
+        .arg(data)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let base = line.trim().strip_prefix("registryd: listening on ").expect(&line);
+    Process { client: Client::new([base]).unwrap(), child }
+}

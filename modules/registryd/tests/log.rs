@@ -1,0 +1,337 @@
+//! The transparency log: what it serves, what it survives, and what it refuses to go along with.
+
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+#![expect(clippy::tests_outside_test_module, reason = "this file is tests and nothing else")]
+
+mod common;
+
+use common::{Registry, World, agree, prepare, seal, world};
+use contract::{Envelope, StatementId};
+use registryd::{db, transparency};
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output},
+};
+use tlog::{Bundle, Checkpoint, Hash, Policy, Proof, Record, Tile, policy::Seen, tree};
+
+const ORIGIN: &str = "registry.example/test";
+
+fn begin(data: &Path) -> Policy {
+    let key = transparency::begin(&db::open(data).unwrap(), data, ORIGIN).unwrap();
+    Policy::new(ORIGIN, vec![key.parse().unwrap()], vec![], 0).unwrap()
+}
+
+async fn get(registry: &Registry, path: &str) -> reqwest::Response {
+    reqwest::get(format!("{}/{path}", registry.base)).await.unwrap()
+}
+
+async fn newest(registry: &Registry, policy: &Policy) -> Seen {
+    let note = get(registry, "checkpoint").await.bytes().await.unwrap();
+    policy.open(&note).unwrap()
+}
+
+/// Every entry of the log, by HTTP alone, checked against the checkpoint.
+async fn entries(registry: &Registry, checkpoint: &Checkpoint) -> Vec<Record> {
+    let (mut edge, mut records) = (tlog::Edge::default(), Vec::new());
+    let tiles = tlog::tile::new_tiles(0, checkpoint.size);
+    for bundle in tiles.into_iter().filter_map(Tile::bundle) {
+        let content = get(registry, &bundle.to_string()).await.bytes().await.unwrap();
+        for entry in bundle.read(&content).unwrap() {
+            edge.push(tree::leaf(entry), |_, _| {});
+            records.push(Record::read(entry).unwrap());
+        }
+    }
+    assert_eq!((edge.size(), edge.root()), (checkpoint.size, checkpoint.root));
+    records
+}
+
+/// A proof from tiles that a client has fetched.
+async fn consistent(registry: &Registry, old: &Checkpoint, new: &Checkpoint) -> bool {
+    let mut proof: Vec<Hash> = Vec::new();
+    for range in tree::consistency(old.size, new.size).unwrap() {
+        let mut hashes = std::collections::BTreeMap::new();
+        for node in tree::nodes(range.clone()) {
+            let tile = Tile::of(node, new.size).unwrap();
+            let content = get(registry, &tile.to_string()).await.bytes().await.unwrap();
+            hashes.insert(node, tile.hash(&tile.read(&content).unwrap(), node).unwrap());
+        }
+        proof.push(tree::range_hash(range, |node| hashes.get(&node).copied().ok_or(())).unwrap());
+    }
+    new.extends(old, &proof)
+}
+
+#[tokio::test]
+async fn every_acknowledged_statement_is_in_the_log_with_a_proof() {
+    let data = tempfile::tempdir().unwrap();
+    let policy = begin(data.path());
+    let registry = Registry::start(data.path()).await;
+    assert_eq!(newest(&registry, &policy).await.checkpoint.size, 0);
+    let world = world();
+    prepare(&world, &registry.client).await;
+    let header = agree(&world, &registry.client).await;
+    let seen = newest(&registry, &policy).await.checkpoint;
+    let records = entries(&registry, &seen).await;
+    assert_eq!(records.len(), world.keys.len() + 4 + 3, "identities, the grid, the contract");
+    for (index, record) in records.iter().enumerate() {
+        let text = get(&registry, &format!("v1/statements/{}/proof", record.statement)).await;
+        let proof = Proof::read(&text.bytes().await.unwrap()).unwrap();
+        assert_eq!(proof.index, index as u64);
+        proof.check(&tree::leaf(&record.write()), &policy).unwrap();
+        let stored = registry.client.statement(&record.statement).await.unwrap();
+        assert_eq!(Record::of(&stored).unwrap(), *record);
+    }
+    let id = header.id().unwrap();
+    assert_eq!(records.iter().filter(|record| record.statement == id).count(), 1);
+    registry.client.push(&header).await.unwrap();
+    assert_eq!(newest(&registry, &policy).await.checkpoint, seen, "a second time is no entry");
+}
+
+#[tokio::test]
+async fn what_is_served_can_be_cached_as_long_as_it_is_true() {
+    let data = tempfile::tempdir().unwrap();
+    begin(data.path());
+    let registry = Registry::start(data.path()).await;
+    let world = world();
+    registry.client.push(&world.identity("owner")).await.unwrap();
+    let header = |response: &reqwest::Response, name: &str| {
+        response.headers()[name].to_str().unwrap().to_owned()
+    };
+    let checkpoint = get(&registry, "checkpoint").await;
+    assert_eq!(header(&checkpoint, "content-type"), "text/plain; charset=utf-8");
+    assert_eq!(header(&checkpoint, "cache-control"), "public, max-age=2");
+    let tile = get(&registry, "tile/0/000.p/1").await;
+    assert_eq!(header(&tile, "content-type"), "application/octet-stream");
+    assert_eq!(header(&tile, "cache-control"), "public, max-age=31536000, immutable");
+    assert_eq!(tile.bytes().await.unwrap().len(), 32);
+    for missing in [
+        "tile/0/000",
+        "tile/0/000.p/2",
+        "tile/1/000.p/1",
+        "tile/entries/001.p/1",
+        "tile/0/0",
+        "tile/..%2f..%2flog.key",
+        "tile/x",
+        "v1/statements/0000000000000000000000000000000000000000000000000000000000000000/proof",
+    ] {
+        assert_eq!(get(&registry, missing).await.status(), 404, "{missing}");
+    }
+}
+
+#[tokio::test]
+async fn a_registry_without_a_log_says_so_and_one_that_begins_late_logs_everything() {
+    let data = tempfile::tempdir().unwrap();
+    let world = world();
+    let registry = Registry::start(data.path()).await;
+    prepare(&world, &registry.client).await;
+    for path in ["checkpoint", "tile/0/000.p/1"] {
+        assert_eq!(get(&registry, path).await.status(), 404);
+    }
+    registry.server.stop().await.unwrap();
+    let policy = begin(data.path());
+    let again =
+        transparency::begin(&db::open(data.path()).unwrap(), data.path(), ORIGIN).unwrap_err();
+    assert!(again.to_string().contains("has begun already"));
+    let registry = Registry::start(data.path()).await;
+    agree(&world, &registry.client).await;
+    let seen = newest(&registry, &policy).await.checkpoint;
+    let records = entries(&registry, &seen).await;
+    assert_eq!(records.len(), world.keys.len() + 4 + 3);
+    assert_eq!(records[0].kind, contract::Kind::Identity, "in the order in which they counted");
+}
+
+/// Statements that count at once: results of the node, one after the other.
+fn results(world: &World, numbers: std::ops::Range<u64>) -> Vec<Envelope> {
+    let state = contract::report::State::Running;
+    let before = |seq| (seq > 1).then_some(StatementId([1; 32]));
+    numbers.map(|seq| seal(&world.report(seq, before(seq), state), &world.node_key)).collect()
+}
+
+fn program(data: &Path, words: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_registryd"))
+        .args(words)
+        .arg("--data")
+        .arg(data)
+        .output()
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_log_of_many_tiles_goes_on_after_each_restart_and_is_whole() {
+    let data = tempfile::tempdir().unwrap();
+    let policy = begin(data.path());
+    let world = world();
+    let mut registry = Registry::start(data.path()).await;
+    prepare(&world, &registry.client).await;
+    agree(&world, &registry.client).await;
+    let mut last = newest(&registry, &policy).await.checkpoint;
+    let mut next = 1;
+    for count in [3, 230, 256, 40, 1] {
+        let batch = results(&world, next..next + count);
+        next += count;
+        let answer = registry.client.push_results(&batch).await.unwrap();
+        assert_eq!(answer.refused.len(), 0, "{answer:?}");
+        let seen = newest(&registry, &policy).await.checkpoint;
+        assert_eq!(seen.size, last.size + count);
+        assert!(consistent(&registry, &last, &seen).await);
+        registry.server.stop().await.unwrap();
+        registry = Registry::start(data.path()).await;
+        assert_eq!(newest(&registry, &policy).await.checkpoint, seen);
+        last = seen;
+    }
+    assert_eq!(entries(&registry, &last).await.len() as u64, last.size);
+    assert!(!data.path().join("log/tile/0/000.p").exists(), "partial tiles go with time");
+    assert!(data.path().join("log/tile/0/000").exists());
+    registry.server.stop().await.unwrap();
+    let checked = program(data.path(), &["fsck"]);
+    let said = String::from_utf8_lossy(&checked.stdout).into_owned();
+    assert!(checked.status.success(), "{checked:?}");
+    assert!(said.contains(&format!("is whole, {} entries", last.size)), "{said}");
+    assert!(program(data.path(), &["rebuild"]).status.success());
+    let registry = Registry::start(data.path()).await;
+    assert_eq!(newest(&registry, &policy).await.checkpoint, last);
+}
+
+#[tokio::test]
+async fn fsck_finds_each_change_and_says_where() {
+    let data = tempfile::tempdir().unwrap();
+    begin(data.path());
+    let registry = Registry::start(data.path()).await;
+    let world = world();
+    prepare(&world, &registry.client).await;
+    let size = world.keys.len() + 4;
+    registry.server.stop().await.unwrap();
+    let finds = |what: &str, reason: &str| {
+        let checked = program(data.path(), &["fsck"]);
+        let said = String::from_utf8_lossy(&checked.stderr).into_owned();
+        assert!(!checked.status.success() && said.contains(reason), "{what}: {said}");
+    };
+    let path = |name: &str| data.path().join("log").join(name);
+    let bundle = Bundle { index: 0, width: u16::try_from(size).unwrap() };
+    for (what, file, reason) in [
+        ("a hash", bundle.tile().to_string(), "does not follow from the entries"),
+        ("an entry", bundle.to_string(), "another record"),
+    ] {
+        let before = fs::read(path(&file)).unwrap();
+        let mut changed = before.clone();
+        *changed.last_mut().unwrap() ^= 1;
+        fs::write(path(&file), &changed).unwrap();
+        finds(what, reason);
+        fs::remove_file(path(&file)).unwrap();
+        finds("nothing", "reading");
+        fs::write(path(&file), before).unwrap();
+    }
+    assert!(program(data.path(), &["fsck"]).status.success(), "as it was");
+    let change = |sql: &str| db::open(data.path()).unwrap().execute(sql, []).unwrap();
+    for (sql, undo, reason) in [
+        (
+            "UPDATE statements SET payload = CAST(payload || ' ' AS BLOB) WHERE place = 3",
+            "UPDATE statements SET payload = substr(payload, 1, length(payload) - 1)\n             WHERE place = 3",
+            "entry 2: the payload of the statement has been changed",
+        ),
+        (
+            "UPDATE statements SET place = 1000 WHERE place = 2",
+            "UPDATE statements SET place = 2 WHERE place = 1000",
+            "entry 1: no statement",
+        ),
+        ("UPDATE log SET size = size - 1", "UPDATE log SET size = size + 1", "another root"),
+        (
+            "UPDATE log SET root = zeroblob(32) WHERE root <> zeroblob(32)",
+            "SELECT 1",
+            "another root than the one that was signed",
+        ),
+    ] {
+        assert_eq!(change(sql), 1, "{sql}");
+        finds(sql, reason);
+        if undo != "SELECT 1" {
+            change(undo);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_database_from_a_backup_does_not_take_the_log_back() {
+    let data = tempfile::tempdir().unwrap();
+    let policy = begin(data.path());
+    let world = world();
+    let registry = Registry::start(data.path()).await;
+    registry.client.push(&world.identity("owner")).await.unwrap();
+    let before = newest(&registry, &policy).await.checkpoint;
+    registry.server.stop().await.unwrap();
+    let database = db::path(data.path());
+    // The thread that writes leaves one file behind when it ends, which takes a moment.
+    drop(db::open(data.path()).unwrap());
+    let backup = fs::read(&database).unwrap();
+    let registry = Registry::start(data.path()).await;
+    registry.client.push(&world.identity("it")).await.unwrap();
+    assert_eq!(newest(&registry, &policy).await.checkpoint.size, before.size + 1);
+    registry.server.stop().await.unwrap();
+    drop(db::open(data.path()).unwrap());
+    for name in ["-wal", "-shm"] {
+        drop(fs::remove_file(format!("{}{name}", database.display())));
+    }
+    fs::write(&database, backup).unwrap();
+    let started = program(data.path(), &["--listen", "127.0.0.1:0"]);
+    let said = String::from_utf8_lossy(&started.stderr).into_owned();
+    assert!(!started.status.success(), "it signs nothing");
+    assert!(said.contains("it is older than the log, which never goes back"), "{said}");
+}
+
+#[tokio::test]
+async fn a_statement_that_cannot_be_logged_is_not_acknowledged() {
+    let data = tempfile::tempdir().unwrap();
+    let policy = begin(data.path());
+    let world = world();
+    let registry = Registry::start(data.path()).await;
+    registry.client.push(&world.identity("owner")).await.unwrap();
+    // Somebody else's tile stands where the next one belongs.
+    let tile = data.path().join("log/tile/0/000.p/2");
+    fs::write(&tile, [0; 64]).unwrap();
+    let url = format!("{}/v1/statements", registry.base);
+    let body = serde_json::to_vec(&world.identity("it")).unwrap();
+    let push = || reqwest::Client::new().post(&url).body(body.clone()).send();
+    assert_eq!(push().await.unwrap().status(), 503);
+    assert_eq!(newest(&registry, &policy).await.checkpoint.size, 1);
+    fs::remove_file(&tile).unwrap();
+    assert_eq!(push().await.unwrap().status(), 200, "it was stored, and is logged now");
+    assert_eq!(newest(&registry, &policy).await.checkpoint.size, 2);
+}
+
+#[tokio::test]
+async fn a_registry_killed_at_any_time_has_logged_all_that_it_acknowledged() {
+    let data = tempfile::tempdir().unwrap();
+    let policy = begin(data.path());
+    let world = world();
+    let registry = Registry::start(data.path()).await;
+    prepare(&world, &registry.client).await;
+    agree(&world, &registry.client).await;
+    let mut last = newest(&registry, &policy).await.checkpoint;
+    registry.server.stop().await.unwrap();
+    let mut acknowledged: Vec<StatementId> = Vec::new();
+    for round in 0..12_u64 {
+        let mut process = common::process::start(data.path());
+        let (first, second) = (round * 20 + 1, round * 20 + 11);
+        let batch = results(&world, first..second);
+        process.client.push_results(&batch).await.unwrap();
+        acknowledged.extend(batch.iter().map(|envelope| envelope.id().unwrap()));
+        let (client, batch) = (process.client.clone(), results(&world, second..second + 10));
+        let under_way = tokio::spawn(async move { client.push_results(&batch).await.is_ok() });
+        tokio::time::sleep(std::time::Duration::from_millis(round * 4)).await;
+        process.child.kill().unwrap();
+        process.child.wait().unwrap();
+        if under_way.await.unwrap() {
+            let ids = results(&world, second..second + 10);
+            acknowledged.extend(ids.iter().map(|envelope| envelope.id().unwrap()));
+        }
+        let registry = Registry::start(data.path()).await;
+        let seen = newest(&registry, &policy).await.checkpoint;
+        assert!(consistent(&registry, &last, &seen).await, "round {round}");
+        let records = entries(&registry, &seen).await;
+        for id in &acknowledged {
+            assert!(records.iter().any(|record| record.statement == *id), "round {round}");
+        }
+        last = seen;
+        registry.server.stop().await.unwrap();
+    }
+    assert!(program(data.path(), &["fsck"]).status.success());
+}
