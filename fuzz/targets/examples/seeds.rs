@@ -5,6 +5,9 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "a tool for developers, whose inputs stand here")]
 
+#[path = "../../../modules/flist/tests/common/mod.rs"]
+mod common;
+
 use contract::{
     Bundle, Envelope, Kind,
     decision::Decision,
@@ -22,6 +25,7 @@ fn main() {
     devices();
     files();
     log();
+    earlier();
 }
 
 fn put(target: &str, name: &str, bytes: &[u8]) {
@@ -333,6 +337,27 @@ fn files() {
     put("oci_import", "small", &[&index[..], cut, manifest, cut, config, cut, &tar].concat());
     let manifest = br#"[{"Config":"@config","RepoTags":["app:1"],"Layers":["@layer"]}]"#;
     put("docker_import", "small", &[&manifest[..], cut, config, cut, &tar].concat());
+}
+
+/// One of each, with a file of one block.
+fn earlier() {
+    use common::earlier::{Node, rfs, rfs_block, zflist_block, zflist_entries, zflist_tar};
+    let plain = vec![b'x'; 100];
+    let tree = [
+        ("bin", Node::Directory(0o755)),
+        ("bin/app", Node::File(0o755, plain.clone())),
+        ("bin/sh", Node::Symlink("app".into())),
+        ("empty", Node::File(0o644, Vec::new())),
+        ("socket", Node::Socket),
+    ];
+    let cut = &b"\n%%\n"[..];
+    let at = tempfile::tempdir().unwrap();
+    let file = at.path().join("app.fl");
+    rfs(&file, at.path(), &tree).close().unwrap();
+    let database = fs::read(&file).unwrap();
+    put("earlier_import", "fl", &[&database, cut, &rfs_block(&plain).2].concat());
+    let archive = zflist_tar(&zflist_entries(at.path(), &tree));
+    put("earlier_import", "flist", &[&archive, cut, &zflist_block(&plain).2].concat());
 }
 
 fn tar() -> Vec<u8> {

@@ -1,6 +1,10 @@
 //! File lists as a node gets them, images as a customer brings them.
 
 use arbitrary::Unstructured;
+use blake2::{
+    Blake2b,
+    digest::consts::{U16, U32},
+};
 use flist::{
     Flist,
     body::{
@@ -231,6 +235,26 @@ pub fn docker_import(data: &[u8]) -> bool {
     put("manifest.json", manifest.as_bytes());
     let options = options(directory.path().to_owned(), Special::Omit);
     create::build_image(&image, &options, &()).is_ok_and(|built| built_twice(&built.flist))
+}
+
+/// An flist of an earlier format, `.fl` or the tar file of a `.flist`, then two blocks.
+pub fn earlier_import(data: &[u8]) -> bool {
+    let [file, first, second] = parts(data);
+    let directory = scratch();
+    let path = directory.path().join("flist");
+    fs::write(&path, file).expect("writing to memory");
+    for block in [first, second] {
+        let short = hex::encode(Blake2b::<U16>::digest(block));
+        let long = hex::encode(Blake2b::<U32>::digest(block));
+        for id in [short, long] {
+            fs::write(directory.path().join(id), block).expect("writing to memory");
+        }
+    }
+    let blocks = flist::Source::new([directory.path().to_str().expect("a plain name")]);
+    let blocks = blocks.expect("a directory");
+    let options = options(directory.path().to_owned(), Special::Omit);
+    create::build_earlier(&path, &blocks, &options, &())
+        .is_ok_and(|built| built_twice(&built.flist))
 }
 
 /// Cuts an input into its parts; those that are not there are empty.

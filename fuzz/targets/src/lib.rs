@@ -16,7 +16,7 @@ mod registry;
 mod statements;
 
 pub use devices::{disk_claim, disk_probe, modules_database, uevent};
-pub use files::{docker_import, erofs_image, flist_body, oci_import, tar_import};
+pub use files::{docker_import, earlier_import, erofs_image, flist_body, oci_import, tar_import};
 pub use log::{
     LOG_ORIGIN, LOG_SIZE, log_checkpoint, log_hashes, log_leaf, log_note, log_proof, log_record,
     log_request, log_signers, log_tile,
@@ -42,6 +42,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("disk_claim", disk_claim),
     ("disk_probe", disk_probe),
     ("docker_import", docker_import),
+    ("earlier_import", earlier_import),
     ("envelope", envelope),
     ("erofs_image", erofs_image),
     ("flist_body", flist_body),

@@ -21,7 +21,8 @@ use std::{
 const CHANGES: usize = 2000;
 /// Fewer for targets that write files, or read a whole disk, for each input.
 const CHANGES_SLOW: usize = 100;
-const SLOW: [&str; 5] = ["disk_claim", "disk_probe", "docker_import", "oci_import", "tar_import"];
+const SLOW: [&str; 6] =
+    ["disk_claim", "disk_probe", "docker_import", "earlier_import", "oci_import", "tar_import"];
 /// A changed input grows no further.
 const INPUT_MAX: usize = 64 << 10;
 
@@ -148,7 +149,7 @@ macro_rules! replays {
 }
 
 replays! {
-    boot_options bundle dhcp6_client dhcp6_message dhcp_client dhcp_message disk_claim disk_probe docker_import envelope erofs_image
+    boot_options bundle dhcp6_client dhcp6_message dhcp_client dhcp_message disk_claim disk_probe docker_import earlier_import envelope erofs_image
     flist_body ipc_answer ipc_frames modules_database oci_import registry_answers router_announcement sntp_answer
     log_note log_proof log_record log_request log_tile
     statement strict_json tar_import uevent verdict

@@ -14,9 +14,12 @@
 //! # }
 //! ```
 
+mod blocks;
+mod capnp;
 mod diff;
 mod directory;
 mod docker;
+mod earlier;
 mod export;
 mod image;
 mod image_files;
@@ -25,12 +28,15 @@ mod pack;
 mod pax;
 mod published;
 mod reader;
+mod rfs;
 mod run;
 mod spool;
+mod sqlite;
 mod tar_file;
 mod tarball;
 mod tree;
 mod unpack;
+mod zflist;
 
 use crate::{Flist, Progress, Refusal, body::MTIME_MAX};
 use image_files::ImageFiles;
@@ -188,10 +194,26 @@ pub fn build_archive(
     progress: &dyn Progress,
 ) -> Result<Built, CreateError> {
     let mut tree = read_archive(path, options)?;
+    if ImageFiles::Archive(&tree).has(earlier::DATABASE) {
+        let problem = "is an flist of an earlier Zero-OS, which needs a place with its blocks";
+        return Err(CreateError::input(path.display().to_string(), problem));
+    }
     if image::recognise(ImageFiles::Archive(&tree)) {
         tree = image::read(ImageFiles::Archive(&tree), options)?;
     }
     pack::pack(tree, options, progress)
+}
+
+/// Makes an flist of one in either of the earlier Zero-OS formats: `.flist` (a gzipped tar file) or
+/// `.fl` (a database). `blocks` is where its blocks are, under their names in hexadecimal digits:
+/// beside each other, or in directories by their first two digits.
+pub fn build_earlier(
+    path: &Path,
+    blocks: &crate::Source,
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<Built, CreateError> {
+    pack::pack(earlier::read(path, blocks, options, progress)?, options, progress)
 }
 
 fn read_archive(path: &Path, options: &Options) -> Result<Tree, CreateError> {

@@ -144,6 +144,20 @@ pub(crate) fn pack(
     })
 }
 
+/// Fetches a file of at most `most` bytes that `right` knows to be the right one.
+#[cfg(feature = "create")]
+pub(crate) fn checked(
+    source: &Source,
+    name: &str,
+    file: &str,
+    most: u64,
+    right: impl Fn(&[u8]) -> bool,
+) -> Result<Vec<u8>, FetchError> {
+    from_any_place(source, name, file, Wanted::AtMost(most), &Cancel::default(), |bytes| {
+        if right(&bytes) { Ok(bytes) } else { Err((Reason::ContentMismatch, None)) }
+    })
+}
+
 /// Fetches `contents` (indices of the body) into files of `staging` named by their digest.
 pub fn contents(
     flist: &Flist,

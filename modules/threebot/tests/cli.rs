@@ -192,6 +192,17 @@ async fn flists_are_compared_exported_and_built_again() {
     assert!(run.iter().any(|fact| fact["what"] == "env"), "{answer}");
     assert_eq!(bot(&world, &["flist", "export", dir, &tar, "--to", "tar"]).await.0, 1);
 
+    // Of an earlier format, even an empty one says where its blocks are.
+    let earlier = at("app.fl");
+    std::fs::write(&earlier, "SQLite format 3\0").unwrap();
+    let words = ["flist", "build", &earlier, "--out", &other];
+    let (code, answer, _) = bot(&world, &words).await;
+    assert_eq!(code, 1);
+    assert!(text(&answer["error"]).contains("--blocks says where"), "{answer}");
+    let (code, answer, _) = bot(&world, &[&words[..], &["--blocks", dir]].concat()).await;
+    assert_eq!(code, 1);
+    assert!(text(&answer["error"]).contains("has no table inode"), "{answer}");
+
     let root = at("root");
     done(&world, &["flist", "unpack", dir, &root]).await;
     assert_eq!(bot(&world, &["flist", "unpack", dir, &root]).await.0, 1, "it is not empty");

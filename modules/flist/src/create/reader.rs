@@ -83,6 +83,6 @@ impl<'a> Reader<'a> {
     }
 }
 
-fn published(source: FetchError) -> CreateError {
+pub(super) fn published(source: FetchError) -> CreateError {
     CreateError::Published { file: source.file.clone(), source }
 }

@@ -100,6 +100,20 @@ impl Spool {
     }
 }
 
+/// A file that is kept in several pieces.
+impl Spool {
+    /// Where the next piece will be.
+    pub(super) fn position(&self) -> u64 {
+        self.size
+    }
+
+    /// Everything that was kept since that position.
+    pub(super) fn since(&self, position: u64) -> Source {
+        let size = self.size - position;
+        Source::Spool { file: Rc::clone(&self.file), offset: position, size }
+    }
+}
+
 /// Reads `input` as gzip or zstd if it begins like that, and as it is otherwise.
 pub(super) fn decompressed<'a>(
     input: Box<dyn Read + 'a>,

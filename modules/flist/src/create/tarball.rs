@@ -7,7 +7,7 @@
 use super::{
     CreateError, Special, pax,
     spool::Spool,
-    tree::{Layer, LayerNode, TreeFile, TreeNode, normal},
+    tree::{Layer, LayerNode, TreeFile, TreeNode, normal, split},
 };
 use crate::{
     body::{ENTRIES_MAX, Meta, PATH_MAX, Xattr},
@@ -321,13 +321,6 @@ fn put(
     }
     layer.nodes.insert(path, node);
     Ok(())
-}
-
-fn split(path: &[u8]) -> (&[u8], &[u8]) {
-    match path.iter().rposition(|c| *c == b'/') {
-        Some(slash) => (&path[..slash], &path[slash + 1..]),
-        None => (&[], path),
-    }
 }
 
 fn padding(size: u64) -> u64 {

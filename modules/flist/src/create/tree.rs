@@ -156,6 +156,14 @@ impl Tree {
     }
 }
 
+/// Parent and name.
+pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|c| *c == b'/') {
+        Some(slash) => (&path[..slash], &path[slash + 1..]),
+        None => (&[], path),
+    }
+}
+
 /// From the nearest parent to the root.
 fn parents(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = Some(path);

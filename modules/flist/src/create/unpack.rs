@@ -4,7 +4,7 @@
 //! symlink: whatever an flist says, and whoever changes the directory meanwhile, nothing outside is
 //! written. Contents are compared with their hashes while they are written.
 
-use super::{CreateError, Summary, reader::Reader};
+use super::{CreateError, Summary, reader::Reader, tree::split};
 use crate::{
     FlistId, Progress, Source, Stage,
     body::{Data, Meta, Node},
@@ -125,11 +125,7 @@ impl Target {
 
     /// The directory of a path, and the name in it.
     fn parent<'a>(&mut self, path: &'a [u8]) -> Result<(&OwnedFd, &'a OsStr), CreateError> {
-        let end = path.iter().rposition(|c| *c == b'/');
-        let (parent, name) = match end {
-            Some(end) => (&path[..end], &path[end + 1..]),
-            None => (&[][..], path),
-        };
+        let (parent, name) = split(path);
         if self.last.0 != parent {
             self.last = (parent.to_vec(), self.directory(parent)?);
         }

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test uses another part")]
 
+pub(crate) mod earlier;
 pub(crate) mod image;
 
 use flist::body::{

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use contract::FlistId;
 use flist::{
     Flist, Progress, Stage,
-    create::{self, Built, Options, Overrides, Special, Summary},
+    create::{self, Options, Overrides, Special, Summary},
 };
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
@@ -23,7 +23,8 @@ Examples:
   3bot flist build rootfs --out public --entrypoint /bin/server
   3bot flist build rootfs.tar.zst --out public --env LANG=C
   docker save app:1 | gzip > app.tar.gz && 3bot flist build app.tar.gz --out public
-  3bot flist build oci-layout --out public --reference latest")]
+  3bot flist build oci-layout --out public --reference latest
+  3bot flist build app.fl --blocks https://blocks.example --out public --entrypoint /bin/app")]
     Build(Box<Build>),
     /// Show what an flist contains.
     Inspect {
@@ -96,7 +97,8 @@ Examples:
 
 #[derive(Debug, Args)]
 pub(crate) struct Build {
-    /// Directory, tar file (plain, gzip or zstd), or image: OCI layout or what docker save writes.
+    /// Directory, tar file (plain, gzip or zstd), image (OCI layout, or what docker save writes), or
+    /// flist of an earlier Zero-OS (.flist, .fl; needs --blocks).
     source: PathBuf,
     /// Directory that takes flists and packs; may hold others.
     #[arg(long, value_name = "DIR")]
@@ -128,6 +130,10 @@ pub(crate) struct Build {
     /// Which image, if there are several: its reference name, tag or digest.
     #[arg(long, value_name = "NAME")]
     reference: Option<String>,
+    /// Where the blocks of an earlier Zero-OS are, under their names in hexadecimal digits: directory
+    /// or URL; repeat for mirrors.
+    #[arg(long, value_name = "DIR|URL")]
+    blocks: Vec<String>,
     /// What the source is; found out unless given.
     #[arg(long, value_enum)]
     kind: Option<Kind>,
@@ -142,6 +148,8 @@ enum Kind {
     /// A container image, as a directory or a tar file: an OCI layout, or what docker save writes.
     #[value(alias = "oci")]
     Image,
+    /// An flist of an earlier Zero-OS: .flist or .fl.
+    Earlier,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -226,29 +234,43 @@ impl Build {
         let points = self.mount_point.iter();
         options.mount_points.extend(points.map(|path| format!("{}/", path.trim_matches('/'))));
         let bar = Bar::new();
-        let build = match self.kind {
-            Some(Kind::Directory) => create::build_directory,
-            Some(Kind::Tar) => create::build_tar,
-            Some(Kind::Image) => create::build_image,
-            None => found_out(&self.source)?,
-        };
-        let built = build(&self.source, &options, &bar)?;
+        let source = self.source.as_path();
+        let built = match self.kind.map_or_else(|| self.found_out(), |kind| Ok(Some(kind)))? {
+            Some(Kind::Directory) => create::build_directory(source, &options, &bar),
+            Some(Kind::Tar) => create::build_tar(source, &options, &bar),
+            Some(Kind::Image) => create::build_image(source, &options, &bar),
+            Some(Kind::Earlier) => {
+                let blocks = self.blocks.iter().map(|place| block_place(place));
+                let blocks = flist::Source::new(blocks.collect::<Result<Vec<_>, _>>()?)
+                    .context("--blocks says where the blocks are")?;
+                create::build_earlier(source, &blocks, &options, &bar)
+            }
+            None => create::build_archive(source, &options, &bar),
+        }?;
         create::publish(&built, &self.out)?;
         Ok(create::inspect(&built.flist.encode())?)
     }
+
+    /// `None` is some tar file, into which the library looks.
+    fn found_out(&self) -> anyhow::Result<Option<Kind>> {
+        let source = &self.source;
+        let found =
+            std::fs::metadata(source).with_context(|| format!("reading {}", source.display()))?;
+        let name = source.extension().unwrap_or_default();
+        Ok(match found.is_dir() {
+            true if source.join("oci-layout").is_file() => Some(Kind::Image),
+            true => Some(Kind::Directory),
+            false if !self.blocks.is_empty() || name == "fl" || name == "flist" => {
+                Some(Kind::Earlier)
+            }
+            false => None,
+        })
+    }
 }
 
-type Builder = fn(&Path, &Options, &dyn Progress) -> Result<Built, create::CreateError>;
-
-/// A directory with an `oci-layout` file is a layout; the library looks into tar files.
-fn found_out(source: &Path) -> anyhow::Result<Builder> {
-    let found =
-        std::fs::metadata(source).with_context(|| format!("reading {}", source.display()))?;
-    Ok(match found.is_dir() {
-        true if source.join("oci-layout").is_file() => create::build_image,
-        true => create::build_directory,
-        false => create::build_archive,
-    })
+/// A URL as it is, a directory as the flist library wants it.
+fn block_place(place: &str) -> anyhow::Result<String> {
+    if place.contains("://") { Ok(place.to_owned()) } else { absolute(Path::new(place)) }
 }
 
 /// As the flist library wants a directory.
