@@ -71,7 +71,8 @@ enum Command {
         #[arg(long, value_name = "NAME")]
         origin: String,
     },
-    /// Checks the transparency log against its files and all statements. Changes nothing.
+    /// Checks the transparency log against its files and all statements. Changes nothing. Stop the
+    /// registry first, or files that it no longer needs may be missed.
     Fsck {
         /// Directory of the registry.
         #[arg(long, value_name = "DIR")]

@@ -112,11 +112,11 @@ pub async fn start(db: &Db, data: &Path) -> anyhow::Result<Option<(Log, JoinHand
         );
     }
     files.publish(&first.note)?;
-    let (publish, published) = watch::channel(first);
+    let (sender, published) = watch::channel(first);
     let wake = Arc::new(Notify::new());
     let log = Log { files: files.clone(), wake: Arc::clone(&wake), published };
-    let sequencer =
-        sequence::Sequencer { db: db.clone(), files, signer, origin: head.origin, edge, publish };
+    let (db, origin) = (db.clone(), head.origin);
+    let sequencer = sequence::Sequencer { db, files, signer, origin, edge, published: sender };
     Ok(Some((log, tokio::spawn(sequencer.run(wake)))))
 }
 

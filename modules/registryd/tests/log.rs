@@ -298,6 +298,30 @@ async fn a_statement_that_cannot_be_logged_is_not_acknowledged() {
 }
 
 #[tokio::test]
+async fn a_checkpoint_that_could_not_be_written_is_made_up_for() {
+    let data = tempfile::tempdir().unwrap();
+    let policy = begin(data.path());
+    let world = world();
+    let registry = Registry::start(data.path()).await;
+    // The disk takes the tiles and the state, and not the checkpoint.
+    let obstacle = data.path().join("log/.new");
+    fs::create_dir(&obstacle).unwrap();
+    let identity = world.identity("owner");
+    let push = registry.client.push(&identity);
+    let watch = async {
+        while !data.path().join("log/tile/0/000.p/1").exists() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        assert_eq!(newest(&registry, &policy).await.checkpoint.size, 0);
+        fs::remove_dir(&obstacle).unwrap();
+    };
+    let (pushed, ()) = tokio::join!(push, watch);
+    assert!(pushed.unwrap().complete, "acknowledged after all");
+    assert_eq!(newest(&registry, &policy).await.checkpoint.size, 1);
+}
+
+#[tokio::test]
 async fn a_registry_killed_at_any_time_has_logged_all_that_it_acknowledged() {
     let data = tempfile::tempdir().unwrap();
     let policy = begin(data.path());

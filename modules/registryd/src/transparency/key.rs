@@ -10,6 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 use tlog::{Algorithm, Signer};
+use zeroize::Zeroizing;
 
 /// Bytes of the file: a name and little else.
 const KEY_BYTES_MAX: u64 = 512;
@@ -22,10 +23,8 @@ fn path(data: &Path) -> PathBuf {
 pub(super) fn create(data: &Path, origin: &str) -> anyhow::Result<Signer> {
     let path = path(data);
     let writing = || format!("writing {}", path.display());
-    let mut seed = [0; 32];
-    fs::File::open("/dev/urandom")
-        .and_then(|mut random| random.read_exact(&mut seed))
-        .context("reading random bytes")?;
+    let mut seed = Zeroizing::new([0; 32]);
+    getrandom::fill(seed.as_mut()).context("asking for random bytes")?;
     let text = Signer::write(origin, Algorithm::Ed25519, &seed)
         .with_context(|| format!("{origin:?} cannot be the origin of a log"))?;
     match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
@@ -62,7 +61,7 @@ pub(super) fn load(data: &Path, head: &Head) -> anyhow::Result<Signer> {
 fn read(path: &Path) -> anyhow::Result<Signer> {
     let reading = || format!("reading the log's key {}", path.display());
     let file = fs::File::open(path).with_context(reading)?;
-    let mut text = zeroize::Zeroizing::new(String::new());
+    let mut text = Zeroizing::new(String::new());
     file.take(KEY_BYTES_MAX).read_to_string(&mut text).with_context(reading)?;
     let signer = Signer::read(text.trim_end()).with_context(reading)?;
     anyhow::ensure!(

@@ -29,13 +29,13 @@ pub(super) struct Sequencer {
     pub(super) signer: Signer,
     pub(super) origin: String,
     pub(super) edge: Edge,
-    pub(super) publish: watch::Sender<Published>,
+    pub(super) published: watch::Sender<Published>,
 }
 
 impl Sequencer {
     /// Goes on until nobody reads the log any more. May be dropped at any point before.
     pub(super) async fn run(mut self, wake: Arc<Notify>) {
-        while !self.publish.is_closed() {
+        while !self.published.is_closed() {
             match self.turn().await {
                 Ok(true) => {}
                 // A wait that ends by itself is as good as one that was ended.
@@ -50,6 +50,8 @@ impl Sequencer {
 
     /// Adds one batch. Says whether there was anything to add.
     async fn turn(&mut self) -> anyhow::Result<bool> {
+        // What won and could not be published, because the disk was full, comes first.
+        self.publish().await?;
         let old = (self.edge.size(), self.edge.root());
         let newest = self.db.read(newest_place).await.map_err(Fault::into_error)?;
         if newest <= old.0 {
@@ -66,17 +68,26 @@ impl Sequencer {
         let new = (edge.size(), edge.root());
         self.db.write(move |db| swap(db, old, new)).await.map_err(Fault::into_error)?;
         self.edge = edge;
-        // Signed only now: this state has won, and no other of this size ever will.
-        let published = sign(&self.signer, &self.origin, new.0, new.1)?;
+        self.publish().await?;
+        Ok(true)
+    }
+
+    /// Signs the state that has won, and no other of this size ever will, and serves it.
+    async fn publish(&self) -> anyhow::Result<()> {
+        let (old, new) = (self.published.borrow().size, self.edge.size());
+        if old == new {
+            return Ok(());
+        }
+        let published = sign(&self.signer, &self.origin, new, self.edge.root())?;
         let (files, note) = (self.files.clone(), published.note.clone());
         let keep = tokio::task::spawn_blocking(move || {
             files.publish(&note)?;
-            files.tidy(old.0, new.0);
+            files.tidy(old, new);
             Ok::<_, anyhow::Error>(())
         });
         keep.await.context("publishing")??;
-        self.publish.send_replace(published);
-        Ok(true)
+        self.published.send_replace(published);
+        Ok(())
     }
 }
 
