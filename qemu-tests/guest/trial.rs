@@ -1,7 +1,8 @@
 //! Sits in a test machine in the place of storaged, runs the checks of the launcher on a disk, and
-//! tells on the machine's second serial line what they say. In the place of netd and of init's own
-//! launcher it does nothing, so that nobody else mounts anything meanwhile or answers to the checks.
-//! One file, the standard library only, compiled by `rustc` alone.
+//! tells on the machine's second serial line what they say. In the place of netd, contractd and init's
+//! own launcher it does nothing, so that nobody else mounts anything meanwhile or answers to the
+//! checks. It says that it is ready, for init ends a service that does not within minutes. One file,
+//! the standard library only, compiled by `rustc` alone.
 
 #![forbid(unsafe_code)]
 
@@ -13,13 +14,16 @@ use std::{
 };
 
 fn main() -> io::Result<()> {
+    if let Ok(number) = env::var("ZOS_READY_FD") {
+        OpenOptions::new().write(true).open(format!("/proc/self/fd/{number}"))?.write_all(b"1")?;
+    }
     if env::args().next().is_none_or(|name| !name.ends_with("storaged")) {
         for_ever();
     }
     let line = || OpenOptions::new().read(true).write(true).open("/dev/ttyS1");
     let checks = Command::new("/bin/container-vm")
         .args(["/bin/launcher-of-the-image", "/dev/vda"])
-        // Its launchers would tell init that storaged is ready.
+        // The number means nothing to its launchers.
         .env_remove("ZOS_READY_FD")
         .stdout(line()?)
         .stderr(line()?)

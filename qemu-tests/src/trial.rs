@@ -8,7 +8,7 @@ use std::{
 };
 
 /// An archive for [`crate::machine::Machine::overlay`]: what runs the checks (`guest/trial.rs`) in
-/// the place of three daemons, the checks, and Debian's busybox, which they run in containers. The
+/// the place of four daemons, the checks, and Debian's busybox, which they run in containers. The
 /// kernel, its modules, init and the launcher are the image's.
 ///
 /// The launcher goes by another name, for init starts what has the old one, seconds after the checks
@@ -30,6 +30,7 @@ pub fn overlay(image: &Image, checks: &Path, directory: &Path) -> Result<PathBuf
         archive::programs(&[
             ("usr/bin/storaged", &runner),
             ("usr/bin/netd", &runner),
+            ("usr/bin/contractd", &runner),
             ("usr/bin/launcher", &runner),
             ("usr/bin/launcher-of-the-image", launcher),
             ("usr/bin/container-vm", &checks),
