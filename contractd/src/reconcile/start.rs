@@ -12,7 +12,7 @@ use node_api::{
     init::{self, ProcessState},
     paths,
 };
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 impl Reconciler {
     /// Starts a container, and writes down what became of it.
@@ -104,6 +104,10 @@ impl Reconciler {
         wanted: bool,
         now_ms: u64,
     ) -> Result<(), DatabaseError> {
+        // The cgroup goes with init's entry.
+        let limit = container::usage::read(&Path::new(paths::CGROUP_WORK).join(id))
+            .ok()
+            .and_then(|usage| usage.limit_met());
         // Counted once: when init still has the entry, it comes again with the next look.
         if !self.call(id, paths::INIT_SOCKET, &init::Forget { id: id.to_owned() }) {
             return Ok(());
@@ -112,6 +116,10 @@ impl Reconciler {
             ProcessState::Exited(code) => format!("its program returned {code}"),
             ProcessState::Killed(signal) => format!("its program was ended by signal {signal}"),
             ProcessState::Running => return Ok(()),
+        };
+        let ended = match limit {
+            Some(limit) => format!("{ended}; {limit}"),
+            None => ended,
         };
         daemon::info!("{id}: {ended}");
         match self.runs.get_mut(id) {

@@ -3,7 +3,7 @@
 //! [`plan`], [`ids`] and [`restart`] are pure and belong to contractd: they decide what a container
 //! is and when it starts again. [`launch`] is the launcher's: it builds the root, the namespaces
 //! and the limits of one process, hands it to init and forgets it. [`check`] stands between them,
-//! because the launcher believes nobody.
+//! because the launcher believes nobody. [`usage`] reads what the kernel counts for a container.
 //!
 //! Refuses to run anything but files whose digest hangs off the measured metadata image: the root
 //! is read-only and verified by the kernel, and nothing in a writable mount can be executed.
@@ -16,3 +16,4 @@ pub mod launch;
 pub mod plan;
 pub mod reason;
 pub mod restart;
+pub mod usage;

@@ -181,6 +181,11 @@ impl Running {
         pidfd_send_signal(&self.pidfd, signal).expect("the process is ours");
     }
 
+    /// Until its main process has ended; it is not reaped.
+    pub(crate) fn until_end(&self) {
+        readable(&self.pidfd, Instant::now() + PATIENCE);
+    }
+
     pub(crate) fn wait(self) -> Ended {
         let deadline = Instant::now() + PATIENCE;
         let mut output = Vec::new();

@@ -14,6 +14,10 @@ use std::{
 const CPU_PERIOD_US: u64 = 100_000;
 /// The smallest quota that the kernel takes.
 const CPU_QUOTA_MIN_US: u64 = 1_000;
+/// What the kernel takes as a weight.
+const CPU_WEIGHTS: (u32, u32) = (1, 10_000);
+/// Thousandths of a CPU for each unit of weight: a whole one weighs 100, the kernel's default.
+const CPU_MILLI_PER_WEIGHT: u32 = 10;
 /// How often the removal of a cgroup is tried while the kernel lets its last process go.
 const REMOVE_TRIES: u32 = 200;
 
@@ -29,9 +33,16 @@ pub(super) struct Group {
 }
 
 /// What is written into which file, in order.
-pub(super) fn settings(limits: &Limits) -> [(&'static str, String); 5] {
+///
+/// `memory.high` stays open: above it a process is slowed down without end, where above
+/// `memory.max` it ends at once with all of its container, which then starts again and says why.
+pub(super) fn settings(limits: &Limits) -> [(&'static str, String); 6] {
     let quota = u64::from(limits.cpu_milli) * CPU_PERIOD_US / 1000;
+    let (lightest, heaviest) = CPU_WEIGHTS;
+    let weight = (limits.cpu_milli / CPU_MILLI_PER_WEIGHT).clamp(lightest, heaviest);
     [
+        // When processors are short, each gets what it has of them in its contract.
+        ("cpu.weight", weight.to_string()),
         ("cpu.max", format!("{} {CPU_PERIOD_US}", quota.max(CPU_QUOTA_MIN_US))),
         ("memory.max", limits.memory_bytes.to_string()),
         ("memory.swap.max", "0".to_owned()),
@@ -119,13 +130,23 @@ mod tests {
 
     #[test]
     fn limits_become_what_the_kernel_takes() {
-        let rows = [(1, "1000 100000"), (250, "25000 100000"), (4000, "400000 100000")];
-        for (cpu_milli, want) in rows {
+        let rows = [
+            (1, "1", "1000 100000"),
+            (250, "25", "25000 100000"),
+            (4000, "400", "400000 100000"),
+            (200_000, "10000", "20000000 100000"),
+        ];
+        for (cpu_milli, weight, quota) in rows {
             let limits = Limits { cpu_milli, memory_bytes: 5 << 20, pids_max: 7 };
             let settings = settings(&limits);
-            assert_eq!(settings[0], ("cpu.max", want.to_owned()));
-            assert_eq!(settings[1], ("memory.max", "5242880".to_owned()));
-            assert_eq!(settings[4], ("pids.max", "7".to_owned()));
+            let value = |wanted: &str| {
+                let found = settings.iter().find(|(file, _)| *file == wanted);
+                found.map(|(_, value)| value.as_str())
+            };
+            assert_eq!(value("cpu.weight"), Some(weight));
+            assert_eq!(value("cpu.max"), Some(quota));
+            assert_eq!(value("memory.max"), Some("5242880"));
+            assert_eq!(value("pids.max"), Some("7"));
         }
     }
 }

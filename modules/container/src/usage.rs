@@ -1,0 +1,238 @@
+//! What the kernel counts for one container: its use, its pressure, and how often it met a limit.
+//!
+//! Parsing is pure. A word that this kernel adds is skipped, one that it lacks counts as nothing:
+//! numbers about a container decide nothing, they are told.
+
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    path::Path,
+};
+
+/// No file of a cgroup that is read here has a tenth of it.
+const FILE_MAX: u64 = 16 << 10;
+
+/// `memory.events`: how often the container met the limit of its memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MemoryEvents {
+    /// Its use was about to go over the limit and something had to be given back.
+    pub max: u64,
+    /// Nothing could be given back.
+    pub oom: u64,
+    /// Processes of it that were killed for want of memory, its own or the node's.
+    pub oom_kill: u64,
+}
+
+/// A line of PSI: the part of the time in which somebody waited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stall {
+    /// Of the last ten seconds, in hundredths of a percent.
+    pub avg10: u32,
+    /// Of the last minute.
+    pub avg60: u32,
+    /// Of the last five minutes.
+    pub avg300: u32,
+    /// Since the cgroup was made, in microseconds.
+    pub total_us: u64,
+}
+
+/// A file of PSI.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Pressure {
+    /// At least one process waited.
+    pub some: Stall,
+    /// All of them did.
+    pub full: Stall,
+}
+
+/// Everything about one container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Time on processors, in microseconds.
+    pub cpu_us: u64,
+    /// Time that it was held back because its share was used up.
+    pub cpu_throttled_us: u64,
+    /// Memory now, page cache and tmpfs included.
+    pub memory_bytes: u64,
+    /// The most that it ever was.
+    pub memory_peak_bytes: u64,
+    /// Limits of memory that were met.
+    pub memory_events: MemoryEvents,
+    /// Processes and threads now.
+    pub pids: u64,
+    /// How often there were too many to make another.
+    pub pids_refused: u64,
+    /// Waiting for a processor.
+    pub cpu_pressure: Pressure,
+    /// Waiting for memory.
+    pub memory_pressure: Pressure,
+    /// Waiting for disks.
+    pub io_pressure: Pressure,
+}
+
+/// Reads everything about the container with this cgroup. Fails when there is no such cgroup.
+pub fn read(group: &Path) -> io::Result<Usage> {
+    let file = |name: &str| match read_file(&group.join(name)) {
+        // A kernel without this counter.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && group.exists() => {
+            Ok(String::new())
+        }
+        done => done,
+    };
+    let cpu = file("cpu.stat")?;
+    Ok(Usage {
+        cpu_us: keyed(&cpu, "usage_usec"),
+        cpu_throttled_us: keyed(&cpu, "throttled_usec"),
+        memory_bytes: number(&file("memory.current")?),
+        memory_peak_bytes: number(&file("memory.peak")?),
+        memory_events: memory_events(&file("memory.events")?),
+        pids: number(&file("pids.current")?),
+        pids_refused: keyed(&file("pids.events")?, "max"),
+        cpu_pressure: pressure(&file("cpu.pressure")?),
+        memory_pressure: pressure(&file("memory.pressure")?),
+        io_pressure: pressure(&file("io.pressure")?),
+    })
+}
+
+impl Usage {
+    /// Which limit the container met in its life, for the sentence that says how it ended.
+    pub fn limit_met(&self) -> Option<&'static str> {
+        if self.memory_events.oom > 0 {
+            Some("it needed more memory than its contract gives it")
+        } else if self.memory_events.oom_kill > 0 {
+            Some("the node ran out of memory")
+        } else if self.pids_refused > 0 {
+            Some("it wanted more processes than its contract gives it")
+        } else {
+            None
+        }
+    }
+}
+
+fn read_file(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(FILE_MAX).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// Parses `memory.events`.
+pub fn memory_events(text: &str) -> MemoryEvents {
+    MemoryEvents {
+        max: keyed(text, "max"),
+        oom: keyed(text, "oom"),
+        oom_kill: keyed(text, "oom_kill"),
+    }
+}
+
+/// Parses a file of PSI.
+pub fn pressure(text: &str) -> Pressure {
+    let stall = |kind: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(kind)?.strip_prefix(' '));
+        let field = |name: &str| {
+            let mut words = line.unwrap_or_default().split_whitespace();
+            words.find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+        };
+        let percent = |name| field(name).and_then(hundredths).unwrap_or(0);
+        Stall {
+            avg10: percent("avg10"),
+            avg60: percent("avg60"),
+            avg300: percent("avg300"),
+            total_us: field("total").map_or(0, number),
+        }
+    };
+    Pressure { some: stall("some"), full: stall("full") }
+}
+
+/// The number behind `key` in lines of `key number`.
+fn keyed(text: &str, key: &str) -> u64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
+    line.map_or(0, number)
+}
+
+fn number(text: &str) -> u64 {
+    text.trim().parse().unwrap_or(0)
+}
+
+/// `12.34`, the form of the kernel: two digits behind the point.
+fn hundredths(text: &str) -> Option<u32> {
+    let (whole, part) = text.split_once('.')?;
+    let digits = |text: &str| text.bytes().all(|c| c.is_ascii_digit());
+    if part.len() != 2 || !digits(whole) || !digits(part) {
+        return None;
+    }
+    whole.parse::<u32>().ok()?.checked_mul(100)?.checked_add(part.parse().ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EVENTS: &str =
+        "low 0\nhigh 0\nmax 2117\noom 3\noom_kill 2\noom_group_kill 1\nsock_throttled 0\n";
+    const PSI: &str = "some avg10=12.34 avg60=0.05 avg300=100.00 total=2815927\n\
+                       full avg10=1.00 avg60=0.00 avg300=0.00 total=77\n";
+
+    #[test]
+    fn events_are_found_by_their_whole_name() {
+        let want = MemoryEvents { max: 2117, oom: 3, oom_kill: 2 };
+        assert_eq!(memory_events(EVENTS), want);
+        for nothing in ["", "\n", "max", "max x\n", "maximum 4\n", "max -1\n"] {
+            assert_eq!(memory_events(nothing), MemoryEvents::default(), "{nothing:?}");
+        }
+    }
+
+    #[test]
+    fn pressure_is_read_in_hundredths() {
+        let Pressure { some, full } = pressure(PSI);
+        let want = Stall { avg10: 1234, avg60: 5, avg300: 10_000, total_us: 2_815_927 };
+        assert_eq!(some, want);
+        assert_eq!((full.avg10, full.total_us), (100, 77));
+        for nothing in ["", "some", "some avg10", "some avg10=x total=", "something avg10=1.00"] {
+            assert_eq!(pressure(nothing), Pressure::default(), "{nothing:?}");
+        }
+    }
+
+    #[test]
+    fn only_the_kernels_form_is_a_percentage() {
+        let rows = [
+            ("0.00", Some(0)),
+            ("99.99", Some(9999)),
+            ("1.5", None),
+            ("1", None),
+            ("-1.00", None),
+            ("1.+5", None),
+            ("99999999999.00", None),
+            ("42949672.96", None),
+        ];
+        for (text, want) in rows {
+            assert_eq!(hundredths(text), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_limit_that_hurt_most_is_named() {
+        let met = |events: MemoryEvents, pids_refused| {
+            Usage { memory_events: events, pids_refused, ..Usage::default() }.limit_met()
+        };
+        let none = MemoryEvents::default();
+        assert_eq!(met(none, 0), None);
+        // To have met `max` is what a busy page cache does all day.
+        assert_eq!(met(MemoryEvents { max: 9, ..none }, 0), None);
+        assert!(met(none, 1).is_some_and(|why| why.contains("processes")));
+        let own = MemoryEvents { max: 9, oom: 1, oom_kill: 1 };
+        assert!(met(own, 1).is_some_and(|why| why.contains("its contract")));
+        let nodes = MemoryEvents { oom_kill: 1, ..none };
+        assert!(met(nodes, 0).is_some_and(|why| why.contains("the node")));
+    }
+
+    #[test]
+    fn a_cgroup_that_is_gone_is_an_error_and_a_missing_counter_is_none() {
+        let directory = std::env::temp_dir().join(format!("zos-usage-{}", std::process::id()));
+        assert!(read(&directory).is_err());
+        std::fs::create_dir(&directory).unwrap();
+        std::fs::write(directory.join("pids.events"), "max 7\n").unwrap();
+        let usage = read(&directory).unwrap();
+        std::fs::remove_dir_all(&directory).unwrap();
+        assert_eq!(usage, Usage { pids_refused: 7, ..Usage::default() });
+    }
+}
