@@ -204,9 +204,7 @@ impl Agent {
                     anyhow::bail!("the network thread has ended")
                 }
             }
-            while let Ok(event) = events.try_recv() {
-                self.take(event)?;
-            }
+            // One event at most between two looks at the node: whoever sends many starves nobody.
             self.turn().context("using the node's state")?;
         }
     }
@@ -233,8 +231,9 @@ impl Agent {
                 self.results_in_flight = false;
                 self.reconciler.database.acknowledge(&seqs)?;
             }
-            Event::Bundle { contract, bundle } => {
+            Event::Bundle { contract, bundle, room } => {
                 self.reconciler.take_bundle(contract, &bundle)?;
+                drop((bundle, room));
             }
             Event::Fetched { flist, outcome } => self.reconciler.take_fetched(flist, outcome),
         }

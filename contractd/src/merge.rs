@@ -4,7 +4,7 @@
 //! bundle only grows, by statements that are signed by whom they must be. Pure.
 
 use contract::{
-    Bundle, Envelope, IdentityId, Signed, StatementId,
+    Bundle, ContractId, Envelope, IdentityId, NodeId, Signed, StatementId,
     bundle::{Deployment, STATEMENTS_MAX, VERSIONS_MAX},
     decision::{Approval, Cancel},
     farm::Pool,
@@ -19,66 +19,133 @@ use std::collections::BTreeSet;
 const SIGNATURES_MAX: usize = 16;
 /// 64 bytes in base64.
 const SIGNATURE_TEXT_MAX: usize = 88;
+/// Statements of one kind without the signatures that they need: a registry checks what it takes, so
+/// whoever offers more wants the node to be busy. The rest is not looked at.
+const FORGED_MAX: usize = 64;
+
+/// Whether this farm has granted a pool on this node for the contract: looked at first, so that
+/// strangers' contracts cost the node next to nothing and do not fill its state.
+pub(crate) fn is_granted(
+    bundle: &Bundle,
+    contract: ContractId,
+    farm: IdentityId,
+    node: NodeId,
+) -> bool {
+    let named: BTreeSet<StatementId> = headers(bundle)
+        .filter(|header| header.contract == contract)
+        .map(|header| header.pool)
+        .collect();
+    let is_named = |one: &&Envelope| one.id().is_ok_and(|id| named.contains(&id));
+    let pools: Vec<Signed<Pool>> = first(&bundle.pools, named.len(), is_named)
+        .filter_map(|envelope| Signed::<Pool>::open(envelope).ok())
+        .filter(|pool| pool.body.farm == farm && pool.body.nodes.contains(&node))
+        .collect();
+    if pools.is_empty() {
+        return false;
+    }
+    let farm = signers(&bundle.identities, &BTreeSet::from([farm]));
+    farm.iter().any(|farm| pools.iter().any(|pool| farm.signed(pool)))
+}
 
 /// `known` and whatever is sound and new in `offered`, which is about the same contract.
 pub(crate) fn merge(known: &Bundle, offered: &Bundle) -> Bundle {
     let mut merged = known.clone();
-    add(&mut merged.identities, &offered.identities, |envelope| {
-        Signed::<Identity>::open(envelope).is_ok_and(|one| Signer::from_statement(&one).is_some())
-    });
-    let signers: Vec<Signer> = merged
-        .identities
-        .iter()
-        .filter_map(|envelope| Signed::<Identity>::open(envelope).ok())
-        .filter_map(|identity| Signer::from_statement(&identity))
-        .collect();
-    merged.headers = chain(known, &offered.headers, &signers);
-    let headers: Vec<Header> = merged
-        .headers
-        .iter()
-        .filter_map(|envelope| Signed::<Header>::open(envelope).ok())
-        .map(|signed| signed.body)
-        .collect();
-    let Some(first) = headers.first() else { return merged };
-
-    add(&mut merged.approvals, &offered.approvals, |envelope| {
-        Signed::<Approval>::open(envelope).is_ok_and(|approval| {
-            let signer = signers.iter().find(|signer| signer.id == approval.body.signer);
-            let holds = |header: &Header| {
-                header.stakeholders.iter().any(|one| one.identity == approval.body.signer)
-            };
-            approval.body.contract == first.contract
-                && headers.iter().any(holds)
-                && signer.is_some_and(|signer| signer.signed(&approval))
-        })
-    });
-    add(&mut merged.cancels, &offered.cancels, |envelope| {
-        Signed::<Cancel>::open(envelope).is_ok_and(|cancel| {
-            let owner = signers.iter().find(|signer| signer.id == first.owner);
-            cancel.body.contract == first.contract
-                && owner.is_some_and(|owner| owner.signed(&cancel))
-        })
-    });
-    add(&mut merged.pools, &offered.pools, |envelope| {
-        Signed::<Pool>::open(envelope).is_ok_and(|pool| {
-            let farm = signers.iter().find(|signer| signer.id == pool.body.farm);
-            headers.iter().any(|header| header.pool == pool.id)
-                && farm.is_some_and(|farm| farm.signed(&pool))
-        })
-    });
-    let pools = merged.pools.iter().filter_map(|one| Signed::<Pool>::open(one).ok());
-    let mut concerned: BTreeSet<IdentityId> = pools.map(|pool| pool.body.farm).collect();
+    // Whom the contract concerns follows from what its owner signed: nobody else is looked at.
+    let Some(owner) = headers(known).chain(headers(offered)).next().map(|one| one.owner) else {
+        return merged;
+    };
+    let owner = BTreeSet::from([owner]);
+    add_identities(&mut merged.identities, &offered.identities, &owner);
+    merged.headers = chain(known, &offered.headers, &signers(&merged.identities, &owner));
+    let headers: Vec<Header> = headers(&merged).collect();
+    let Some(first_header) = headers.first() else { return merged };
+    let named: BTreeSet<StatementId> = headers.iter().map(|header| header.pool).collect();
+    let is_named = |one: &&Envelope| one.id().is_ok_and(|id| named.contains(&id));
+    let mut concerned = owner;
+    for pool in first(&known.pools, named.len(), is_named).chain(first(
+        &offered.pools,
+        named.len(),
+        is_named,
+    )) {
+        concerned.extend(Signed::<Pool>::open(pool).ok().map(|pool| pool.body.farm));
+    }
     for header in &headers {
-        concerned.insert(header.owner);
         concerned.extend(header.stakeholders.iter().map(|holder| holder.identity));
     }
-    merged.identities.retain(|one| one.id().is_ok_and(|id| concerned.contains(&IdentityId(id.0))));
+    add_identities(&mut merged.identities, &offered.identities, &concerned);
+    let signers = signers(&merged.identities, &concerned);
+
+    add(&mut merged.approvals, &offered.approvals, |envelope| {
+        let approval = Signed::<Approval>::open(envelope).ok()?;
+        let signer = signers.iter().find(|signer| signer.id == approval.body.signer)?;
+        let holds = |header: &Header| {
+            header.stakeholders.iter().any(|one| one.identity == approval.body.signer)
+        };
+        let is_about_it =
+            approval.body.contract == first_header.contract && headers.iter().any(holds);
+        is_about_it.then(|| signer.signed(&approval))
+    });
+    add(&mut merged.cancels, &offered.cancels, |envelope| {
+        let cancel = Signed::<Cancel>::open(envelope).ok()?;
+        let owner = signers.iter().find(|signer| signer.id == first_header.owner)?;
+        (cancel.body.contract == first_header.contract).then(|| owner.signed(&cancel))
+    });
+    add(&mut merged.pools, &offered.pools, |envelope| {
+        let id = envelope.id().ok()?;
+        let pool = named.contains(&id).then(|| Signed::<Pool>::open(envelope).ok()).flatten()?;
+        let farm = signers.iter().find(|signer| signer.id == pool.body.farm)?;
+        Some(farm.signed(&pool))
+    });
+    // The farm of a pool that it did not sign is nobody here.
+    let pools = merged.pools.iter().filter_map(|one| Signed::<Pool>::open(one).ok());
+    let farms: BTreeSet<IdentityId> = pools.map(|pool| pool.body.farm).collect();
+    let has_part = |id: IdentityId| {
+        farms.contains(&id)
+            || headers.iter().any(|header| {
+                header.owner == id || header.stakeholders.iter().any(|one| one.identity == id)
+            })
+    };
+    merged.identities.retain(|one| one.id().is_ok_and(|id| has_part(IdentityId(id.0))));
     for deployment in &offered.documents {
         if !merged.documents.contains(deployment) && belongs(deployment, &headers) {
             merged.documents.push(deployment.clone());
         }
     }
     merged
+}
+
+/// The versions of a bundle that can be read, of as many as it may have.
+fn headers(bundle: &Bundle) -> impl Iterator<Item = Header> {
+    let envelopes = bundle.headers.iter().take(VERSIONS_MAX);
+    envelopes.filter_map(|envelope| Signed::<Header>::open(envelope).ok()).map(|one| one.body)
+}
+
+/// The first `most` envelopes that fit.
+fn first<'a>(
+    envelopes: &'a [Envelope],
+    most: usize,
+    fits: impl Fn(&&'a Envelope) -> bool,
+) -> impl Iterator<Item = &'a Envelope> {
+    envelopes.iter().filter(fits).filter(|envelope| is_slim(envelope)).take(most)
+}
+
+fn is_of(envelope: &Envelope, whom: &BTreeSet<IdentityId>) -> bool {
+    envelope.id().is_ok_and(|id| whom.contains(&IdentityId(id.0)))
+}
+
+/// Those of `whom` whose identity is there and sound.
+fn signers(identities: &[Envelope], whom: &BTreeSet<IdentityId>) -> Vec<Signer> {
+    first(identities, whom.len(), |envelope| is_of(envelope, whom))
+        .filter_map(|envelope| Signed::<Identity>::open(envelope).ok())
+        .filter_map(|identity| Signer::from_statement(&identity))
+        .collect()
+}
+
+fn add_identities(known: &mut Vec<Envelope>, offered: &[Envelope], whom: &BTreeSet<IdentityId>) {
+    add(known, offered, |envelope| {
+        let identity = is_of(envelope, whom).then(|| Signed::<Identity>::open(envelope).ok());
+        Some(Signer::from_statement(&identity.flatten()?).is_some())
+    });
 }
 
 /// The versions up to the one in force, which are never replaced, and those that are offered on top.
@@ -100,7 +167,7 @@ pub(crate) fn in_force(bundle: &Bundle) -> u64 {
 fn extend(chain: &mut Vec<Envelope>, offered: &[Envelope], signers: &[Signer]) {
     let mut last: Option<(StatementId, Header)> =
         chain.last().and_then(|envelope| Signed::open(envelope).ok()).map(|one| (one.id, one.body));
-    for envelope in offered {
+    for envelope in offered.iter().take(VERSIONS_MAX) {
         let Ok(next) = Signed::<Header>::open(envelope) else { continue };
         let follows = match &last {
             None => next.body.version == 1,
@@ -111,7 +178,8 @@ fn extend(chain: &mut Vec<Envelope>, offered: &[Envelope], signers: &[Signer]) {
             }
         };
         let owner = signers.iter().find(|signer| signer.id == next.body.owner);
-        if follows && owner.is_some_and(|owner| owner.signed(&next)) && chain.len() < VERSIONS_MAX {
+        let has_room = chain.len() < VERSIONS_MAX && is_slim(envelope);
+        if follows && has_room && owner.is_some_and(|owner| owner.signed(&next)) {
             chain.push(envelope.clone());
             last = Some((next.id, next.body));
         }
@@ -127,18 +195,35 @@ fn belongs(deployment: &Deployment, headers: &[Header]) -> bool {
     })
 }
 
-/// Adds the statements that are sound and not there yet, up to the bound of a bundle.
-fn add(known: &mut Vec<Envelope>, offered: &[Envelope], sound: impl Fn(&Envelope) -> bool) {
+/// Adds the statements that are sound and not there yet, up to the bound of a bundle. `is_sound` is
+/// `None` for what needs no look at its signatures.
+fn add(
+    known: &mut Vec<Envelope>,
+    offered: &[Envelope],
+    is_sound: impl Fn(&Envelope) -> Option<bool>,
+) {
     let mut ids: BTreeSet<StatementId> = known.iter().filter_map(|one| one.id().ok()).collect();
+    let mut forged = 0;
     for envelope in offered {
         let Ok(id) = envelope.id() else { continue };
-        let slim = envelope.signatures.len() <= SIGNATURES_MAX
-            && envelope.signatures.iter().all(|one| one.sig.len() <= SIGNATURE_TEXT_MAX);
-        if slim && known.len() < STATEMENTS_MAX && !ids.contains(&id) && sound(envelope) {
-            ids.insert(id);
-            known.push(envelope.clone());
+        if !is_slim(envelope) || known.len() >= STATEMENTS_MAX || ids.contains(&id) {
+            continue;
+        }
+        match is_sound(envelope) {
+            Some(true) => {
+                ids.insert(id);
+                known.push(envelope.clone());
+            }
+            Some(false) if forged == FORGED_MAX => break,
+            Some(false) => forged += 1,
+            None => {}
         }
     }
+}
+
+fn is_slim(envelope: &Envelope) -> bool {
+    envelope.signatures.len() <= SIGNATURES_MAX
+        && envelope.signatures.iter().all(|one| one.sig.len() <= SIGNATURE_TEXT_MAX)
 }
 
 /// The bundle that knows nothing.

@@ -3,18 +3,19 @@
 //! It holds no state that matters and decides nothing. Orders come in, events go out; an order
 //! that fails is an event as well, and the reconciler gives it again when it is still right.
 
+use crate::database::CONTRACTS_MAX;
 use contract::{
     Bundle, ContractId, Envelope, FlistId, NodeId, PublicKey, Signed, StatementId, report::Report,
 };
 use flist::{Cancel, Source, Store};
 use registry_api::{Client, ClientError, Fetched, client::ResultFilter, problem::codes};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, mpsc::Sender},
     time::Duration,
 };
 use tokio::{
-    sync::{Semaphore, mpsc::UnboundedReceiver},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc::UnboundedReceiver},
     time,
 };
 
@@ -26,6 +27,10 @@ const POLL_MAX: Duration = Duration::from_secs(30);
 const RESULT_PAGES_MAX: u32 = 10_000;
 /// Results of which the last one that is truly the node's is taken.
 const LAST_RESULTS: usize = 8;
+/// Contracts of an inbox that are asked for: those that a node keeps, and as many that it refuses.
+const INBOX_MAX: usize = 2 * CONTRACTS_MAX as usize;
+/// Bundles that are on their way to the reconciler: each may take 16 MiB, and more when it is read.
+const BUNDLES_MAX: usize = 1;
 /// Flists that are fetched at once; each fetch is parallel in itself.
 const FETCHES_MAX: usize = 2;
 
@@ -51,8 +56,8 @@ pub(crate) enum Order {
 /// Something that came from outside.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// A contract that concerns this node.
-    Bundle { contract: ContractId, bundle: Box<Bundle> },
+    /// A contract that concerns this node. The next one is asked for when `room` is given back.
+    Bundle { contract: ContractId, bundle: Box<Bundle>, room: OwnedSemaphorePermit },
     /// The registry has stored these results; perhaps none of those that were sent.
     Acknowledged(Vec<u64>),
     /// The registry knows the node; whether its farm has consented.
@@ -152,13 +157,12 @@ fn complain(events: &Sender<Event>, error: &ClientError) {
 
 /// Asks for the node's contracts, again and again, and passes on those that changed.
 async fn pull(client: Arc<Client>, node: NodeId, events: Sender<Event>) {
-    let mut inbox_tag = None;
-    let mut bundle_tags = BTreeMap::new();
+    let mut inbox = Inbox { tag: None, bundle_tags: BTreeMap::new() };
+    let room = Arc::new(Semaphore::new(BUNDLES_MAX));
     let mut pause = POLL;
     let mut heard = true;
     while heard {
-        let pulled = pull_once(&client, &node, &mut inbox_tag, &mut bundle_tags, &events).await;
-        heard = match pulled {
+        heard = match inbox.pull(&client, &node, &room, &events).await {
             Ok(()) => {
                 pause = POLL;
                 tell(&events, Event::Pulled);
@@ -170,43 +174,59 @@ async fn pull(client: Arc<Client>, node: NodeId, events: Sender<Event>) {
                 true
             }
         };
+        // Whoever is behind with what came is not told more.
+        let Ok(_) = room.acquire().await else { return };
         time::sleep(pause).await;
     }
 }
 
-async fn pull_once(
-    client: &Client,
-    node: &NodeId,
-    inbox_tag: &mut Option<String>,
-    bundle_tags: &mut BTreeMap<ContractId, String>,
-    events: &Sender<Event>,
-) -> Result<(), ClientError> {
-    let Fetched::New { body: inbox, etag } = client.inbox(node, inbox_tag.as_deref()).await? else {
-        return Ok(());
-    };
-    let mut failed: Option<ClientError> = None;
-    for entry in inbox.contracts {
-        if bundle_tags.get(&entry.contract) == Some(&entry.etag) {
-            continue;
-        }
-        let known = bundle_tags.get(&entry.contract).map(String::as_str);
-        match client.bundle_for(&entry.contract, node, known).await {
-            Ok(Fetched::New { body, etag }) => {
-                let contract = entry.contract;
-                tell(events, Event::Bundle { contract, bundle: Box::new(body) });
-                bundle_tags.insert(contract, etag);
+/// What the registry has said last of the node's contracts.
+struct Inbox {
+    tag: Option<String>,
+    bundle_tags: BTreeMap<ContractId, String>,
+}
+
+impl Inbox {
+    async fn pull(
+        &mut self,
+        client: &Client,
+        node: &NodeId,
+        room: &Arc<Semaphore>,
+        events: &Sender<Event>,
+    ) -> Result<(), ClientError> {
+        let Fetched::New { body, etag } = client.inbox(node, self.tag.as_deref()).await? else {
+            return Ok(());
+        };
+        let mut entries = body.contracts;
+        entries.truncate(INBOX_MAX);
+        let listed: BTreeSet<ContractId> = entries.iter().map(|entry| entry.contract).collect();
+        self.bundle_tags.retain(|contract, _| listed.contains(contract));
+        let mut failed: Option<ClientError> = None;
+        for entry in entries {
+            let known = self.bundle_tags.get(&entry.contract);
+            if known == Some(&entry.etag) {
+                continue;
             }
-            Ok(Fetched::Same) => {}
-            // One contract that cannot be had does not hide the others.
-            Err(error) => failed = Some(error),
+            // Before it is asked for: what nobody has taken yet fills no memory.
+            let Ok(room) = Arc::clone(room).acquire_owned().await else { return Ok(()) };
+            match client.bundle_for(&entry.contract, node, known.map(String::as_str)).await {
+                Ok(Fetched::New { body, etag }) => {
+                    let (contract, bundle) = (entry.contract, Box::new(body));
+                    tell(events, Event::Bundle { contract, bundle, room });
+                    self.bundle_tags.insert(contract, etag);
+                }
+                Ok(Fetched::Same) => {}
+                // One contract that cannot be had does not hide the others.
+                Err(error) => failed = Some(error),
+            }
         }
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        // Only now: a bundle that could not be had is asked for again.
+        self.tag = Some(etag);
+        Ok(())
     }
-    if let Some(error) = failed {
-        return Err(error);
-    }
-    // Only now: a bundle that could not be had is asked for again.
-    *inbox_tag = Some(etag);
-    Ok(())
 }
 
 async fn register(
@@ -316,3 +336,6 @@ async fn fetch(
     };
     tell(&events, Event::Fetched { flist, outcome });
 }
+
+#[cfg(test)]
+mod tests;

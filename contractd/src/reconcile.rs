@@ -19,9 +19,8 @@ use crate::{
     storage::{self, Storage},
 };
 use contract::{
-    Bundle, Capacity, ContractId, FlistId, Signed, StatementId, Timestamp, Trust, Verdict,
+    Bundle, Capacity, ContractId, FlistId, StatementId, Timestamp, Trust, Verdict,
     bundle::BUNDLE_BYTES_MAX,
-    farm::Pool,
     report::{Standing, State},
 };
 use flist::Store;
@@ -136,15 +135,19 @@ impl Reconciler {
         if kept.past.ended.is_some() {
             return Ok(());
         }
+        let is_new = !self.contracts.contains_key(&id);
+        if is_new && !merge::is_granted(offered, id, self.trust.farm, self.trust.node) {
+            self.complain("inbox", "a contract without a pool of this farm was offered".to_owned());
+            return Ok(());
+        }
         let merged = merge::merge(&kept.bundle, offered);
         let about_it = contract::verdict::Case::read(&merged)
             .is_ok_and(|case| case.headers()[0].body.contract == id);
         if !about_it || merged == kept.bundle {
             return Ok(());
         }
-        let is_new = !self.contracts.contains_key(&id);
-        if is_new && !self.is_granted(&merged) {
-            self.complain("inbox", format!("contract {} has no pool of this farm", id.short()));
+        // What was offered may have named a pool that the owner did not.
+        if is_new && merged.pools.is_empty() {
             return Ok(());
         }
         let size = serde_json::to_vec(&merged).map_or(usize::MAX, |bytes| bytes.len());
@@ -188,14 +191,6 @@ impl Reconciler {
         }
         self.chain_is_known = true;
         Ok(())
-    }
-
-    /// Whether this node's farm has granted a pool for it here. Strangers' contracts do not fill the
-    /// node's state.
-    fn is_granted(&self, bundle: &Bundle) -> bool {
-        bundle.pools.iter().filter_map(|one| Signed::<Pool>::open(one).ok()).any(|pool| {
-            pool.body.farm == self.trust.farm && pool.body.nodes.contains(&self.trust.node)
-        })
     }
 
     /// Takes in the outcome of a fetch.

@@ -192,7 +192,7 @@ fn a_pool_counts_only_with_its_farms_signature() {
         network: "test".into(),
         farm: id(4),
         owner: id(1),
-        nodes: vec![contract::NodeId([7; 32])],
+        nodes: vec![NodeId([7; 32])],
         amounts: contract::capacity::Amounts::default(),
         expires: at(1000),
         serial: 1,
@@ -217,4 +217,74 @@ fn strangers_do_not_fill_the_bundle() {
     offered.identities.push(identity(9));
     offered.approvals.push(approval(&offered.headers[0], 9));
     assert_eq!(merge(&empty(), &offered), bundle());
+}
+
+fn granted_bundle() -> (Bundle, ContractId) {
+    let pool = Pool {
+        network: "test".into(),
+        farm: id(4),
+        owner: id(1),
+        nodes: vec![NodeId([7; 32])],
+        amounts: contract::capacity::Amounts::default(),
+        expires: at(1000),
+        serial: 1,
+    };
+    let signed = Envelope::seal(&pool, &[&key(4)]).unwrap();
+    let mut header = Signed::<Header>::open(&header(1, None, "one")).unwrap().body;
+    header.pool = signed.id().unwrap();
+    let mut offered = bundle();
+    offered.headers = vec![Envelope::seal(&header, &[&key(1)]).unwrap()];
+    offered.identities.push(identity(4));
+    offered.pools = vec![signed];
+    (offered, header.contract)
+}
+
+/// A registry invented contracts with pools that said the farm's name, and the node looked at every
+/// signature in them and kept them.
+#[test]
+fn a_grant_is_this_farms_signed_word_about_this_node_and_this_contract() {
+    let (offered, contract) = granted_bundle();
+    let node = NodeId([7; 32]);
+    assert!(is_granted(&offered, contract, id(4), node));
+    assert_eq!(merge(&empty(), &offered), offered);
+
+    let check = |why: &str, bundle: &Bundle, contract: ContractId, farm: u8, node: NodeId| {
+        assert!(!is_granted(bundle, contract, id(farm), node), "{why}");
+    };
+    check("another farm", &offered, contract, 5, node);
+    check("another node", &offered, contract, 4, NodeId([8; 32]));
+    check("another contract", &offered, ContractId([1; 32]), 4, node);
+    let mut less = offered.clone();
+    less.pools[0].signatures.clear();
+    check("a pool that nobody signed", &less, contract, 4, node);
+    let mut other = offered.clone();
+    other.headers = bundle().headers;
+    check("a pool that the contract does not name", &other, contract, 4, node);
+    let mut nobody = offered;
+    nobody.identities.retain(|one| *one != identity(4));
+    check("a farm that is not there", &nobody, contract, 4, node);
+}
+
+/// Thousands of identities with sixteen keys each kept the node busy for as long as the registry liked.
+#[test]
+fn forged_statements_are_looked_at_up_to_a_bound() {
+    let sound = bundle();
+    let mut forged = approval(&sound.headers[0], 2);
+    forged.signatures.clear();
+    let looked_at = std::cell::Cell::new(0);
+    let look = |offered: &[Envelope]| {
+        looked_at.set(0);
+        let mut known = Vec::new();
+        add(&mut known, offered, |one| {
+            looked_at.set(looked_at.get() + 1);
+            Some(!one.signatures.is_empty())
+        });
+        known.len()
+    };
+    let mut offered = vec![forged; 1000];
+    offered.push(sound.approvals[0].clone());
+    assert_eq!((look(&offered), looked_at.get()), (0, FORGED_MAX + 1));
+    // As many as are borne do not hide what is sound.
+    let few = &offered[1000 - FORGED_MAX..];
+    assert_eq!((look(few), looked_at.get()), (1, FORGED_MAX + 1));
 }

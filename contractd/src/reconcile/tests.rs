@@ -89,6 +89,26 @@ fn cancel(world: &World, bundle: &mut Bundle) {
     bundle.cancels.push(order);
 }
 
+/// An inbox full of invented contracts filled the node's state.
+#[test]
+fn a_contract_is_kept_only_with_a_grant_of_the_farm() {
+    let mut bench = Bench::new();
+    let agreed = bench.world.agreed();
+    let mut invented = agreed.clone();
+    invented.pools[0].signatures.clear();
+    bench.hear(&invented);
+    assert!(bench.reconciler.contracts.is_empty());
+    assert!(bench.reconciler.complaints.contains_key("inbox"));
+    bench.hear(&agreed);
+    assert_eq!(bench.reconciler.contracts.len(), 1);
+    // One that is kept already needs no second proof.
+    let mut more = bench.world.updated(|_| {}, &["it", "legal"]);
+    more.pools.clear();
+    bench.hear(&more);
+    let kept = &bench.reconciler.contracts[&bench.world.contract()];
+    assert_eq!((kept.bundle.headers.len(), kept.bundle.pools.len()), (2, 1));
+}
+
 /// A version that had been withheld arrived after the end, and ran.
 #[test]
 fn nothing_that_arrives_after_an_end_is_taken() {

@@ -25,6 +25,8 @@ const TIMEOUT_CONNECT: Duration = Duration::from_secs(5);
 const TIMEOUT_EXCHANGE: Duration = Duration::from_secs(30);
 /// For documents and content, up to 64 MiB.
 const TIMEOUT_UPLOAD: Duration = Duration::from_mins(10);
+/// Longest tag that is remembered; without one, the whole answer comes again.
+const TAG_BYTES_MAX: usize = 128;
 /// Registries that one client knows.
 const BASES_MAX: usize = 16;
 
@@ -421,7 +423,8 @@ async fn answer(
 }
 
 fn tag(response: &Response) -> Option<String> {
-    response.headers().get(header::ETAG)?.to_str().ok().map(str::to_owned)
+    let tag = response.headers().get(header::ETAG)?.to_str().ok()?;
+    (tag.len() <= TAG_BYTES_MAX).then(|| tag.to_owned())
 }
 
 fn json<T: DeserializeOwned>(url: &str, bytes: &[u8]) -> Result<T, ClientError> {

@@ -1,0 +1,87 @@
+//! What a registry can make the node hold, with a registry that sends whatever it likes.
+
+use super::*;
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    net::TcpListener,
+    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const EMPTY: &str =
+    r#"{"headers":[],"approvals":[],"cancels":[],"identities":[],"pools":[],"documents":[]}"#;
+
+/// Serves an inbox of that many contracts, and tells which paths of bundles were asked for.
+fn registry(contracts: u16) -> (String, Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (asked, bundles) = channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let lines = BufReader::new(&stream).lines().map_while(Result::ok);
+            let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+            let path = head[0].split(' ').nth(1).unwrap().to_owned();
+            let body = if path.contains("bundle") {
+                asked.send(path).unwrap();
+                EMPTY.to_owned()
+            } else {
+                let entry = |n: u16| {
+                    let id = ContractId([u8::try_from(n % 256).unwrap(); 32]);
+                    let id = format!("{n:04x}{}", &id.to_string()[4..]);
+                    format!(r#"{{"contract":"{id}","version":1,"etag":"x"}}"#)
+                };
+                let entries: Vec<String> = (0..contracts).map(entry).collect();
+                format!(r#"{{"adopted":true,"contracts":[{}]}}"#, entries.join(","))
+            };
+            let length = body.len();
+            let head = format!("content-length: {length}\r\netag: \"x\"\r\nconnection: close");
+            write!(stream, "HTTP/1.1 200 OK\r\n{head}\r\n\r\n{body}").unwrap();
+        }
+    });
+    (url, bundles)
+}
+
+fn next_bundle(events: &Receiver<Event>) -> OwnedSemaphorePermit {
+    loop {
+        match events.recv_timeout(PATIENCE).unwrap() {
+            Event::Bundle { room, .. } => return room,
+            other => assert!(!matches!(other, Event::Registry(Some(_))), "{other:?}"),
+        }
+    }
+}
+
+/// An inbox of a thousand contracts with 15 MB each was fetched faster than it was read, and kept in
+/// memory meanwhile.
+#[test]
+fn a_bundle_is_asked_for_when_the_one_before_was_taken() {
+    let (url, bundles) = registry(3);
+    let client = Arc::new(Client::new([url]).unwrap());
+    let (events, heard) = channel();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    std::thread::spawn(move || runtime.block_on(pull(client, NodeId([7; 32]), events)));
+    let mut room = next_bundle(&heard);
+    bundles.recv_timeout(PATIENCE).unwrap();
+    for _ in 1..3 {
+        let early = bundles.recv_timeout(Duration::from_millis(300));
+        assert_eq!(early, Err(RecvTimeoutError::Timeout));
+        drop(room);
+        bundles.recv_timeout(PATIENCE).unwrap();
+        room = next_bundle(&heard);
+    }
+}
+
+#[test]
+fn no_more_of_an_inbox_is_heard_than_a_node_can_keep() {
+    let listed = u16::try_from(INBOX_MAX + 5).unwrap();
+    let (url, bundles) = registry(listed);
+    let client = Client::new([url]).unwrap();
+    let (events, heard) = channel();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    std::thread::spawn(move || heard.into_iter().for_each(drop));
+    let mut inbox = Inbox { tag: None, bundle_tags: BTreeMap::new() };
+    let room = Arc::new(Semaphore::new(BUNDLES_MAX));
+    runtime.block_on(inbox.pull(&client, &NodeId([7; 32]), &room, &events)).unwrap();
+    assert_eq!(bundles.try_iter().count(), INBOX_MAX);
+    assert_eq!(inbox.bundle_tags.len(), INBOX_MAX);
+}
