@@ -34,6 +34,8 @@ pub(crate) enum Exit {
     Different = 5,
     /// The command line makes no sense.
     Usage = 64,
+    /// The reader of the output has gone away: what a shell says of one that SIGPIPE has killed.
+    Closed = 141,
 }
 
 impl From<Exit> for ExitCode {
@@ -51,6 +53,7 @@ Exit codes:
   4   rejected or refused
   5   different (flist diff)
   64  wrong usage
+  141 the reader of the output has gone away
 
 Files, in $ZOS_HOME, $XDG_CONFIG_HOME/zos or ~/.config/zos:
   config.toml           registry, network, key, content, [contacts]
@@ -137,11 +140,13 @@ pub(crate) fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(error) => {
-            // Nothing can be done about a closed terminal.
-            drop(error.print());
-            return match error.kind() {
-                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Done,
-                _ => Exit::Usage,
+            return match (error.kind(), error.print()) {
+                (ErrorKind::DisplayHelp | ErrorKind::DisplayVersion, Ok(())) => Exit::Done,
+                (ErrorKind::DisplayHelp | ErrorKind::DisplayVersion, Err(error)) => {
+                    failed(&Output::new(false), &output::Unwritten::from(error).into())
+                }
+                // Nothing can be done about a closed terminal.
+                (_, Ok(()) | Err(_)) => Exit::Usage,
             }
             .into();
         }
@@ -154,13 +159,18 @@ pub(crate) fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return Exit::Error.into();
         }
     };
-    match runtime.block_on(run(arguments, &output)) {
-        Ok(exit) => exit.into(),
-        Err(error) => {
-            output.error(&error);
-            exit_of(&error).into()
-        }
+    let ran = runtime.block_on(run(arguments, &output));
+    // An error says more than that its answer could not be written.
+    let ended = ran.and_then(|exit| Ok(output.written().map(|()| exit)?));
+    ended.unwrap_or_else(|error| failed(&output, &error)).into()
+}
+
+fn failed(output: &Output, error: &anyhow::Error) -> Exit {
+    if error.downcast_ref().is_some_and(output::Unwritten::is_closed_pipe) {
+        return Exit::Closed;
     }
+    output.error(error);
+    exit_of(error)
 }
 
 /// Refusals have a code of their own: repeating the command will not help.

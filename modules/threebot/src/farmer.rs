@@ -52,20 +52,24 @@ pub async fn create_farm(
     Ok(farm)
 }
 
-/// Adds an enrolment key to the farm, and takes out those that have expired.
-pub async fn enrolment_token(
-    grid: &Grid,
-    actor: &Actor,
-    now: Timestamp,
-    expires: Timestamp,
-) -> Result<Token, BotError> {
-    let farm = own_farm(grid, actor).await?;
+/// Makes a token, which adopts nothing until it is published: hand its secret over before that.
+pub fn make_token(expires: Timestamp) -> Result<Token, BotError> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(BotError::Random)?;
     let key = SigningKey::from_seed(&seed).public();
-    let farm = with_key(farm, EnrolmentKey { key, expires }, now);
-    grid.push(&actor.seal(&farm)?, "adding the enrolment key to the farm").await?;
     Ok(Token { seed: hex::encode(seed), key, expires })
+}
+
+/// Adds the token's key to the farm, and takes out those that have expired.
+pub async fn publish_token(
+    grid: &Grid,
+    actor: &Actor,
+    token: &Token,
+    now: Timestamp,
+) -> Result<(), BotError> {
+    let farm = own_farm(grid, actor).await?;
+    let farm = with_key(farm, EnrolmentKey { key: token.key, expires: token.expires }, now);
+    grid.push(&actor.seal(&farm)?, "adding the enrolment key to the farm").await.map(drop)
 }
 
 /// The next version of a farm, with one more enrolment key and without expired ones.

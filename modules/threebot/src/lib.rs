@@ -19,7 +19,9 @@
 //! let alice = Actor::load(&keys, &"alice".parse()?, &grid.network)?;
 //! let now = Timestamp::from_seconds(1_800_000_000);
 //! farmer::create_farm(&grid, &alice, "Cellar", "Ghent, Belgium").await?;
-//! let token = farmer::enrolment_token(&grid, &alice, now, now.plus(30 * 86_400)).await?;
+//! let token = farmer::make_token(now.plus(30 * 86_400))?;
+//! // Hand `token.seed` over, then:
+//! farmer::publish_token(&grid, &alice, &token, now).await?;
 //! assert_eq!(token.seed.len(), 64);
 //! let contract = "00".repeat(32).parse()?;
 //! let found = status::status(&grid, &contract, &People::default(), now).await?;

@@ -282,12 +282,25 @@ pub fn parse(text: &str, language: Language) -> Result<Source, SourceError> {
         return Err(SourceError::TooLarge(text.len()));
     }
     match language {
-        Language::Toml => toml::from_str(text)
-            .map_err(|error| SourceError::Toml(error.to_string().trim_end().to_owned())),
+        Language::Toml => {
+            toml::from_str(text).map_err(|error| SourceError::Toml(toml_problem(text, &error)))
+        }
         Language::Yaml => {
             serde_norway::from_str(text).map_err(|error| SourceError::Yaml(error.to_string()))
         }
     }
+}
+
+/// What is wrong with a TOML text and where, in one line. The text is not quoted: a line of it may
+/// be of any length.
+pub fn toml_problem(text: &str, error: &toml::de::Error) -> String {
+    let message = error.message().lines().collect::<Vec<_>>().join("; ");
+    let before = error.span().and_then(|span| text.get(..span.start));
+    let Some(before) = before else { return message };
+    let (line, column) = (before.matches('\n').count() + 1, before.lines().last());
+    let column = if before.ends_with('\n') { None } else { column };
+    let column = column.map_or(0, |line| line.chars().count()) + 1;
+    format!("line {line}, column {column}: {message}")
 }
 
 impl<'de> Deserialize<'de> for FlistRef {

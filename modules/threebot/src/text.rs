@@ -166,18 +166,30 @@ fn container(name: &str, container: &Container) -> Vec<String> {
 
 /// Text of others on one line of ours.
 pub fn clean(text: &str) -> String {
+    spelled_out(text, |c| c.escape_unicode().to_string())
+}
+
+/// The same for a JSON text without line breaks, which means what it meant before.
+pub fn clean_json(text: &str) -> String {
+    // Outside of strings JSON has none of them, and all are below U+10000.
+    spelled_out(text, |c| format!("\\u{:04x}", u32::from(c)))
+}
+
+fn spelled_out(text: &str, spell: impl Fn(char) -> String) -> String {
     let hidden = |c: char| {
         c.is_control()
             // Marks that turn the direction of writing, or take no room.
             || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
     };
-    text.chars()
-        .flat_map(|c| {
-            let escaped: Box<dyn Iterator<Item = char>> =
-                if hidden(c) { Box::new(c.escape_unicode()) } else { Box::new(std::iter::once(c)) };
-            escaped
-        })
-        .collect()
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if hidden(c) {
+            out.push_str(&spell(c));
+        } else {
+            out.push(c);
+        }
+    }
+    out
 }
 
 #[cfg(test)]
@@ -222,5 +234,14 @@ mod tests {
     fn nobody_can_paint_over_other_lines() {
         assert_eq!(clean("a\u{1b}[2Kb\nc\u{202e}d"), "a\\u{1b}[2Kb\\u{a}c\\u{202e}d");
         assert_eq!(clean("Käse → 10 €"), "Käse → 10 €");
+    }
+
+    #[test]
+    fn json_is_spelled_out_without_changing_its_meaning() {
+        let value = serde_json::json!({ "k\u{9b}": "a\u{1b}[2K\u{9b}2Kb\n\u{202e}Käse\u{7f}" });
+        let text = clean_json(&value.to_string());
+        assert!(!text.contains(|c: char| c.is_control() || c == '\u{202e}'), "{text}");
+        assert!(text.contains("Käse"), "{text}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
     }
 }

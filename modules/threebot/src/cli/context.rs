@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
     time::SystemTime,
 };
-use threebot::{Actor, Grid, People};
+use threebot::{Actor, Grid, People, source::When};
 
 /// The grid unless the user says otherwise.
 const NETWORK: &str = "main";
@@ -34,7 +34,7 @@ struct Config {
 
 /// `"a"` or `["a", "b"]`.
 #[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a URL in quotes, or a list of them")]
 enum OneOrMany {
     One(String),
     Many(Vec<String>),
@@ -187,15 +187,22 @@ impl Context {
 
 fn load(path: &Path) -> anyhow::Result<Config> {
     match std::fs::read_to_string(path) {
-        Ok(text) => parse(&text)
-            .map_err(|problem| Usage(format!("{}: {}", path.display(), problem.trim_end())).into()),
+        Ok(text) => {
+            parse(&text).map_err(|problem| Usage(format!("{}: {problem}", path.display())).into())
+        }
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(Config::default()),
         Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
     }
 }
 
 fn parse(text: &str) -> Result<Config, String> {
-    toml::from_str(text).map_err(|error| error.to_string())
+    toml::from_str(text).map_err(|error| threebot::source::toml_problem(text, &error))
+}
+
+/// A time for something to end, which must not have passed already.
+pub(crate) fn later(when: When, now: Timestamp, option: &str) -> Result<Timestamp, Usage> {
+    let at = when.resolve(now);
+    if at > now { Ok(at) } else { Err(Usage(format!("{option}: {at} is not in the future"))) }
 }
 
 /// The clock of this machine.
@@ -219,5 +226,9 @@ mod tests {
         assert_eq!(config.contacts["bob"].to_string(), id);
         let error = parse("network = \"test\"\nregistri = 1\n").unwrap_err();
         assert!(error.contains("line 2") && error.contains("registri"), "{error}");
+        let error = parse("network = \"test\"\n\nregistry = 5\n").unwrap_err();
+        assert_eq!(error, "line 3, column 12: expected a URL in quotes, or a list of them");
+        let error = parse(&format!("network = \"{}\" x\n", "y".repeat(100_000))).unwrap_err();
+        assert!(error.starts_with("line 1, column 100013: ") && error.len() < 200, "{error}");
     }
 }

@@ -228,7 +228,8 @@ async fn make_plan(
     let sealed = Sealed::unsigned(planned.plan);
     if !refused && let Some(out) = out {
         write_whole(out, &sealed.to_bytes())?;
-        output.say(format_args!("\nwrote {}; next: 3bot contract sign {0}", out.display()));
+        output.say("");
+        output.say(format_args!("wrote {}; next: 3bot contract sign {0}", out.display()));
     }
     let plan = &sealed.plan;
     let findings: Vec<_> = planned
@@ -256,7 +257,8 @@ fn show_plan(output: &Output, people: &People, planned: &customer::Planned) {
     let header = &plan.header;
     output.say(format_args!("contract  {}", plan.contract()));
     output.say(format_args!("version   {}", header.version));
-    output.say(format_args!("header    {}\n", plan.id()));
+    output.say(format_args!("header    {}", plan.id()));
+    output.say("");
     let lines = text::version(header, &plan.documents, people);
     match &planned.replaces {
         Some((old, documents)) => {
@@ -267,8 +269,9 @@ fn show_plan(output: &Output, people: &People, planned: &customer::Planned) {
         None => lines.iter().for_each(|line| output.say(format_args!("  {line}"))),
     }
     let (need, seconds) = (demand(plan), lifetime_s(plan));
+    output.say("");
     output.say(format_args!(
-        "\nIt needs {} cores, {} of memory, {} of flash and {} of rotating disk for {}: {} \
+        "It needs {} cores, {} of memory, {} of flash and {} of rotating disk for {}: {} \
          CU-hours and {} SU-hours of the pool.",
         show_milli(need.cru_milli),
         show_bytes(need.mru_bytes),

@@ -129,6 +129,8 @@ pub(crate) async fn approve(
         ));
         return Ok(Exit::Rejected);
     }
+    // Nobody signs what could not be shown.
+    output.written()?;
     if !arguments.yes && !confirmed(&actor, &review)? {
         output.note("nothing was signed");
         return Ok(Exit::Error);
@@ -210,11 +212,13 @@ fn show(output: &Output, review: &Review) {
     }
     match &review.since {
         Some((version, lines)) if diff::changed(lines) => {
-            output.say(format_args!("\nChanges since version {version}, which you approved:"));
+            output.say("");
+            output.say(format_args!("Changes since version {version}, which you approved:"));
             show_changes(output, lines);
         }
         Some((version, _)) => {
-            output.say(format_args!("\nNothing changed since version {version}."));
+            output.say("");
+            output.say(format_args!("Nothing changed since version {version}."));
         }
         None => {
             output.say("");

@@ -2,7 +2,7 @@
 
 use super::{
     Exit,
-    context::{Context, now},
+    context::{Context, later, now},
     node,
     output::Output,
 };
@@ -55,12 +55,17 @@ pub(crate) async fn run(
             let boot = Boot { grid: &grid, farm: farm.farm, token: None };
             output.answer(&json!({ "farm": farm.farm, "version": farm.version, "boot_options": boot.options() }));
             output.say(format_args!("farm {} is version {}", farm.farm, farm.version));
-            output.say("\nMake a token with `3bot farm token`, then an image or boot options:");
+            output.say("");
+            output.say("Make a token with `3bot farm token`, then an image or boot options:");
             boot.show(output);
         }
         Command::Token { expires } => {
             let (actor, now) = (context.actor()?, now());
-            let token = farmer::enrolment_token(&grid, &actor, now, expires.resolve(now)).await?;
+            // Before the secret is shown, all that can be found wrong.
+            let expires = later(expires, now, "--expires")?;
+            farmer::own_farm(&grid, &actor).await?;
+            output.reaches_somebody()?;
+            let token = farmer::make_token(expires)?;
             let boot = Boot { grid: &grid, farm: actor.id(), token: Some(&token.seed) };
             output.answer(&json!({
                 "farm": actor.id(),
@@ -69,8 +74,11 @@ pub(crate) async fn run(
                 "boot_options": boot.options(),
             }));
             output.say(format_args!("token {} (shown this once)", token.seed));
-            output.say(format_args!("adopts nodes for the farm until {}\n", token.expires));
             boot.show(output);
+            // A token that nobody has read must not adopt nodes: the farm lists it last.
+            output.written()?;
+            farmer::publish_token(&grid, &actor, &token, now).await?;
+            output.say(format_args!("adopts nodes for the farm until {}", token.expires));
         }
         Command::Approve { node } => {
             let id = farmer::approve_node(&grid, &context.actor()?, node, now()).await?;
@@ -106,7 +114,8 @@ async fn show(grid: &Grid, output: &Output, id: IdentityId) -> anyhow::Result<()
     node::table(output, &nodes.nodes);
     let waiting = nodes.nodes.iter().filter(|node| !node.adopted).count();
     if waiting > 0 {
-        output.say(format_args!("\n{waiting} waiting: adopt with `3bot farm approve NODE`"));
+        output.say("");
+        output.say(format_args!("{waiting} waiting: adopt with `3bot farm approve NODE`"));
     }
     Ok(())
 }

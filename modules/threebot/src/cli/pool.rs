@@ -2,7 +2,7 @@
 
 use super::{
     Exit,
-    context::{Context, now},
+    context::{Context, later, now},
     output::Output,
 };
 use clap::Subcommand;
@@ -59,7 +59,7 @@ pub(crate) async fn run(
                     su_seconds: su_hours.saturating_mul(3600),
                     ipv4_seconds: 0,
                 },
-                expires: expires.resolve(now),
+                expires: later(expires, now, "--expires")?,
             };
             let id = farmer::grant_pool(&grid, &context.actor()?, &grant, now).await?;
             output.answer(&json!({ "pool": id, "owner": grant.owner, "expires": grant.expires }));

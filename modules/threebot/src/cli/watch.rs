@@ -124,6 +124,7 @@ async fn wait(
                     spinner.set_message(found.state.name());
                     last = Some(lines);
                 }
+                output.written()?;
                 match progress(&found, arguments.until) {
                     Progress::Reached => return Ok(Exit::Done),
                     Progress::Never => return Ok(Exit::Rejected),
@@ -189,7 +190,7 @@ fn show(output: &Output, status: &Status) {
     let colour = match exit(status, status.approve_by) {
         Exit::Done => Colour::Green,
         Exit::Waiting | Exit::Partial => Colour::Yellow,
-        Exit::Rejected | Exit::Different | Exit::Error | Exit::Usage => Colour::Red,
+        Exit::Rejected | Exit::Different | Exit::Error | Exit::Usage | Exit::Closed => Colour::Red,
     };
     output.say_in(colour, format_args!("state     {}", status.state.name()));
     for reason in &status.reasons {

@@ -83,8 +83,8 @@ impl World {
     pub(crate) async fn farm_with_node(&self) -> FakeNode {
         let farmer = self.actor("farmer");
         farmer::create_farm(&self.grid, &farmer, "Cellar", "Ghent").await.unwrap();
-        let token =
-            farmer::enrolment_token(&self.grid, &farmer, now(), now().plus(3600)).await.unwrap();
+        let token = farmer::make_token(now().plus(3600)).unwrap();
+        farmer::publish_token(&self.grid, &farmer, &token, now()).await.unwrap();
         let node = FakeNode::new(7, &farmer.own.signer);
         node.register(&self.grid).await;
         let mut seed = [0; 32];
