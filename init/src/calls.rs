@@ -6,6 +6,7 @@ use node_api::init::{
     Adopt, Done, Forget, Kill, Log, LogReply, Power, Publish, Signal, Status, StatusReply,
     Workloads, WorkloadsReply,
 };
+use std::time::Instant;
 
 /// Answers one call. Nothing here waits.
 pub(crate) fn handle(node: &mut Node, call: Call) -> Outcome {
@@ -50,7 +51,10 @@ fn status(node: &Node) -> StatusReply {
 }
 
 /// A service shadows a workload of the same name; contractd gives workloads longer ids than that.
-fn log(node: &Node, Log { name, lines_max }: &Log) -> Result<LogReply, Failure> {
+fn log(node: &mut Node, Log { name, lines_max }: &Log) -> Result<LogReply, Failure> {
+    if let Some(workload) = node.workloads.by_id.get_mut(name) {
+        workload.log.keep(Instant::now());
+    }
     let service = node.services.iter().find(|service| service.entry.name == name);
     let ring = match (service, node.workloads.by_id.get(name)) {
         (Some(service), _) => &service.log.ring,

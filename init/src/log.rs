@@ -1,6 +1,8 @@
 //! Log lines of services and workloads: read from pipes, kept in rings of bounded size.
 //!
-//! A ring forgets its oldest lines. Nobody who writes to one of our pipes ever waits for a reader.
+//! A ring forgets its oldest lines. A pipe that brings more than its [`Budget`] is still read, so that
+//! nobody who writes to it waits for somebody who reads the lines; but what is over is counted and
+//! dropped without a look at its lines. Only its end is kept: that is where a reason is.
 
 use rustix::io::Errno;
 use std::{
@@ -15,8 +17,15 @@ const RING_SIZE: usize = 64 << 10;
 const LINE_OVERHEAD: usize = 32;
 /// A longer line is cut into pieces.
 const LINE_MAX: usize = 2048;
-/// How much one pipe may say before the others have their turn.
-const READS_MAX: usize = 8;
+/// How much one pipe may say before the others have their turn: this many times as much as
+const READS_MAX: usize = 4;
+/// one read takes. Together they take all that a pipe holds.
+const READ_SIZE: usize = 16 << 10;
+/// A log may fill its ring once in this time. More would only push out what just came, and PID 1's
+/// time is nobody's share.
+const BUDGET_INTERVAL: Duration = Duration::from_secs(1);
+/// How much is kept of the end of what was dropped.
+const END_MAX: usize = 2048;
 
 /// The newest lines.
 #[derive(Debug, Default)]
@@ -45,6 +54,70 @@ impl Ring {
     }
 }
 
+/// What a log may still add in this interval, in the measure of [`RING_SIZE`].
+#[derive(Debug, Default)]
+struct Budget {
+    spent: usize,
+    since: Option<Instant>,
+}
+
+impl Budget {
+    /// Gives all of it again, when its time is over.
+    fn renew(&mut self, now: Instant) {
+        let is_over = |since| now.saturating_duration_since(since) >= BUDGET_INTERVAL;
+        if self.since.is_none_or(is_over) {
+            *self = Self { spent: 0, since: Some(now) };
+        }
+    }
+
+    fn spend(&mut self, line: &str) {
+        self.spent += line.len() + LINE_OVERHEAD;
+    }
+
+    fn is_spent(&self) -> bool {
+        self.spent >= RING_SIZE
+    }
+}
+
+/// What was over the budget.
+#[derive(Debug, Default)]
+struct Excess {
+    n_bytes: usize,
+    n_lines: usize,
+    /// The newest of the bytes.
+    end: Vec<u8>,
+}
+
+impl Excess {
+    fn add(&mut self, bytes: &[u8]) {
+        self.n_bytes += bytes.len();
+        self.n_lines += count_lines(bytes);
+        let end = &bytes[bytes.len().saturating_sub(END_MAX)..];
+        let forgotten = (self.end.len() + end.len()).saturating_sub(END_MAX);
+        self.end.drain(..forgotten);
+        self.end.extend_from_slice(end);
+    }
+
+    /// How many lines are lost, as a sentence for the log, and what is left: the end, from the
+    /// beginning of a line where there is one.
+    fn settle(mut self) -> (Option<String>, Vec<u8>) {
+        if self.n_bytes == self.end.len() {
+            return (None, self.end);
+        }
+        // The first line may have lost its beginning; one that fills the whole end is shown as it is.
+        let start = self.end.iter().position(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        self.end.drain(..start);
+        let n_lines = self.n_lines - count_lines(&self.end);
+        let n_bytes = self.n_bytes - self.end.len();
+        (Some(format!("[{n_lines} lines dropped, {n_bytes} bytes: too many at once]")), self.end)
+    }
+}
+
+#[expect(clippy::naive_bytecount, reason = "a pipe holds 64 KiB: faster is not worth a crate")]
+fn count_lines(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|byte| **byte == b'\n').count()
+}
+
 /// Makes lines of bytes.
 #[derive(Debug, Default)]
 struct Splitter {
@@ -52,8 +125,14 @@ struct Splitter {
 }
 
 impl Splitter {
-    fn feed(&mut self, mut bytes: &[u8], lines: &mut Vec<String>) {
-        while !bytes.is_empty() {
+    /// Adds the lines of `bytes`, and returns what is over the budget.
+    fn feed<'a>(
+        &mut self,
+        mut bytes: &'a [u8],
+        lines: &mut Vec<String>,
+        budget: &mut Budget,
+    ) -> &'a [u8] {
+        while !bytes.is_empty() && !budget.is_spent() {
             let room = LINE_MAX - self.partial.len();
             let window = &bytes[..bytes.len().min(room)];
             let (taken, ends) = match window.iter().position(|byte| *byte == b'\n') {
@@ -62,19 +141,19 @@ impl Splitter {
             };
             self.partial.extend_from_slice(&bytes[..taken]);
             bytes = &bytes[taken..];
-            if ends {
-                self.finish(lines);
+            if ends && let Some(line) = self.finish() {
+                budget.spend(&line);
+                lines.push(line);
             }
         }
+        bytes
     }
 
     /// Ends a line that has no newline.
-    fn finish(&mut self, lines: &mut Vec<String>) {
-        if !self.partial.is_empty() {
-            let line = String::from_utf8_lossy(&self.partial);
-            lines.push(line.trim_end_matches(['\n', '\r']).to_owned());
-            self.partial.clear();
-        }
+    fn finish(&mut self) -> Option<String> {
+        let partial = std::mem::take(&mut self.partial);
+        let line = String::from_utf8_lossy(&partial);
+        (!partial.is_empty()).then(|| line.trim_end_matches(['\n', '\r']).to_owned())
     }
 }
 
@@ -83,6 +162,8 @@ impl Splitter {
 pub(crate) struct Log {
     pipe: Option<OwnedFd>,
     splitter: Splitter,
+    budget: Budget,
+    excess: Excess,
     pub(crate) ring: Ring,
 }
 
@@ -97,18 +178,20 @@ impl Log {
         self.pipe.as_ref()
     }
 
-    /// Takes what the pipe holds, within a bound, into the ring; returns the new lines.
-    pub(crate) fn drain(&mut self) -> Vec<String> {
+    /// Takes what the pipe holds, within a bound; returns the new lines, within the budget.
+    pub(crate) fn drain(&mut self, now: Instant) -> Vec<String> {
         let mut lines = Vec::new();
+        self.budget.renew(now);
+        self.settle(&mut lines);
+        let mut bytes = [0; READ_SIZE];
         for _ in 0..READS_MAX {
             let Some(pipe) = &self.pipe else { break };
-            let mut bytes = [0; 8192];
             match rustix::io::read(pipe, &mut bytes) {
-                Ok(0) => {
-                    self.pipe = None;
-                    self.splitter.finish(&mut lines);
+                Ok(0) => self.end(&mut lines),
+                Ok(n) => {
+                    let over = self.splitter.feed(&bytes[..n], &mut lines, &mut self.budget);
+                    self.excess.add(over);
                 }
-                Ok(n) => self.splitter.feed(&bytes[..n], &mut lines),
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => break,
                 // A pipe has no other errors; whatever it is, it would come again at once.
@@ -116,6 +199,32 @@ impl Log {
             }
         }
         lines
+    }
+
+    /// The same, with the new lines in the ring as they are.
+    pub(crate) fn keep(&mut self, now: Instant) {
+        for line in self.drain(now) {
+            self.ring.push(&line);
+        }
+    }
+
+    /// Says what was dropped, once that is in the budget.
+    fn settle(&mut self, lines: &mut Vec<String>) {
+        if self.excess.n_bytes == 0 || self.budget.is_spent() {
+            return;
+        }
+        let (mark, end) = std::mem::take(&mut self.excess).settle();
+        lines.extend(mark);
+        let over = self.splitter.feed(&end, lines, &mut self.budget);
+        self.excess.add(over);
+    }
+
+    /// Nobody has the other end any more: the last words come whatever the budget says, once.
+    fn end(&mut self, lines: &mut Vec<String>) {
+        self.pipe = None;
+        self.budget = Budget::default();
+        self.settle(lines);
+        lines.extend(self.splitter.finish());
     }
 }
 
@@ -170,10 +279,23 @@ mod tests {
     fn split(pieces: &[&[u8]]) -> Vec<String> {
         let (mut splitter, mut lines) = (Splitter::default(), Vec::new());
         for piece in pieces {
-            splitter.feed(piece, &mut lines);
+            assert!(splitter.feed(piece, &mut lines, &mut Budget::default()).is_empty());
         }
-        splitter.finish(&mut lines);
+        lines.extend(splitter.finish());
         lines
+    }
+
+    /// A log, and the end that somebody writes to.
+    fn log() -> (Log, std::fs::File) {
+        let flags = rustix::pipe::PipeFlags::NONBLOCK | rustix::pipe::PipeFlags::CLOEXEC;
+        let (reader, writer) = rustix::pipe::pipe_with(flags).unwrap();
+        let mut log = Log::default();
+        log.attach(reader);
+        (log, writer.into())
+    }
+
+    fn cost(lines: &[String]) -> usize {
+        lines.iter().map(|line| line.len() + LINE_OVERHEAD).sum()
     }
 
     #[test]
@@ -206,18 +328,113 @@ mod tests {
 
     #[test]
     fn a_pipe_is_drained_without_waiting_and_left_at_its_end() {
-        let flags = rustix::pipe::PipeFlags::NONBLOCK | rustix::pipe::PipeFlags::CLOEXEC;
-        let (reader, writer) = rustix::pipe::pipe_with(flags).unwrap();
-        let mut log = Log::default();
-        log.attach(reader);
-        assert!(log.drain().is_empty());
-        let mut writer = std::fs::File::from(writer);
+        let now = Instant::now();
+        let (mut log, mut writer) = log();
+        assert!(log.drain(now).is_empty());
         writer.write_all(b"one\ntwo").unwrap();
-        assert_eq!(log.drain(), ["one"]);
+        assert_eq!(log.drain(now), ["one"]);
         assert!(rustix::io::fcntl_getfd(writer.as_fd()).is_ok_and(|_| log.pipe().is_some()));
         drop(writer);
-        assert_eq!(log.drain(), ["two"]);
+        assert_eq!(log.drain(now), ["two"]);
         assert!(log.pipe().is_none());
+    }
+
+    /// A container wrote nothing but short lines, and PID 1 had no time for anything else.
+    #[test]
+    fn a_flood_of_lines_makes_no_more_of_them_than_a_ring_holds_in_a_second() {
+        let start = Instant::now();
+        let (mut log, mut writer) = log();
+        let flood = b"a\n".repeat(16 << 10);
+        let mut lines = Vec::new();
+        for _ in 0..100 {
+            writer.write_all(&flood).unwrap();
+            lines.extend(log.drain(start));
+        }
+        assert!((RING_SIZE..RING_SIZE + LINE_MAX + LINE_OVERHEAD).contains(&cost(&lines)));
+        assert!(lines.iter().all(|line| line == "a"), "{lines:?}");
+
+        // The next second begins with the count, and the end of what was dropped.
+        let (kept, held) = (lines.len(), END_MAX / 2 - 1);
+        writer.write_all(b"the reason\n").unwrap();
+        let next = log.drain(start + BUDGET_INTERVAL);
+        let dropped = 100 * (16 << 10) - kept - held;
+        let bytes = 100 * flood.len() - 2 * kept - 2 * held;
+        assert_eq!(next[0], format!("[{dropped} lines dropped, {bytes} bytes: too many at once]"));
+        assert_eq!(next.len(), 1 + held + 1);
+        assert_eq!(next.last().unwrap(), "the reason");
+    }
+
+    #[test]
+    fn lines_within_the_budget_are_all_kept_without_a_mark() {
+        let start = Instant::now();
+        let (mut log, mut writer) = log();
+        let text = "x".repeat(100) + "\n";
+        for second in 0..10 {
+            for _ in 0..400 {
+                writer.write_all(text.as_bytes()).unwrap();
+            }
+            let lines = log.drain(start + BUDGET_INTERVAL * second);
+            assert_eq!(lines.len(), 400);
+            assert!(lines.iter().all(|line| line.len() == 100));
+        }
+    }
+
+    #[test]
+    fn the_last_words_of_a_flood_are_heard_when_the_pipe_ends() {
+        let now = Instant::now();
+        let (mut log, mut writer) = log();
+        for _ in 0..10 {
+            writer.write_all(&b"a\n".repeat(16 << 10)).unwrap();
+            log.drain(now);
+        }
+        writer.write_all(b"out of memory\nbye").unwrap();
+        assert!(log.drain(now).is_empty());
+        drop(writer);
+        let lines = log.drain(now);
+        assert!(lines[0].ends_with("too many at once]"), "{}", lines[0]);
+        assert_eq!(lines[lines.len() - 2..], ["out of memory", "bye"]);
+        assert!(cost(&lines) < RING_SIZE * 2);
+        assert!(log.drain(now + BUDGET_INTERVAL).is_empty(), "said once");
+    }
+
+    #[test]
+    fn a_little_over_the_budget_is_only_late() {
+        let start = Instant::now();
+        let (mut log, mut writer) = log();
+        let fill = b"\n".repeat(RING_SIZE / LINE_OVERHEAD);
+        writer.write_all(&fill).unwrap();
+        writer.write_all(b"one\ntwo").unwrap();
+        assert_eq!(log.drain(start).len(), fill.len());
+        writer.write_all(b" and more\n").unwrap();
+        assert!(log.drain(start).is_empty());
+        assert_eq!(log.drain(start + BUDGET_INTERVAL), ["one", "two and more"]);
+    }
+
+    #[test]
+    fn a_flood_without_lines_is_dropped_too() {
+        let start = Instant::now();
+        let (mut log, mut writer) = log();
+        let mut lines = Vec::new();
+        for _ in 0..10 {
+            writer.write_all(&vec![b'x'; 60 << 10]).unwrap();
+            lines.extend(log.drain(start));
+        }
+        assert!(cost(&lines) < RING_SIZE + LINE_MAX + LINE_OVERHEAD);
+        let next = log.drain(start + BUDGET_INTERVAL);
+        assert!(next[0].starts_with("[0 lines dropped, "), "{}", next[0]);
+        assert_eq!(next[1], "x".repeat(END_MAX));
+    }
+
+    #[test]
+    fn one_turn_takes_no_more_than_a_pipe_holds() {
+        let now = Instant::now();
+        let (mut log, mut writer) = log();
+        let reader = log.pipe().unwrap();
+        rustix::pipe::fcntl_setpipe_size(reader, 4 * READS_MAX * READ_SIZE).unwrap();
+        writer.write_all(&vec![b'x'; 3 * READS_MAX * READ_SIZE]).unwrap();
+        log.drain(now);
+        let left = rustix::io::ioctl_fionread(log.pipe().unwrap()).unwrap();
+        assert_eq!(usize::try_from(left).unwrap(), 2 * READS_MAX * READ_SIZE);
     }
 
     #[test]

@@ -43,6 +43,8 @@ pub(crate) struct Node {
     pub(crate) title: String,
     pub(crate) services: Vec<Service>,
     pub(crate) workloads: Workloads,
+    /// Until then, nobody listens to the logs of workloads.
+    pub(crate) logs_after: Instant,
     pub(crate) board: Board,
     pub(crate) console: Console,
     pub(crate) connections: Vec<Option<Connection>>,
@@ -68,6 +70,7 @@ impl Node {
             title,
             services: SERVICES.iter().map(Service::new).collect(),
             workloads: Workloads::default(),
+            logs_after: started,
             board: Board::default(),
             console: Console::open(),
             connections: Vec::new(),
@@ -153,7 +156,7 @@ impl Node {
     pub(crate) fn read_log(&mut self, index: usize, now: Instant) {
         let service = &mut self.services[index];
         let name = service.entry.name;
-        for line in service.log.drain() {
+        for line in service.log.drain(now) {
             let (level, text) = log::level(&line);
             service.log.ring.push(text);
             if level > 4 {
@@ -177,7 +180,7 @@ impl Node {
             let is_it = |service: &Service| service::pid(service.state) == Some(pid);
             match self.services.iter().position(is_it) {
                 Some(index) => self.service_exited(index, status, now),
-                None => self.process_exited(pid, status),
+                None => self.process_exited(pid, status, now),
             }
         }
     }
@@ -207,12 +210,12 @@ impl Node {
         }
     }
 
-    fn process_exited(&mut self, pid: Pid, status: WaitStatus) {
+    fn process_exited(&mut self, pid: Pid, status: WaitStatus, now: Instant) {
         let state = match (status.exit_status(), status.terminating_signal()) {
             (Some(code), _) => ProcessState::Exited(code),
             (None, signal) => ProcessState::Killed(signal.unwrap_or_default()),
         };
-        if self.workloads.exited(pid, state).is_some() {
+        if self.workloads.exited(pid, state, now).is_some() {
             self.changed();
         }
     }
@@ -318,7 +321,7 @@ impl Node {
     pub(crate) fn patience(&self, now: Instant, until: Instant) -> Duration {
         let services = self.services.iter().filter_map(|service| service::deadline(service.state));
         let shutdown = self.shutdown.and_then(|shutdown| power::deadline(shutdown.phase));
-        let later = Some(self.later).filter(|later| now < *later);
+        let later = [self.later, self.logs_after].into_iter().filter(|later| now < *later);
         let console = self.console.deadline(now);
         let due = services.chain(shutdown).chain(later).chain(console).fold(until, Instant::min);
         due.saturating_duration_since(now)

@@ -28,6 +28,9 @@ use std::{
 const BUTTON_INTERVAL: Duration = Duration::from_millis(200);
 /// until the drivers have had this long. A machine without a button is then left in peace.
 const BUTTON_MAX: Duration = Duration::from_mins(2);
+/// The logs of workloads are read together, and then not for this long. However many of them write,
+/// in however small pieces, they wake PID 1 this often and not once for each piece.
+const LOGS_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Whom a descriptor belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,7 +82,7 @@ pub(crate) fn serve(
         let title = node.title.clone();
         node.console.update(&node.board, &title, now);
         let patience = node.patience(now, next_look);
-        for source in ready(node, listener, signals, patience)? {
+        for source in ready(node, listener, signals, now, patience)? {
             take(node, listener, signals, &source);
         }
         node.connections.retain(Option::is_some);
@@ -109,6 +112,7 @@ fn ready(
     node: &Node,
     listener: &UnixListener,
     signals: &SignalFd,
+    now: Instant,
     patience: Duration,
 ) -> io::Result<Vec<Source>> {
     let mut sources = vec![Source::Signals, Source::Listener];
@@ -130,7 +134,8 @@ fn ready(
             fds.push(PollFd::new(pipe, PollFlags::IN));
         }
     }
-    for (id, workload) in &node.workloads.by_id {
+    let heard = if now < node.logs_after { None } else { Some(&node.workloads.by_id) };
+    for (id, workload) in heard.into_iter().flatten() {
         let Some(pipe) = workload.log.pipe() else { continue };
         sources.push(Source::WorkloadLog(id.clone()));
         fds.push(PollFd::new(pipe, PollFlags::IN));
@@ -167,10 +172,10 @@ fn take(node: &mut Node, listener: &UnixListener, signals: &SignalFd, source: &S
         Source::Ready(index) => node.hear(*index, Instant::now()),
         Source::ServiceLog(index) => node.read_log(*index, Instant::now()),
         Source::WorkloadLog(id) => {
+            let now = Instant::now();
+            node.logs_after = now + LOGS_INTERVAL;
             if let Some(workload) = node.workloads.by_id.get_mut(id) {
-                for line in workload.log.drain() {
-                    workload.log.ring.push(&line);
-                }
+                workload.log.keep(now);
             }
         }
         Source::Button => {

@@ -1,8 +1,8 @@
 //! The processes of workloads: init is their parent, so that no daemon's end is theirs.
 //!
 //! The launcher makes a process as a child of init and hands over its pidfd and its log pipe. init
-//! drains the pipe for ever, so that a container never waits for a reader, and keeps the exit
-//! status until it is told to forget.
+//! drains the pipe for ever, so that a container never waits for somebody who reads its log, and
+//! keeps the exit status until it is told to forget.
 
 use crate::{cgroup, log::Log};
 use ipc::Failure;
@@ -16,6 +16,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     fs, io,
     os::fd::{AsRawFd, OwnedFd},
+    time::Instant,
 };
 
 /// Each costs two descriptors and a ring.
@@ -91,10 +92,12 @@ impl Workloads {
     }
 
     /// Records the end of a process that is no service. Returns the id of its workload.
-    pub(crate) fn exited(&mut self, pid: Pid, state: ProcessState) -> Option<&str> {
+    pub(crate) fn exited(&mut self, pid: Pid, state: ProcessState, now: Instant) -> Option<&str> {
         let running = |adopted: &Adopted| adopted.state == ProcessState::Running;
         let found = self.by_id.iter_mut().find(|(_, it)| it.pid == pid && running(it));
         if let Some((id, adopted)) = found {
+            // Its last words come before the news of its end.
+            adopted.log.keep(now);
             adopted.state = state;
             adopted.pidfd = None;
             return Some(id);
@@ -219,7 +222,7 @@ mod tests {
         assert_eq!(refusal(workloads.signal("c-2", 15)), "NotFound");
         workloads.signal("c-1", 15).unwrap();
         process.wait().unwrap();
-        assert_eq!(workloads.exited(pid, ProcessState::Killed(15)), Some("c-1"));
+        assert_eq!(workloads.exited(pid, ProcessState::Killed(15), Instant::now()), Some("c-1"));
         assert_eq!(refusal(workloads.signal("c-1", 15)), "NotRunning");
         assert_eq!(workloads.list()[0].state, ProcessState::Killed(15));
         workloads.forget("c-1").unwrap();
@@ -235,7 +238,7 @@ mod tests {
         process.wait().unwrap();
         let mut workloads = Workloads::default();
         assert_eq!(refusal(workloads.adopt("c", raw(pid), vec![stranger, pipe()])), "NotAChild");
-        assert_eq!(workloads.exited(pid, ProcessState::Exited(3)), None);
+        assert_eq!(workloads.exited(pid, ProcessState::Exited(3), Instant::now()), None);
         workloads.adopt("c", raw(pid), vec![pidfd, pipe()]).unwrap();
         assert_eq!(workloads.list()[0].state, ProcessState::Exited(3));
     }
@@ -260,7 +263,7 @@ mod tests {
         let mut workloads = Workloads::default();
         for number in 1..1000 {
             let pid = Pid::from_raw(number).unwrap();
-            assert_eq!(workloads.exited(pid, ProcessState::Exited(0)), None);
+            assert_eq!(workloads.exited(pid, ProcessState::Exited(0), Instant::now()), None);
         }
         assert_eq!(workloads.orphans.len(), ORPHANS_MAX);
     }
