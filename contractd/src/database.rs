@@ -8,6 +8,7 @@ use crate::merge;
 use contract::{
     Bundle, Capacity, ContractId, Envelope, Past, StatementId, Timestamp,
     decision::Retention,
+    strict,
     verdict::{Cause, Ended, ToldBy},
 };
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -21,6 +22,8 @@ use std::{
 pub(crate) const CONTRACTS_MAX: u32 = 1024;
 /// Contracts that have ended by an order: of each, only that is kept.
 pub(crate) const ENDED_MAX: u32 = 4096;
+/// A bundle as it is kept: the largest that comes, and every decision that may stop it on top.
+const KEPT_BYTES_MAX: usize = 96 * 1024 * 1024;
 /// Results that wait for the registry; beyond that, new ones wait for room.
 pub(crate) const OUTBOX_MAX: u32 = 10_000;
 
@@ -203,7 +206,7 @@ impl Database {
                 Ok((|| {
                     let id: ContractId = id.parse().ok()?;
                     let bundle = match ended {
-                        None => Bundle::read(&bundle).ok()?,
+                        None => strict::read(&bundle, KEPT_BYTES_MAX).ok()?,
                         Some(_) => merge::empty(),
                     };
                     let ended = match ended {

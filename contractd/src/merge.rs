@@ -1,16 +1,18 @@
 //! Puts what the registry sends on top of what the node has seen, so that nothing is unseen.
 //!
 //! A registry that answers with less, with something older or with rubbish changes nothing: a
-//! bundle only grows, by statements that are signed by whom they must be. Pure.
+//! bundle only takes in statements that are signed by whom they must be, and leaves out only what
+//! cannot matter any more ([`standing`]). Pure.
+
+pub(crate) mod standing;
 
 use contract::{
     Bundle, ContractId, Envelope, IdentityId, NodeId, Signed, StatementId,
-    bundle::{Deployment, STATEMENTS_MAX, VERSIONS_MAX},
+    bundle::{STATEMENTS_MAX, VERSIONS_MAX},
     decision::{Approval, Cancel},
     farm::Pool,
     header::Header,
     identity::{Identity, Signer},
-    merkle,
     verdict::Case,
 };
 use std::collections::BTreeSet;
@@ -75,7 +77,8 @@ pub(crate) fn merge(known: &Bundle, offered: &Bundle) -> Bundle {
     add_identities(&mut merged.identities, &offered.identities, &concerned);
     let signers = signers(&merged.identities, &concerned);
 
-    add(&mut merged.approvals, &offered.approvals, |envelope| {
+    // More than are kept: which of them stand is seen afterwards.
+    add(&mut merged.approvals, &offered.approvals, 2 * STATEMENTS_MAX, |envelope| {
         let approval = Signed::<Approval>::open(envelope).ok()?;
         let signer = signers.iter().find(|signer| signer.id == approval.body.signer)?;
         let holds = |header: &Header| {
@@ -85,17 +88,18 @@ pub(crate) fn merge(known: &Bundle, offered: &Bundle) -> Bundle {
             approval.body.contract == first_header.contract && headers.iter().any(holds);
         is_about_it.then(|| signer.signed(&approval))
     });
-    add(&mut merged.cancels, &offered.cancels, |envelope| {
+    add(&mut merged.cancels, &offered.cancels, STATEMENTS_MAX, |envelope| {
         let cancel = Signed::<Cancel>::open(envelope).ok()?;
         let owner = signers.iter().find(|signer| signer.id == first_header.owner)?;
         (cancel.body.contract == first_header.contract).then(|| owner.signed(&cancel))
     });
-    add(&mut merged.pools, &offered.pools, |envelope| {
+    add(&mut merged.pools, &offered.pools, STATEMENTS_MAX, |envelope| {
         let id = envelope.id().ok()?;
         let pool = named.contains(&id).then(|| Signed::<Pool>::open(envelope).ok()).flatten()?;
         let farm = signers.iter().find(|signer| signer.id == pool.body.farm)?;
         Some(farm.signed(&pool))
     });
+    merged.pools.retain(|one| one.id().is_ok_and(|id| named.contains(&id)));
     // The farm of a pool that it did not sign is nobody here.
     let pools = merged.pools.iter().filter_map(|one| Signed::<Pool>::open(one).ok());
     let farms: BTreeSet<IdentityId> = pools.map(|pool| pool.body.farm).collect();
@@ -107,10 +111,11 @@ pub(crate) fn merge(known: &Bundle, offered: &Bundle) -> Bundle {
     };
     merged.identities.retain(|one| one.id().is_ok_and(|id| has_part(IdentityId(id.0))));
     for deployment in &offered.documents {
-        if !merged.documents.contains(deployment) && belongs(deployment, &headers) {
+        if !merged.documents.contains(deployment) && standing::belongs(deployment, headers.iter()) {
             merged.documents.push(deployment.clone());
         }
     }
+    standing::keep_standing(&mut merged);
     merged
 }
 
@@ -142,7 +147,7 @@ fn signers(identities: &[Envelope], whom: &BTreeSet<IdentityId>) -> Vec<Signer> 
 }
 
 fn add_identities(known: &mut Vec<Envelope>, offered: &[Envelope], whom: &BTreeSet<IdentityId>) {
-    add(known, offered, |envelope| {
+    add(known, offered, STATEMENTS_MAX, |envelope| {
         let identity = is_of(envelope, whom).then(|| Signed::<Identity>::open(envelope).ok());
         Some(Signer::from_statement(&identity.flatten()?).is_some())
     });
@@ -186,27 +191,19 @@ fn extend(chain: &mut Vec<Envelope>, offered: &[Envelope], signers: &[Signer]) {
     }
 }
 
-fn belongs(deployment: &Deployment, headers: &[Header]) -> bool {
-    let Some(bytes) = deployment.bytes() else { return false };
-    let leaf = merkle::leaf(&bytes);
-    headers.iter().any(|header| {
-        let root = &header.deployments;
-        merkle::proves(&leaf, &deployment.path, root.count, &root.root.0)
-    })
-}
-
-/// Adds the statements that are sound and not there yet, up to the bound of a bundle. `is_sound` is
+/// Adds the statements that are sound and not there yet, while there are fewer than `most`. `is_sound` is
 /// `None` for what needs no look at its signatures.
 fn add(
     known: &mut Vec<Envelope>,
     offered: &[Envelope],
+    most: usize,
     is_sound: impl Fn(&Envelope) -> Option<bool>,
 ) {
     let mut ids: BTreeSet<StatementId> = known.iter().filter_map(|one| one.id().ok()).collect();
     let mut forged = 0;
     for envelope in offered {
         let Ok(id) = envelope.id() else { continue };
-        if !is_slim(envelope) || known.len() >= STATEMENTS_MAX || ids.contains(&id) {
+        if !is_slim(envelope) || known.len() >= most || ids.contains(&id) {
             continue;
         }
         match is_sound(envelope) {

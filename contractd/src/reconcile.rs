@@ -140,7 +140,13 @@ impl Reconciler {
             self.complain("inbox", "a contract without a pool of this farm was offered".to_owned());
             return Ok(());
         }
-        let merged = merge::merge(&kept.bundle, offered);
+        let own = merge::standing::of_node(offered, &self.trust.node);
+        let mut merged = merge::merge(&kept.bundle, &own);
+        if size(&merged) > BUNDLE_BYTES_MAX {
+            self.complain("inbox", format!("contract {} is too large to keep", id.short()));
+            // What stops it is taken all the same, on top of what is kept.
+            merged = merge::merge(&kept.bundle, &merge::standing::stops(&own));
+        }
         let about_it = contract::verdict::Case::read(&merged)
             .is_ok_and(|case| case.headers()[0].body.contract == id);
         if !about_it || merged == kept.bundle {
@@ -148,11 +154,6 @@ impl Reconciler {
         }
         // What was offered may have named a pool that the owner did not.
         if is_new && merged.pools.is_empty() {
-            return Ok(());
-        }
-        let size = serde_json::to_vec(&merged).map_or(usize::MAX, |bytes| bytes.len());
-        if size > BUNDLE_BYTES_MAX {
-            self.complain("inbox", format!("contract {} is too large to keep", id.short()));
             return Ok(());
         }
         if is_new {
@@ -481,6 +482,11 @@ impl Reconciler {
         // The network thread ends only with the process; then nothing matters any more.
         drop(self.orders.send(order));
     }
+}
+
+/// Bytes of a bundle as it is kept.
+fn size(bundle: &Bundle) -> usize {
+    serde_json::to_vec(bundle).map_or(usize::MAX, |bytes| bytes.len())
 }
 
 /// The wait after a failure that followed a wait of so long.

@@ -3,11 +3,13 @@
 use super::*;
 use contract::{
     FlistId, IdentityId, SigningKey, Timestamp,
+    bundle::Deployment,
     decision::{Action, Decision},
     header::{
         Deployments, Execution, Flist, Nonce, OnPartition, Policy, Role, Rule, Stakeholder,
         contract_id,
     },
+    merkle,
     strict::Extensions,
 };
 
@@ -275,7 +277,7 @@ fn forged_statements_are_looked_at_up_to_a_bound() {
     let look = |offered: &[Envelope]| {
         looked_at.set(0);
         let mut known = Vec::new();
-        add(&mut known, offered, |one| {
+        add(&mut known, offered, STATEMENTS_MAX, |one| {
             looked_at.set(looked_at.get() + 1);
             Some(!one.signatures.is_empty())
         });
@@ -287,4 +289,125 @@ fn forged_statements_are_looked_at_up_to_a_bound() {
     // As many as are borne do not hide what is sound.
     let few = &offered[1000 - FORGED_MAX..];
     assert_eq!((look(few), looked_at.get()), (1, FORGED_MAX + 1));
+}
+
+fn decided(of: &Envelope, signer: u8, decision: Decision, seconds: i64, comment: &str) -> Envelope {
+    let body = Signed::<Approval>::open(&approval(of, signer)).unwrap().body;
+    let body = Approval { decision, issued: at(seconds), comment: comment.into(), ..body };
+    Envelope::seal(&body, &[&key(signer)]).unwrap()
+}
+
+#[test]
+fn of_decisions_that_are_repeated_one_stays() {
+    let first = header(1, None, "one");
+    let mut known = bundle();
+    for n in 2..40 {
+        let mut offered = bundle();
+        let padded = "x".repeat(4000);
+        offered.approvals = vec![decided(&first, 2, Decision::Approve, n, &padded)];
+        known = merge(&known, &offered);
+        assert_eq!(known.approvals, offered.approvals);
+    }
+    // An older one, and the same again in other words, change nothing.
+    let mut offered = bundle();
+    offered.approvals.push(decided(&first, 2, Decision::Approve, 39, "again"));
+    assert_eq!(merge(&known, &offered), known);
+    // Of the same second, the stronger stands; too late is too late.
+    offered.approvals = vec![decided(&first, 2, Decision::Reject, 39, "")];
+    let rejected = merge(&known, &offered);
+    assert_eq!(rejected.approvals, offered.approvals);
+    offered.approvals = vec![decided(&first, 2, Decision::Approve, 101, "")];
+    assert_eq!(merge(&rejected, &offered), rejected);
+}
+
+#[test]
+fn decisions_on_what_the_node_does_not_have_do_not_fill_the_bundle() {
+    let prev = bundle().headers[0].id().ok();
+    let stray = |n: i64| {
+        let title = format!("proposal {n}");
+        decided(&header(2, prev, &title), 2, Decision::Approve, n % 50, "")
+    };
+    let mut offered = bundle();
+    offered.approvals.extend((0..40).map(stray));
+    let reject = decided(&header(2, prev, "bad"), 2, Decision::Reject, 0, "");
+    offered.approvals.push(reject.clone());
+    let merged = merge(&empty(), &offered);
+    assert_eq!(merged.approvals.len(), 1 + standing::STRAYS_MAX);
+    assert!(
+        merged.approvals.contains(&reject) && merged.approvals.contains(&bundle().approvals[0])
+    );
+    assert_eq!(merge(&merged, &offered), merged);
+}
+
+#[test]
+fn documents_stay_while_their_version_may_be_in_force() {
+    let mut known = bundle();
+    let first = known.headers[0].clone();
+    let mut second = Signed::<Header>::open(&header(2, first.id().ok(), "two")).unwrap().body;
+    second.deployments.root = StatementId(merkle::leaf(b"new"));
+    let second = Envelope::seal(&second, &[&key(1)]).unwrap();
+    let path = merkle::Path { index: 0, siblings: vec![] };
+    let new = Deployment::new(b"new", path);
+    known.headers.push(second.clone());
+    known.documents.push(new.clone());
+    let open = merge(&empty(), &known);
+    assert_eq!(open.documents.len(), 2, "version 1 is in force");
+    known.approvals.push(approval(&second, 2));
+    assert_eq!(merge(&open, &known).documents, [new]);
+}
+
+#[test]
+fn of_many_cancels_the_one_with_quorum_stays() {
+    let first = Signed::<Header>::open(&header(1, None, "one")).unwrap();
+    let cancel = |n: i64, version: u64| {
+        let body = Cancel {
+            network: "test".into(),
+            contract: first.body.contract,
+            version,
+            reason: String::new(),
+            issued: at(n),
+            effective_at: at(500),
+            retention: contract::decision::Retention::Wipe,
+        };
+        Envelope::seal(&body, &[&key(1)]).unwrap()
+    };
+    let agreed = cancel(0, 1);
+    let mut offered = bundle();
+    offered.cancels = vec![agreed.clone(), cancel(0, 9)];
+    offered.cancels.extend((1..100).map(|n| cancel(n, 1)));
+    let without = merge(&empty(), &offered);
+    assert_eq!(without.cancels.len(), standing::CANCELS_MAX);
+    assert!(!without.cancels.contains(&agreed), "nobody has agreed to it");
+    let about = Signed::<Approval>::open(&bundle().approvals[0]).unwrap().body;
+    let yes = Approval { subject: agreed.id().unwrap(), action: Action::Cancel, ..about };
+    offered.approvals.push(Envelope::seal(&yes, &[&key(2)]).unwrap());
+    let merged = merge(&without, &offered);
+    assert!(merged.cancels.contains(&agreed));
+    assert_eq!((merged.cancels.len(), merged.approvals.len()), (standing::CANCELS_MAX, 2));
+    assert_eq!(merge(&merged, &offered), merged);
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(16))]
+
+    /// Held against a bundle that keeps everything.
+    #[test]
+    fn what_is_left_out_changes_no_verdict(
+        said in proptest::collection::vec((0..2_usize, 0..3_usize, 0..6_i64), 1..12),
+    ) {
+        let mut all = bundle();
+        all.headers.push(header(2, all.headers[0].id().ok(), "two"));
+        let mut known = merge(&empty(), &all);
+        for (subject, decision, time) in said {
+            let decision =
+                [Decision::Approve, Decision::Withdraw, Decision::Reject][decision];
+            // The last is too late.
+            let one = decided(&all.headers[subject], 2, decision, time * 20 + 1, "");
+            let offered = Bundle { approvals: vec![one.clone()], ..all.clone() };
+            known = merge(&known, &offered);
+            all.approvals.push(one);
+            proptest::prop_assert_eq!(in_force(&known), in_force(&all));
+            proptest::prop_assert!(known.approvals.len() <= 2);
+        }
+    }
 }

@@ -379,3 +379,106 @@ proptest! {
         }
     }
 }
+
+/// A document of so many KiB.
+fn large_document(world: &World, version: u64, kib: usize) -> Vec<u8> {
+    let mut document = world.document(version);
+    if let contract::workload::Spec::Container(container) = &mut document.workloads[0].spec {
+        let value = "x".repeat(16 * 1024 - 10);
+        container.env = (0..kib / 16).map(|n| format!("V{n}={value}")).collect();
+    }
+    contract::testkit::bytes(&document)
+}
+
+/// After many updates with large documents, what was kept was as large as it may be: later versions
+/// and a cancel with quorum were ignored for ever.
+#[test]
+fn many_large_versions_do_not_keep_a_cancel_out() {
+    use contract::{bundle::Deployment, merkle};
+    let mut bench = Bench::new();
+    let world = World::new(bench.world.now);
+    let mut bundle = world.agreed();
+    bundle.headers.clear();
+    bundle.approvals.clear();
+    bundle.documents.clear();
+    for version in 1..=16_u64 {
+        let document = large_document(&world, version, 900);
+        let leaf = merkle::leaf(&document);
+        let prev = bundle.headers.last().and_then(|one| one.id().ok());
+        let mut header = world.header(version, prev);
+        header.deployments.root = StatementId(merkle::root(&[leaf]));
+        let header = seal(&header, world.key("owner"));
+        bundle.approvals.extend(["it", "legal"].map(|name| world.approve(name, &header)));
+        bundle.headers.push(header);
+        bundle.documents = vec![Deployment::new(&document, merkle::path(&[leaf], 0).unwrap())];
+        bench.hear(&bundle);
+        assert!(
+            matches!(bench.judge(20), Verdict::Run(agreed) if agreed.header.version == version)
+        );
+        let kept = &bench.reconciler.contracts[&world.contract()].bundle;
+        assert_eq!(kept.documents.len(), 1);
+    }
+    cancel_last(&world, &mut bundle);
+    bench.hear(&bundle);
+    assert!(matches!(bench.judge(30), Verdict::Stop(_)));
+}
+
+/// An order to end the last version, with quorum.
+fn cancel_last(world: &World, bundle: &mut Bundle) {
+    let header = bundle.headers.last().unwrap();
+    let version = Signed::<contract::header::Header>::open(header).unwrap().body.version;
+    let order = contract::decision::Cancel { version, ..world.cancel() };
+    let order = seal(&order, world.key("owner"));
+    for name in ["it", "legal"] {
+        let about = world.decision(name, header, Decision::Approve);
+        let subject = order.id().unwrap();
+        let approval = Approval { subject, action: Action::Cancel, ..about };
+        bundle.approvals.push(seal(&approval, world.key(name)));
+    }
+    bundle.cancels.push(order);
+}
+
+/// Documents of proposals that nobody decides on may fill it all the same.
+#[test]
+fn a_full_contract_takes_what_stops_it_and_nothing_else() {
+    use contract::{bundle::Deployment, merkle};
+    for stop in ["reject", "cancel"] {
+        let mut bench = Bench::new();
+        let world = World::new(bench.world.now);
+        let mut agreed = world.agreed();
+        let mut offered = agreed.clone();
+        let propose = |offered: &mut Bundle, version| {
+            let document = large_document(&world, version, 900);
+            let leaf = merkle::leaf(&document);
+            let mut header = world.header(version, offered.headers.last().unwrap().id().ok());
+            header.deployments.root = StatementId(merkle::root(&[leaf]));
+            offered.headers.push(seal(&header, world.key("owner")));
+            offered.documents.push(Deployment::new(&document, merkle::path(&[leaf], 0).unwrap()));
+        };
+        for version in 2..=14_u64 {
+            propose(&mut offered, version);
+        }
+        bench.hear(&offered);
+        assert!(matches!(bench.judge(10), Verdict::Run(_)));
+        assert!(!bench.reconciler.complaints.contains_key("inbox"), "all of it fits");
+        // What stops it comes with another document, which does not.
+        offered.documents.clear();
+        propose(&mut offered, 15);
+        if stop == "reject" {
+            let first = agreed.headers[0].clone();
+            offered.approvals.push(world.decide("legal", &first, Decision::Reject, 15));
+        } else {
+            cancel(&world, &mut agreed);
+            offered.approvals.clone_from(&agreed.approvals);
+            offered.cancels.clone_from(&agreed.cancels);
+        }
+        bench.hear(&offered);
+        assert!(bench.reconciler.complaints.contains_key("inbox"));
+        let kept = &bench.reconciler.contracts[&world.contract()].bundle;
+        assert_eq!((kept.headers.len(), kept.documents.len()), (14, 14));
+        match (stop, bench.judge(20)) {
+            ("reject", Verdict::Refuse(_)) | ("cancel", Verdict::Stop(_)) => {}
+            (_, other) => panic!("{stop}: {other:?}"),
+        }
+    }
+}
