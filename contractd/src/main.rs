@@ -9,6 +9,7 @@
 mod agent;
 mod clock;
 mod console;
+mod contact;
 mod database;
 mod housekeeping;
 mod judge;

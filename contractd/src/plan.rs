@@ -113,6 +113,8 @@ pub(crate) struct Have {
     pub(crate) flists: BTreeMap<FlistId, Files>,
     /// Processes of which it is not certain yet that nobody wants them.
     pub(crate) spared: BTreeSet<String>,
+    /// Contracts whose workloads wait for contact to the registry.
+    pub(crate) partitioned: BTreeSet<ContractId>,
 }
 
 /// Why something could not be done, and when it is tried again.

@@ -9,6 +9,7 @@ mod upkeep;
 
 use crate::{
     clock::{self, Now, Worth},
+    contact::{self, Contact},
     database::{Database, DatabaseError, Kept},
     judge, merge,
     network::Order,
@@ -53,6 +54,9 @@ pub(crate) struct Reconciler {
     pub(crate) chain_is_known: bool,
     /// Whether all contracts that the registry has were heard since the start of this process.
     pulled: bool,
+    contact: Contact,
+    /// Contracts whose workloads wait for contact to the registry.
+    partitioned: BTreeSet<ContractId>,
     store: Arc<Store>,
     orders: UnboundedSender<Order>,
     contracts: BTreeMap<ContractId, Kept>,
@@ -91,6 +95,7 @@ impl Reconciler {
             kept.past.version = kept.past.version.max(merge::in_force(&kept.bundle));
         }
         let chain_is_known = database.chain()?.is_some();
+        let contact = Contact::read(database.fact("contact")?.as_deref(), &boot);
         let mut runs = BTreeMap::new();
         for (id, text) in database.runs()? {
             match serde_json::from_str::<Run>(&text) {
@@ -109,6 +114,8 @@ impl Reconciler {
             worth: Worth::Unconfirmed,
             chain_is_known,
             pulled: false,
+            contact,
+            partitioned: BTreeSet::new(),
             store,
             orders,
             contracts,
@@ -172,6 +179,7 @@ impl Reconciler {
 
     /// Takes in that every contract of the registry has been heard.
     pub(crate) fn take_pulled(&mut self) {
+        self.contact.note(clock::boot_ms().unwrap_or(0));
         if !self.pulled {
             self.pulled = true;
             self.judged_ms = None;
@@ -238,10 +246,11 @@ impl Reconciler {
             self.note_starts()?;
             self.note_ends()?;
         }
-        let wants = judge::wants(&self.verdicts);
+        let wants = self.wants(now_ms)?;
         self.look_for_files(&wants);
         self.forget_failures(&wants, &have);
         have.now_ms = now_ms;
+        have.partitioned.clone_from(&self.partitioned);
         self.note_risen(&have)?;
         have.runs = self.runs.clone();
         have.flists = self.files.clone();
@@ -258,6 +267,20 @@ impl Reconciler {
         have.failures = self.failures.clone();
         self.report(&wants, &have, &wipes, at)?;
         self.keep_house(&wants, &have)
+    }
+
+    /// What is to be there now: without contact to the registry, no containers of those whom their
+    /// contract then stops. Their volumes stay.
+    fn wants(&mut self, now_ms: u64) -> Result<Vec<Want>, DatabaseError> {
+        if let Some(text) = self.contact.take_due(&self.verdicts, &self.boot) {
+            self.database.set_fact("contact", &text)?;
+        }
+        self.partitioned = self.contact.partitioned(&self.verdicts, now_ms);
+        let mut wants = judge::wants(&self.verdicts);
+        wants.retain(|want| {
+            matches!(want.kind, Kind::Volume { .. }) || !self.partitioned.contains(&want.contract)
+        });
+        Ok(wants)
     }
 
     /// A contract that may run keeps its place, and what it takes, from now on.
@@ -421,6 +444,9 @@ impl Reconciler {
             .map(|(contract, verdict)| {
                 let (version, _) = status::version(verdict);
                 let (state, text) = match verdict {
+                    Verdict::Run(_) if self.partitioned.contains(contract) => {
+                        (State::Stopped, format!("{}: {}", contact::CODE, contact::MESSAGE))
+                    }
                     Verdict::Run(agreed) => self.standing_of(&agreed.header.title, contract),
                     Verdict::Refuse(refusal) => {
                         (State::Refused, format!("{}: {}", refusal.code, refusal.message))

@@ -1,7 +1,10 @@
 //! What there is to report: the state of each contract and of each of its workloads, in one word,
 //! a code for programs and a sentence for people. Pure.
 
-use crate::plan::{Files, Have, Kind, Phase, Want, prefix};
+use crate::{
+    contact,
+    plan::{Files, Have, Kind, Phase, Want, prefix},
+};
 use contract::{
     ContractId, StatementId, Verdict,
     report::{Ran, State},
@@ -53,6 +56,9 @@ pub(crate) fn contract(
         .any(|(id, state)| id.starts_with(&prefix) && *state == ProcessState::Running);
     let data = have.volumes.keys().any(|id| id.starts_with(&prefix));
     match verdict {
+        Verdict::Run(_) if have.partitioned.contains(id) => {
+            Line::new(State::Stopped, contact::CODE, contact::MESSAGE)
+        }
         Verdict::Run(agreed) => Line::new(
             State::Accepted,
             "agreed",

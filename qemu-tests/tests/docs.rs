@@ -223,6 +223,9 @@ fn every_reason_of_the_rule_and_of_a_start_has_its_advice() -> Result<()> {
     for word in Reason::ALL.map(Reason::code) {
         ensure!(told(&advice, word), "{word} is not in docs/troubleshooting.md");
     }
+    for text in [&advice, &rule] {
+        ensure!(told(text, "partitioned"), "partitioned is not in both");
+    }
     ensure!(!told(&advice, "no_such_reason"), "anything is found");
     Ok(())
 }

@@ -482,3 +482,42 @@ fn a_full_contract_takes_what_stops_it_and_nothing_else() {
         }
     }
 }
+
+/// It was signed and shown, and no node did it.
+#[test]
+fn without_contact_the_containers_stop_and_it_is_said() {
+    for (policy, stops) in [
+        (contract::header::OnPartition::StopAfterS(60), true),
+        (contract::header::OnPartition::Keep, false),
+    ] {
+        let mut bench = Bench::new();
+        let mut bundle = bench.world.agreed();
+        let mut header = bench.world.header(1, None);
+        header.execution.on_partition = policy;
+        let header = seal(&header, bench.world.key("owner"));
+        bundle.approvals = ["it", "legal"].map(|name| bench.world.approve(name, &header)).to_vec();
+        bundle.headers = vec![header];
+        bench.hear(&bundle);
+        bench.reconciler.take_last_result(None).unwrap();
+        assert!(matches!(bench.judge(10), Verdict::Run(_)));
+        let look = |bench: &mut Bench, now_ms| {
+            let this = &mut bench.reconciler;
+            let wants = this.wants(now_ms).unwrap();
+            let have = Have { partitioned: this.partitioned.clone(), ..Have::default() };
+            let now = bench.world.at(10);
+            this.report(&wants, &have, &BTreeMap::new(), now).unwrap();
+            let said = this.standings()[0].0.state;
+            let last = bench.results().last().unwrap().clone();
+            (wants.is_empty(), said == State::Stopped, last.code == "partitioned")
+        };
+        bench.reconciler.contact.note(100_000);
+        assert_eq!(look(&mut bench, 160_000), (false, false, false));
+        assert_eq!(look(&mut bench, 160_001), (stops, stops, stops));
+        // contractd begins anew, without contact: it does not count from then on.
+        let mut bench = bench.restarted();
+        bench.judge(10);
+        assert_eq!(look(&mut bench, 160_001), (stops, stops, stops));
+        bench.reconciler.contact.note(170_000);
+        assert_eq!(look(&mut bench, 170_001), (false, false, false));
+    }
+}
