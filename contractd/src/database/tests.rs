@@ -165,3 +165,17 @@ fn ended_contracts_have_room_of_their_own() {
     assert_eq!(database.room().unwrap(), Room::FullOfEnded);
     assert!(!database.keep(&id(u32::MAX), &empty(), 1).unwrap());
 }
+
+/// What stops a contract is taken on top of a bundle that is full, and must be there after a restart.
+#[test]
+fn a_bundle_that_is_larger_than_any_that_comes_is_read_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let id = ContractId([1; 32]);
+    let path = contract::merkle::Path { index: 0, siblings: vec![] };
+    let bytes = vec![0; contract::bundle::BUNDLE_BYTES_MAX];
+    let mut bundle = empty();
+    bundle.documents.push(contract::bundle::Deployment::new(&bytes, path));
+    assert!(open(directory.path()).keep(&id, &bundle, 0).unwrap());
+    let kept = open(directory.path()).contracts().unwrap();
+    assert!(kept.len() == 1 && kept[0].bundle == bundle);
+}
