@@ -3,11 +3,14 @@
 //! It holds no state that matters and decides nothing. Orders come in, events go out; an order
 //! that fails is an event as well, and the reconciler gives it again when it is still right.
 
-use crate::database::CONTRACTS_MAX;
+use crate::{
+    database::CONTRACTS_MAX,
+    fetches::{self, Message, Outcome},
+};
 use contract::{
     Bundle, ContractId, Envelope, FlistId, NodeId, PublicKey, Signed, StatementId, report::Report,
 };
-use flist::{Cancel, Source, Store};
+use flist::Store;
 use registry_api::{Client, ClientError, Fetched, client::ResultFilter, problem::codes};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,7 +18,10 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc::UnboundedReceiver},
+    sync::{
+        OwnedSemaphorePermit, Semaphore,
+        mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    },
     time,
 };
 
@@ -31,8 +37,6 @@ const LAST_RESULTS: usize = 8;
 const INBOX_MAX: usize = 2 * CONTRACTS_MAX as usize;
 /// Bundles that are on their way to the reconciler: each may take 16 MiB, and more when it is read.
 const BUNDLES_MAX: usize = 1;
-/// Flists that are fetched at once; each fetch is parallel in itself.
-const FETCHES_MAX: usize = 2;
 
 /// Something to do outside.
 #[derive(Debug)]
@@ -45,12 +49,9 @@ pub(crate) enum Order {
     Heartbeat(Box<Envelope>),
     /// Find the last result that the registry has of the node with this key.
     LastResult(PublicKey),
-    /// With `repair`, every byte that is in the store already is read first.
-    Fetch {
-        flist: FlistId,
-        urls: Vec<String>,
-        repair: bool,
-    },
+    Fetch(fetches::Wanted),
+    /// No contract wants it any more.
+    Forget(FlistId),
 }
 
 /// Something that came from outside.
@@ -73,7 +74,7 @@ pub(crate) enum Event {
     /// Seconds until the next heartbeat.
     Interval(u32),
     /// A fetch has ended, with a code and a reason when it failed.
-    Fetched { flist: FlistId, outcome: Result<(), (&'static str, String)> },
+    Fetched { flist: FlistId, outcome: Outcome },
 }
 
 /// Serves until the reconciler is gone. Without a client, flists are fetched all the same.
@@ -84,20 +85,19 @@ pub(crate) async fn serve(
     mut orders: UnboundedReceiver<Order>,
     events: Sender<Event>,
 ) {
+    let (fetching, heard) = unbounded_channel();
+    tokio::spawn(fetches::serve(store, fetching.clone(), heard, events.clone()));
     let Some(client) = client else {
-        fetch_only(&mut orders, &store, &events).await;
+        fetch_only(&mut orders, &fetching, &events).await;
         return;
     };
     let client = Arc::new(client);
     let pulling = tokio::spawn(pull(Arc::clone(&client), node, events.clone()));
-    let fetches = Arc::new(Semaphore::new(FETCHES_MAX));
     while let Some(order) = orders.recv().await {
         let (client, events) = (Arc::clone(&client), events.clone());
         match order {
-            Order::Fetch { flist, urls, repair } => {
-                let wanted = (flist, urls, repair);
-                tokio::spawn(fetch(wanted, Arc::clone(&store), Arc::clone(&fetches), events));
-            }
+            Order::Fetch(wanted) => tell_fetches(&fetching, Message::Fetch(wanted)),
+            Order::Forget(flist) => tell_fetches(&fetching, Message::Forget(flist)),
             Order::Register { node, adoption } => {
                 tokio::spawn(register(client, node, adoption, events));
             }
@@ -127,16 +127,13 @@ pub(crate) async fn serve(
 
 async fn fetch_only(
     orders: &mut UnboundedReceiver<Order>,
-    store: &Arc<Store>,
+    fetching: &UnboundedSender<Message>,
     events: &Sender<Event>,
 ) {
-    let fetches = Arc::new(Semaphore::new(FETCHES_MAX));
     while let Some(order) = orders.recv().await {
         match order {
-            Order::Fetch { flist, urls, repair } => {
-                let (store, fetches) = (Arc::clone(store), Arc::clone(&fetches));
-                tokio::spawn(fetch((flist, urls, repair), store, fetches, events.clone()));
-            }
+            Order::Fetch(wanted) => tell_fetches(fetching, Message::Fetch(wanted)),
+            Order::Forget(flist) => tell_fetches(fetching, Message::Forget(flist)),
             Order::Results(_) => tell(events, Event::Acknowledged(Vec::new())),
             Order::Register { .. } | Order::Heartbeat(_) | Order::LastResult(_) => {}
         }
@@ -146,6 +143,11 @@ async fn fetch_only(
 /// Sends an event. Nobody listens any more only when the process ends.
 fn tell(events: &Sender<Event>, event: Event) {
     drop(events.send(event));
+}
+
+/// The same for the fetching.
+fn tell_fetches(fetching: &UnboundedSender<Message>, message: Message) {
+    drop(fetching.send(message));
 }
 
 fn complain(events: &Sender<Event>, error: &ClientError) {
@@ -310,31 +312,6 @@ async fn push_results(client: Arc<Client>, results: Vec<Envelope>, events: Sende
             complain(&events, &error);
         }
     }
-}
-
-async fn fetch(
-    (flist, urls, repair): (FlistId, Vec<String>, bool),
-    store: Arc<Store>,
-    fetches: Arc<Semaphore>,
-    events: Sender<Event>,
-) {
-    let Ok(_turn) = fetches.acquire().await else { return };
-    let work = tokio::task::spawn_blocking(move || {
-        let source =
-            Source::new(&urls).map_err(|error| ("source_invalid", daemon::chain(&error)))?;
-        let cancel = Cancel::default();
-        let done = if repair {
-            store.repair(flist, &source, &(), &cancel)
-        } else {
-            store.ingest(flist, &source, &(), &cancel)
-        };
-        done.map(drop).map_err(|error| (error.code(), daemon::chain(&error)))
-    });
-    let outcome = match work.await {
-        Ok(outcome) => outcome,
-        Err(error) => Err(("internal", error.to_string())),
-    };
-    tell(&events, Event::Fetched { flist, outcome });
 }
 
 #[cfg(test)]

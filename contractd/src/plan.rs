@@ -131,6 +131,7 @@ pub(crate) struct Failure {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Step {
     Fetch {
+        contract: ContractId,
         flist: FlistId,
         urls: Vec<String>,
     },
@@ -245,10 +246,11 @@ fn container(
     if process == Some(&ProcessState::Running) && current && !stopping {
         return None;
     }
+    let fetch = || Some(Step::Fetch { contract: want.contract, flist, urls: urls.to_vec() });
     match have.flists.get(&flist) {
-        None => return Some(Step::Fetch { flist, urls: urls.to_vec() }),
+        None => return fetch(),
         Some(Files::Failed { until_ms, .. }) if *until_ms <= have.now_ms => {
-            return Some(Step::Fetch { flist, urls: urls.to_vec() });
+            return fetch();
         }
         Some(Files::Fetching | Files::Failed { .. }) if !stopping => return None,
         Some(Files::Fetching | Files::Failed { .. } | Files::Ready) => {}

@@ -11,7 +11,7 @@ use crate::{
     clock::{self, Now, Worth},
     contact::{self, Contact},
     database::{Database, DatabaseError, Kept},
-    judge, merge,
+    fetches, judge, merge,
     network::Order,
     node_calls,
     plan::{self, Failure, Files, Have, Kind, Phase, Run, Step, Stop, Want},
@@ -248,6 +248,7 @@ impl Reconciler {
         }
         let wants = self.wants(now_ms)?;
         self.look_for_files(&wants);
+        self.forget_fetches(&wants);
         self.forget_failures(&wants, &have);
         have.now_ms = now_ms;
         have.partitioned.clone_from(&self.partitioned);
@@ -342,12 +343,28 @@ impl Reconciler {
         }
     }
 
+    /// A fetch ends with the last contract that wants its flist.
+    fn forget_fetches(&mut self, wants: &[Want]) {
+        let flist_of = |want: &Want| match want.kind {
+            Kind::Container { flist, .. } => Some(flist),
+            Kind::Volume { .. } => None,
+        };
+        let wanted: BTreeSet<FlistId> = wants.iter().filter_map(flist_of).collect();
+        let unwanted = |flist: &FlistId, files: &mut Files| {
+            *files == Files::Fetching && !wanted.contains(flist)
+        };
+        for (flist, _) in self.files.extract_if(.., unwanted) {
+            // The network thread ends only with the process.
+            drop(self.orders.send(Order::Forget(flist)));
+        }
+    }
+
     fn apply(&mut self, step: Step, have: &Have) -> Result<(), DatabaseError> {
         match step {
-            Step::Fetch { flist, urls } => {
+            Step::Fetch { contract, flist, urls } => {
                 self.files.insert(flist, Files::Fetching);
                 let repair = self.damaged.contains(&flist);
-                self.order(Order::Fetch { flist, urls, repair });
+                self.order(Order::Fetch(fetches::Wanted { contract, flist, urls, repair }));
             }
             Step::EnsureVolume { id, size_bytes, class } => {
                 match node_calls::volume(&id, size_bytes, class) {

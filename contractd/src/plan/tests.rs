@@ -58,7 +58,7 @@ fn check(wants: &[Want], have: &Have) -> Vec<Step> {
 #[test]
 fn files_come_before_the_start() {
     let wants = [want("web", FLIST, "r1")];
-    let fetch = Step::Fetch { flist: FLIST, urls: vec!["http://a".into()] };
+    let fetch = Step::Fetch { contract: CONTRACT, flist: FLIST, urls: vec!["http://a".into()] };
     assert_eq!(check(&wants, &have()), std::slice::from_ref(&fetch));
 
     let mut fetching = have();

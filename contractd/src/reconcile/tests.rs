@@ -14,7 +14,7 @@ struct Bench {
     world: World,
     directory: tempfile::TempDir,
     reconciler: Reconciler,
-    _orders: UnboundedReceiver<Order>,
+    orders: UnboundedReceiver<Order>,
 }
 
 fn open(world: &World, directory: &std::path::Path) -> (Reconciler, UnboundedReceiver<Order>) {
@@ -43,7 +43,7 @@ impl Bench {
         let world = World::new(Timestamp::from_seconds(1_800_000_000));
         let directory = tempfile::tempdir().unwrap();
         let (reconciler, orders) = open(&world, directory.path());
-        Self { world, directory, reconciler, _orders: orders }
+        Self { world, directory, reconciler, orders }
     }
 
     /// As if the process had ended and begun anew.
@@ -51,7 +51,7 @@ impl Bench {
         let Self { world, directory, reconciler, .. } = self;
         drop(reconciler);
         let (reconciler, orders) = open(&world, directory.path());
-        Self { world, directory, reconciler, _orders: orders }
+        Self { world, directory, reconciler, orders }
     }
 
     fn hear(&mut self, bundle: &Bundle) {
@@ -107,6 +107,21 @@ fn a_contract_is_kept_only_with_a_grant_of_the_farm() {
     bench.hear(&more);
     let kept = &bench.reconciler.contracts[&bench.world.contract()];
     assert_eq!((kept.bundle.headers.len(), kept.bundle.pools.len()), (2, 1));
+}
+
+#[test]
+fn a_fetch_ends_with_the_last_contract_that_wants_its_flist() {
+    let mut bench = Bench::new();
+    bench.hear(&bench.world.agreed());
+    bench.judge(10);
+    let wants = judge::wants(&bench.reconciler.verdicts);
+    let Kind::Container { flist, .. } = wants[0].kind else { panic!("{wants:?}") };
+    bench.reconciler.files.insert(flist, Files::Fetching);
+    bench.reconciler.forget_fetches(&wants);
+    assert!(bench.orders.try_recv().is_err());
+    bench.reconciler.forget_fetches(&[]);
+    assert!(matches!(bench.orders.try_recv(), Ok(Order::Forget(one)) if one == flist));
+    assert!(bench.reconciler.files.is_empty());
 }
 
 /// A version that had been withheld arrived after the end, and ran.

@@ -386,8 +386,9 @@ fn from_any_place<T>(
             if cancel.is_cancelled() {
                 return Err(error(Reason::Cancelled, None));
             }
-            match get(source, place, name, wanted).and_then(&accept) {
+            match get(source, place, name, wanted, cancel).and_then(&accept) {
                 Ok(accepted) => return Ok(accepted),
+                Err(_) if cancel.is_cancelled() => return Err(error(Reason::Cancelled, None)),
                 Err((reason, cause)) => failures.push(error(reason, cause)),
             }
         }
@@ -400,8 +401,14 @@ fn from_any_place<T>(
     Err(failures.swap_remove(place.unwrap_or(failures.len() - 1)))
 }
 
-fn get(source: &Source, place: &Place, name: &str, wanted: Wanted) -> Result<Vec<u8>, Failure> {
-    source.get(place, name, wanted).map_err(|error| match error {
+fn get(
+    source: &Source,
+    place: &Place,
+    name: &str,
+    wanted: Wanted,
+    cancel: &Cancel,
+) -> Result<Vec<u8>, Failure> {
+    source.get(place, name, wanted, cancel).map_err(|error| match error {
         GetError::Missing => (Reason::ContentMissing, None),
         GetError::Truncated => (Reason::ContentTruncated, None),
         GetError::TooLarge => (Reason::ContentMismatch, None),

@@ -1,6 +1,7 @@
 //! How fast an answer must come. A server that sends a byte now and then would otherwise hold a fetch,
 //! and everything that waits for its turn, for as long as it likes.
 
+use crate::progress::Cancel;
 use std::{
     io::{self, Read},
     time::Duration,
@@ -17,22 +18,27 @@ fn is_too_slow(bytes: u64, elapsed: Duration) -> bool {
     u128::from(bytes) * 1000 < counted_ms * u128::from(BYTES_PER_SECOND_MIN)
 }
 
-/// A reader that fails when it becomes too slow. `elapsed` tells the time since the request.
-pub(crate) struct Paced<R, C> {
+/// A reader that fails when it becomes too slow or is stopped. `elapsed` tells the time since the
+/// request.
+pub(crate) struct Paced<'a, R, C> {
     reader: R,
     elapsed: C,
+    cancel: &'a Cancel,
     bytes: u64,
 }
 
-impl<R: Read, C: Fn() -> Duration> Paced<R, C> {
-    pub(crate) fn new(reader: R, elapsed: C) -> Self {
-        Self { reader, elapsed, bytes: 0 }
+impl<'a, R: Read, C: Fn() -> Duration> Paced<'a, R, C> {
+    pub(crate) fn new(reader: R, elapsed: C, cancel: &'a Cancel) -> Self {
+        Self { reader, elapsed, cancel, bytes: 0 }
     }
 }
 
-impl<R: Read, C: Fn() -> Duration> Read for Paced<R, C> {
+impl<R: Read, C: Fn() -> Duration> Read for Paced<'_, R, C> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n_bytes = self.reader.read(buffer)?;
+        if self.cancel.is_cancelled() {
+            return Err(io::Error::other("the caller stopped it"));
+        }
         self.bytes += n_bytes as u64;
         let elapsed = (self.elapsed)();
         if n_bytes > 0 && is_too_slow(self.bytes, elapsed) {
@@ -62,7 +68,8 @@ mod tests {
             }
         }
         let clock = Cell::new(Duration::ZERO);
-        let paced = Paced::new(Pieces(piece, between, &clock), || clock.get());
+        let cancel = Cancel::default();
+        let paced = Paced::new(Pieces(piece, between, &clock), || clock.get(), &cancel);
         let mut bytes = Vec::new();
         let read = paced.take(1 << 20).read_to_end(&mut bytes);
         read.map_err(|error| error.to_string())

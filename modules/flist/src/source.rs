@@ -3,6 +3,7 @@
 //! Nothing that arrives is believed: whoever asked compares hashes. Every answer is bounded by the
 //! length that was asked for.
 
+use crate::progress::Cancel;
 use std::{
     fs::File,
     io::{self, Read, Seek, SeekFrom},
@@ -116,18 +117,20 @@ impl Source {
         }
     }
 
-    /// Reads from one place.
+    /// Reads from one place. Stopped, it ends with the next bytes that come.
     pub(crate) fn get(
         &self,
         place: &Place,
         name: &str,
         wanted: Wanted,
+        #[cfg_attr(not(feature = "http"), expect(unused_variables, reason = "files do not drip"))]
+        cancel: &Cancel,
     ) -> Result<Vec<u8>, GetError> {
         let answer = match place {
             Place::Directory(directory) => read(&directory.join(name), wanted),
             #[cfg(feature = "http")]
             Place::Web(base) => match &self.web {
-                Some(web) => web.get(&format!("{base}/{name}"), wanted),
+                Some(web) => web.get(&format!("{base}/{name}"), wanted, cancel),
                 None => Err(GetError::Missing),
             },
         };
@@ -204,7 +207,10 @@ mod tests {
         assert_eq!(order(), ["/b/x", "/c/x", "/a/x"]);
         // What is not there says nothing about the place.
         let wanted = Wanted::AtMost(1);
-        assert!(matches!(source.get(&first, "x", wanted), Err(GetError::Missing)));
+        assert!(matches!(
+            source.get(&first, "x", wanted, &Cancel::default()),
+            Err(GetError::Missing)
+        ));
         let second = source.places()[0].clone();
         source.note_failure(&second);
         assert_eq!(order(), ["/c/x", "/a/x", "/b/x"]);

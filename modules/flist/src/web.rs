@@ -2,6 +2,7 @@
 
 use crate::{
     pace::Paced,
+    progress::Cancel,
     source::{GetError, SourceError, Wanted, take},
 };
 use reqwest::{
@@ -19,7 +20,7 @@ const TIMEOUT_CONNECT: Duration = Duration::from_secs(10);
 /// For the first byte of an answer, and between any two pieces of it. How fast the whole must be,
 /// `pace` says.
 const TIMEOUT_PIECE: Duration = Duration::from_secs(20);
-/// A mirror may redirect to a store behind it.
+/// A mirror may redirect within its host.
 const REDIRECTS_MAX: usize = 4;
 
 /// An HTTP client. It must be made and dropped outside of async code.
@@ -33,14 +34,19 @@ impl Web {
         let client = builder()
             .connect_timeout(TIMEOUT_CONNECT)
             .timeout(TIMEOUT_PIECE)
-            .redirect(redirect::Policy::limited(REDIRECTS_MAX))
+            .redirect(redirect::Policy::custom(follow))
             .user_agent("zero-os")
             .build()
             .map_err(|error| SourceError::Client(error.into()))?;
         Ok(Self { client })
     }
 
-    pub(crate) fn get(&self, url: &str, wanted: Wanted) -> Result<Vec<u8>, GetError> {
+    pub(crate) fn get(
+        &self,
+        url: &str,
+        wanted: Wanted,
+        cancel: &Cancel,
+    ) -> Result<Vec<u8>, GetError> {
         let mut request = self.client.get(url);
         if let Wanted::Range { offset, length } = wanted {
             let last = offset + length - 1;
@@ -49,9 +55,22 @@ impl Web {
         let begun = Instant::now();
         let answer = request.send().map_err(|error| GetError::Unreachable(error.into()))?;
         let skipped = unwanted_bytes(&answer, wanted)?;
-        let mut bytes = Paced::new(answer, || begun.elapsed());
+        let mut bytes = Paced::new(answer, || begun.elapsed(), cancel);
         skip(&mut bytes, skipped)?;
         take(&mut bytes, wanted)
+    }
+}
+
+/// Only to the host that the URL names, which those who signed it have read: otherwise a server could
+/// have the node ask any address of the network that it stands in, and read what came of it.
+fn follow(attempt: redirect::Attempt<'_>) -> redirect::Action {
+    let asked = attempt.previous().first().and_then(|url| url.host_str());
+    if attempt.previous().len() > REDIRECTS_MAX {
+        attempt.error("too many redirects")
+    } else if asked.is_some() && asked == attempt.url().host_str() {
+        attempt.follow()
+    } else {
+        attempt.error("a redirect to another host is not followed")
     }
 }
 

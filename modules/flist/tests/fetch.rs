@@ -20,6 +20,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
+    time::{Duration, Instant},
 };
 use tempfile::TempDir;
 
@@ -33,6 +34,10 @@ enum Fault {
     CorruptsPacks,
     /// Serves this many requests, then answers with errors.
     DiesAfter(u64),
+    /// Answers everything with a redirect to the same path below this.
+    RedirectsTo(&'static str),
+    /// Sends a byte now and then.
+    Drips,
 }
 
 struct Server {
@@ -93,6 +98,14 @@ fn serve(
                 break;
             }
         }
+        if let Fault::RedirectsTo(base) = fault {
+            let path = path.strip_prefix(root).unwrap().display();
+            write!(
+                out,
+                "HTTP/1.1 302 There\r\nLocation: {base}/{path}\r\nContent-Length: 0\r\n\r\n"
+            )?;
+            continue;
+        }
         let count = log.lock().unwrap().len() as u64;
         let dead = matches!(fault, Fault::DiesAfter(most) if count > most);
         let body = match fs::read(&path) {
@@ -119,6 +132,12 @@ fn serve(
         }
         write!(out, "{head}\r\nContent-Length: {}\r\n\r\n", bytes.len())?;
         sum.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        if fault == Fault::Drips {
+            for byte in &bytes {
+                out.write_all(&[*byte])?;
+                std::thread::park_timeout(Duration::from_millis(50));
+            }
+        }
         if fault == Fault::ClosesEarly {
             out.write_all(&bytes[..bytes.len() / 2])?;
             return Ok(());
@@ -185,6 +204,47 @@ fn a_server_without_ranges_will_do() {
     let server = Server::start(root.path(), Fault::IgnoresRanges);
     fetch_all(&flist, &[&server.url], staging.path()).unwrap();
     assert_staged(&flist, staging.path());
+}
+
+/// A server could have the node ask whatever address it liked in the network of its farmer.
+#[test]
+fn a_redirect_is_followed_to_the_same_host_only() {
+    let (root, flist) = published();
+    let staging = tempfile::tempdir().unwrap();
+    let good = Server::start(root.path(), Fault::None);
+    // The same server by another name is another host.
+    let elsewhere = good.url.replace("127.0.0.1", "localhost").leak();
+    let server = Server::start(root.path(), Fault::RedirectsTo(elsewhere));
+    let error = fetch_all(&flist, &[&server.url], staging.path()).unwrap_err();
+    assert_eq!(error.reason.code(), "source_unreachable");
+    assert_eq!(good.requests(), 0);
+    let server = Server::start(root.path(), Fault::RedirectsTo(good.url.clone().leak()));
+    fetch_all(&flist, &[&server.url], staging.path()).unwrap();
+    assert_staged(&flist, staging.path());
+}
+
+/// Two servers that dripped held both places of a node for as long as they liked.
+#[test]
+fn a_fetch_that_is_stopped_ends_in_the_middle_of_an_answer() {
+    let (root, flist) = published();
+    let staging = tempfile::tempdir().unwrap();
+    let server = Server::start(root.path(), Fault::Drips);
+    let source = Source::new([&server.url]).unwrap();
+    let all: Vec<u32> = (0..).take(flist.body().contents.len()).collect();
+    let cancel = Cancel::default();
+    let begun = Instant::now();
+    let ended = std::thread::scope(|scope| {
+        let fetched =
+            scope.spawn(|| fetch::contents(&flist, &all, &source, staging.path(), &(), &cancel));
+        while server.requests() == 0 {
+            std::thread::yield_now();
+        }
+        cancel.cancel();
+        fetched.join().unwrap()
+    });
+    assert_eq!(ended.unwrap_err().reason.code(), "cancelled");
+    // Far below the time after which a slow server is given up on.
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
 }
 
 #[test]

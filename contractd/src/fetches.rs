@@ -1,0 +1,214 @@
+//! Whose turn it is to fetch. A slow server, or one that drips on purpose, holds no place for longer
+//! than its slice while others wait; what it has sent stays staged, and it goes on with its next turn.
+//!
+//! Turns go round the contracts first, so that one with many flists is no more than one. Nothing is
+//! fetched that nobody wants any more.
+
+use crate::network::Event;
+use contract::{ContractId, FlistId};
+use flist::{Cancel, Source, Store};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, mpsc::Sender},
+    time::{Duration, Instant},
+};
+use tokio::{
+    sync::mpsc::{UnboundedReceiver, UnboundedSender},
+    time,
+};
+
+/// Flists that are fetched at once; each fetch is parallel in itself.
+const FETCHES_MAX: usize = 2;
+/// While others wait, a fetch gives its place to one that had fewer turns after so long.
+const SLICE: Duration = Duration::from_secs(15);
+/// To its like it gives the place later and later, so that a slow line gets large pieces in the end.
+const SLICE_DOUBLINGS_MAX: u32 = 6;
+/// How often somebody looks whether a slice is over.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// An flist that is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    pub(crate) contract: ContractId,
+    pub(crate) flist: FlistId,
+    pub(crate) urls: Vec<String>,
+    /// Every byte that is in the store already is read first.
+    pub(crate) repair: bool,
+}
+
+/// How a fetch ended, with a code and a reason when it failed.
+pub(crate) type Outcome = Result<(), (&'static str, String)>;
+
+/// What the fetching hears.
+#[derive(Debug)]
+pub(crate) enum Message {
+    Fetch(Wanted),
+    /// Nobody wants it any more.
+    Forget(FlistId),
+    Ended(FlistId, Outcome),
+}
+
+/// Serves for as long as it is polled; `messages` is where it hears of fetches that have ended.
+pub(crate) async fn serve(
+    store: Arc<Store>,
+    messages: UnboundedSender<Message>,
+    mut heard: UnboundedReceiver<Message>,
+    events: Sender<Event>,
+) {
+    let mut queue = Queue::default();
+    loop {
+        match time::timeout(LOOK, heard.recv()).await {
+            Ok(None) => return,
+            Ok(Some(Message::Fetch(wanted))) => queue.want(wanted),
+            Ok(Some(Message::Forget(flist))) => queue.forget(flist),
+            Ok(Some(Message::Ended(flist, outcome))) => {
+                if let Some(outcome) = queue.end(flist, outcome) {
+                    // Nobody listens any more only when the process ends.
+                    drop(events.send(Event::Fetched { flist, outcome }));
+                }
+            }
+            Err(_elapsed) => {}
+        }
+        queue.give_way(Instant::now());
+        while let Some((wanted, cancel)) = queue.start(Instant::now()) {
+            tokio::spawn(fetch(wanted, cancel, Arc::clone(&store), messages.clone()));
+        }
+    }
+}
+
+async fn fetch(
+    wanted: Wanted,
+    cancel: Cancel,
+    store: Arc<Store>,
+    messages: UnboundedSender<Message>,
+) {
+    let flist = wanted.flist;
+    let work = tokio::task::spawn_blocking(move || {
+        let source =
+            Source::new(&wanted.urls).map_err(|error| ("source_invalid", daemon::chain(&error)))?;
+        let done = if wanted.repair {
+            store.repair(flist, &source, &(), &cancel)
+        } else {
+            store.ingest(flist, &source, &(), &cancel)
+        };
+        done.map(drop).map_err(|error| (error.code(), daemon::chain(&error)))
+    });
+    let outcome = match work.await {
+        Ok(outcome) => outcome,
+        Err(error) => Err(("internal", error.to_string())),
+    };
+    // Nobody listens any more only when the process ends.
+    drop(messages.send(Message::Ended(flist, outcome)));
+}
+
+/// Which fetches run, and which wait.
+#[derive(Debug, Default)]
+struct Queue {
+    /// In the order in which they came.
+    waiting: Vec<Fetch>,
+    running: BTreeMap<FlistId, Running>,
+    /// The number of the last turn of each contract that waits or runs.
+    served: BTreeMap<ContractId, u64>,
+    turns: u64,
+}
+
+#[derive(Debug)]
+struct Fetch {
+    wanted: Wanted,
+    /// Turns that were over before it was done.
+    slices: u32,
+}
+
+#[derive(Debug)]
+struct Running {
+    fetch: Fetch,
+    since: Instant,
+    cancel: Cancel,
+    forgotten: bool,
+}
+
+impl Queue {
+    fn want(&mut self, wanted: Wanted) {
+        let is_running = |one: &Running| !one.forgotten;
+        let waits = self.waiting.iter().any(|one| one.wanted.flist == wanted.flist);
+        if !waits && !self.running.get(&wanted.flist).is_some_and(is_running) {
+            self.waiting.push(Fetch { wanted, slices: 0 });
+        }
+    }
+
+    fn forget(&mut self, flist: FlistId) {
+        self.waiting.retain(|one| one.wanted.flist != flist);
+        if let Some(running) = self.running.get_mut(&flist) {
+            running.forgotten = true;
+            running.cancel.cancel();
+        }
+    }
+
+    /// What is to be told of a fetch that has ended; nothing when it goes on later, or nobody asks.
+    fn end(&mut self, flist: FlistId, outcome: Outcome) -> Option<Outcome> {
+        let running = self.running.remove(&flist)?;
+        if running.forgotten {
+            return None;
+        }
+        if outcome.is_err() && running.cancel.is_cancelled() {
+            let slices = running.fetch.slices + 1;
+            self.waiting.push(Fetch { slices, ..running.fetch });
+            return None;
+        }
+        Some(outcome)
+    }
+
+    /// Stops fetches whose slice is over, as many as others wait.
+    fn give_way(&mut self, now: Instant) {
+        let stopping = self.running.values().filter(|one| one.cancel.is_cancelled()).count();
+        let free = FETCHES_MAX.saturating_sub(self.running.len());
+        let needed = self.waiting.len().saturating_sub(stopping + free);
+        let fewest = self.waiting.iter().map(|one| one.slices).min().unwrap_or(0);
+        let is_over = |one: &Running| {
+            let mine = one.fetch.slices;
+            let doublings = if fewest < mine { 0 } else { mine.min(SLICE_DOUBLINGS_MAX) };
+            now.saturating_duration_since(one.since) >= SLICE * 2_u32.pow(doublings)
+        };
+        let mut over: Vec<&Running> = self
+            .running
+            .values()
+            .filter(|one| !one.cancel.is_cancelled() && is_over(one))
+            .collect();
+        over.sort_by_key(|one| one.since);
+        over.into_iter().take(needed).for_each(|one| one.cancel.cancel());
+    }
+
+    /// The next fetch, when there is room: of the contract that runs the fewest and was served last
+    /// the longest ago.
+    fn start(&mut self, now: Instant) -> Option<(Wanted, Cancel)> {
+        if self.running.len() >= FETCHES_MAX {
+            return None;
+        }
+        let of = |contract: ContractId| {
+            let running = self.running.values();
+            let count = running.filter(|one| one.fetch.wanted.contract == contract).count();
+            (count, self.served.get(&contract).copied().unwrap_or(0))
+        };
+        let (place, _) = self
+            .waiting
+            .iter()
+            .enumerate()
+            .filter(|(_, one)| !self.running.contains_key(&one.wanted.flist))
+            .min_by_key(|(_, one)| (of(one.wanted.contract), one.slices))?;
+        let fetch = self.waiting.remove(place);
+        let (wanted, cancel) = (fetch.wanted.clone(), Cancel::default());
+        self.turns += 1;
+        self.served.insert(wanted.contract, self.turns);
+        let running = Running { fetch, since: now, cancel: cancel.clone(), forgotten: false };
+        self.running.insert(wanted.flist, running);
+        let (waiting, running) = (&self.waiting, &self.running);
+        self.served.retain(|contract, _| {
+            waiting.iter().any(|one| one.wanted.contract == *contract)
+                || running.values().any(|one| one.fetch.wanted.contract == *contract)
+        });
+        Some((wanted, cancel))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,105 @@
+//! Who fetches when, by a clock that only the tests move.
+
+use super::*;
+
+fn wanted(contract: u8, flist: u8) -> Wanted {
+    let (contract, flist) = (ContractId([contract; 32]), FlistId([flist; 32]));
+    Wanted { contract, flist, urls: vec![], repair: false }
+}
+
+fn start(queue: &mut Queue, now: Instant) -> Vec<u8> {
+    std::iter::from_fn(|| queue.start(now)).map(|(wanted, _)| wanted.flist.0[0]).collect()
+}
+
+/// Ends every fetch that was told to stop, as the fetches do.
+fn stopped(queue: &mut Queue) -> Vec<u8> {
+    let cancelled = queue.running.iter().filter(|(_, one)| one.cancel.is_cancelled());
+    let flists: Vec<FlistId> = cancelled.map(|(flist, _)| *flist).collect();
+    for flist in &flists {
+        assert_eq!(queue.end(*flist, Err(("cancelled", String::new()))), None);
+    }
+    flists.iter().map(|flist| flist.0[0]).collect()
+}
+
+/// Two servers that dripped held both places, and the third fetch got nothing for an hour.
+#[test]
+fn who_waits_gets_the_place_of_a_fetch_whose_slice_is_over() {
+    let (mut queue, begin) = (Queue::default(), Instant::now());
+    for n in [1, 2] {
+        queue.want(wanted(n, n));
+    }
+    assert_eq!(start(&mut queue, begin), [1, 2]);
+    // While nobody waits, slow is as good as fast.
+    queue.give_way(begin + SLICE * 100);
+    assert_eq!(stopped(&mut queue), [0; 0]);
+    queue.want(wanted(3, 3));
+    assert_eq!(start(&mut queue, begin), [0; 0]);
+    queue.give_way(begin + SLICE / 2);
+    assert_eq!(stopped(&mut queue), [0; 0]);
+    queue.give_way(begin + SLICE);
+    assert_eq!(stopped(&mut queue), [1], "one for the one that waits");
+    let later = begin + SLICE;
+    assert_eq!(start(&mut queue, later), [3]);
+    assert_eq!(queue.end(FlistId([3; 32]), Ok(())), Some(Ok(())));
+    assert_eq!(start(&mut queue, later), [1], "it goes on");
+}
+
+#[test]
+fn a_slow_line_gets_longer_slices_among_its_like() {
+    let (mut queue, mut now) = (Queue::default(), Instant::now());
+    for n in [1, 2, 3, 4] {
+        queue.want(wanted(n, n));
+    }
+    assert_eq!(start(&mut queue, now), [1, 2]);
+    for _ in 0..2 {
+        now += SLICE;
+        queue.give_way(now);
+        assert_eq!(stopped(&mut queue).len(), 2);
+        assert_eq!(start(&mut queue, now).len(), 2);
+    }
+    // All had a slice.
+    now += SLICE;
+    queue.give_way(now);
+    assert_eq!(stopped(&mut queue), [0; 0]);
+    now += SLICE;
+    queue.give_way(now);
+    assert_eq!(stopped(&mut queue), [1, 2]);
+    assert_eq!(start(&mut queue, now), [3, 4]);
+    // A new one does not wait for long slices.
+    queue.want(wanted(5, 5));
+    now += SLICE;
+    queue.give_way(now);
+    assert!(!stopped(&mut queue).is_empty());
+    assert_eq!(start(&mut queue, now)[0], 5);
+}
+
+#[test]
+fn a_contract_with_many_flists_is_no_more_than_one() {
+    let (mut queue, now) = (Queue::default(), Instant::now());
+    for flist in 1..=100 {
+        queue.want(wanted(1, flist));
+    }
+    assert_eq!(start(&mut queue, now), [1, 2]);
+    queue.want(wanted(2, 200));
+    assert_eq!(queue.end(FlistId([1; 32]), Ok(())), Some(Ok(())));
+    assert_eq!(start(&mut queue, now), [200]);
+}
+
+#[test]
+fn what_nobody_wants_is_stopped_and_not_told_of() {
+    let (mut queue, now) = (Queue::default(), Instant::now());
+    for n in [1, 2, 3] {
+        queue.want(wanted(n, n));
+        queue.want(wanted(n, n));
+    }
+    assert_eq!(start(&mut queue, now), [1, 2]);
+    queue.forget(FlistId([1; 32]));
+    queue.forget(FlistId([3; 32]));
+    // Wanted again while it still ends: it begins again after that.
+    queue.want(wanted(1, 1));
+    assert_eq!(stopped(&mut queue), [1]);
+    assert_eq!(start(&mut queue, now), [1]);
+    assert!(queue.waiting.is_empty());
+    let failed = Err(("content_missing", "it is not there".to_owned()));
+    assert_eq!(queue.end(FlistId([2; 32]), failed.clone()), Some(failed));
+}
