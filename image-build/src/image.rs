@@ -80,9 +80,12 @@ pub struct Output {
     pub sha256: String,
 }
 
-/// The checkout that this program was built from.
+/// The checkout to work on: the one that cargo runs this program for, else the one it was built from.
+///
+/// Cargo does not build a program again because its checkout was moved or copied.
 pub fn checkout() -> PathBuf {
-    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let own = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or(env!("CARGO_MANIFEST_DIR").into());
+    let own = Path::new(&own);
     own.parent().unwrap_or(own).to_owned()
 }
 
@@ -152,7 +155,7 @@ pub fn command_line(recipe: &Recipe, bake: &Bake) -> Result<String> {
 }
 
 fn write_media(prepared: &Prepared, options: &Options, out: &Path) -> Result<Outputs> {
-    let cmdline = command_line(&prepared.recipe, &options.bake)?;
+    let cmdline = &prepared.cmdline;
     std::fs::create_dir_all(out).with_context(|| format!("making {}", out.display()))?;
     let archive = prepared.assembled.tree.archive(prepared.time_s);
     let initramfs = packed(prepared, &archive, if options.fast { LEVEL_FAST } else { LEVEL_SHIP })?;
@@ -181,14 +184,14 @@ fn write_media(prepared: &Prepared, options: &Options, out: &Path) -> Result<Out
             uki: &uki,
             vmlinuz: &prepared.vmlinuz,
             initramfs: &initramfs,
-            cmdline: &cmdline,
+            cmdline,
             syslinux: &prepared.locate(&prepared.recipe.boot.syslinux)?,
             mbr: &prepared.read(&prepared.recipe.boot.syslinux_mbr)?,
             time_s: prepared.time_s,
         },
     )?;
     let disk = std::fs::read(&disk).with_context(|| format!("reading {}", disk.display()))?;
-    let script = media::ipxe_script(&cmdline);
+    let script = media::ipxe_script(cmdline);
     let boot = &prepared.recipe.boot;
     let bill = sbom::spdx(&sbom::Contents {
         root: &prepared.root,
@@ -239,7 +242,12 @@ fn write_media(prepared: &Prepared, options: &Options, out: &Path) -> Result<Out
         megabytes(sizes.initramfs),
         prepared.release
     ));
-    Ok(Outputs { directory: out.to_owned(), kernel: prepared.release.clone(), cmdline, files })
+    Ok(Outputs {
+        directory: out.to_owned(),
+        kernel: prepared.release.clone(),
+        cmdline: cmdline.clone(),
+        files,
+    })
 }
 
 fn packed(prepared: &Prepared, archive: &[u8], level: i32) -> Result<Vec<u8>> {

@@ -5,7 +5,7 @@
 
 use crate::apt::{self, Package};
 use crate::binaries::{self, Profile};
-use crate::image::Options;
+use crate::image::{Options, command_line};
 use crate::initramfs::{self, Assembled, Parts};
 use crate::packages::{self, Task};
 use crate::recipe::{self, PackageFile, Recipe};
@@ -21,6 +21,7 @@ pub(crate) struct Prepared {
     pub(crate) root: PathBuf,
     pub(crate) cache: PathBuf,
     pub(crate) recipe: Recipe,
+    pub(crate) cmdline: String,
     pub(crate) packages: Vec<Package>,
     pub(crate) directories: Vec<PathBuf>,
     pub(crate) kernel_package: String,
@@ -48,15 +49,17 @@ impl Prepared {
 
 /// Installs, fetches, builds and assembles.
 pub(crate) fn prepare(root: &Path, options: &Options) -> Result<Prepared> {
-    packages::ensure(Task::Image)?;
-    let cache = root.join("build/cache");
-    std::fs::create_dir_all(&cache).with_context(|| format!("making {}", cache.display()))?;
+    // A wrong option is told at once, not after half an hour: nothing is installed or built before.
     let mut recipe = recipe::load(&root.join("image-build/image.toml"))?;
     if let Some(name) =
         options.only.iter().find(|name| recipe.binary.iter().all(|binary| binary.name != **name))
     {
         bail!("the image has no program {name}");
     }
+    let cmdline = command_line(&recipe, &options.bake)?;
+    packages::ensure(Task::Image)?;
+    let cache = root.join("build/cache");
+    std::fs::create_dir_all(&cache).with_context(|| format!("making {}", cache.display()))?;
     recipe.binary.retain(|binary| options.only.is_empty() || options.only.contains(&binary.name));
     let mut packages = resolve(root, &cache, &recipe)?;
     let directories = match apt::unpacked(&packages, &cache) {
@@ -104,6 +107,7 @@ pub(crate) fn prepare(root: &Path, options: &Options) -> Result<Prepared> {
         root: root.to_owned(),
         cache,
         recipe,
+        cmdline,
         packages,
         directories,
         kernel_package,

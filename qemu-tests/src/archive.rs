@@ -12,7 +12,7 @@ const HEADER: usize = 6 + 13 * 8;
 /// Compiles the program `guest/NAME.rs` into a directory, static, by `rustc` alone.
 pub(crate) fn guest_program(name: &str, directory: &Path) -> Result<PathBuf> {
     let program = directory.join(name);
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("guest/{name}.rs"));
+    let source = crate::own_directory().join(format!("guest/{name}.rs"));
     let status = Command::new("rustc")
         .args(["--edition", "2024", "-O", "-C", "target-feature=+crt-static", "-o"])
         .args([&program, &source])

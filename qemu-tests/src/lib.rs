@@ -24,6 +24,12 @@ pub mod time_server;
 pub mod trial;
 pub mod wait;
 
+/// The directory of this crate in the checkout that cargo runs the program for; in the one that it
+/// was built from when it is run by hand. A program is not built again because a checkout was moved.
+fn own_directory() -> std::path::PathBuf {
+    std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or(env!("CARGO_MANIFEST_DIR").into()).into()
+}
+
 /// A directory for the files of one test. With `ZOS_KEEP` in the environment it stays, so that the
 /// consoles of a failed run can be read.
 pub fn scratch() -> std::io::Result<tempfile::TempDir> {

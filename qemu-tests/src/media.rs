@@ -1,10 +1,7 @@
 //! The ways to boot, and the files of the image that each needs.
 
 use anyhow::{Context as _, Result, bail};
-use std::{
-    env,
-    path::{Path, PathBuf},
-};
+use std::{env, path::PathBuf};
 
 /// A way to boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +38,7 @@ impl Image {
     pub fn find() -> Result<Self> {
         let directory = match env::var_os("ZOS_IMAGE_DIR") {
             Some(directory) => PathBuf::from(directory),
-            None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../build/image"),
+            None => crate::own_directory().join("../build/image"),
         };
         let directory = directory.canonicalize().unwrap_or(directory);
         if !directory.join("initramfs.cpio").exists() {
