@@ -229,6 +229,6 @@ mod tests {
         let error = parse("network = \"test\"\n\nregistry = 5\n").unwrap_err();
         assert_eq!(error, "line 3, column 12: expected a URL in quotes, or a list of them");
         let error = parse(&format!("network = \"{}\" x\n", "y".repeat(100_000))).unwrap_err();
-        assert!(error.starts_with("line 1, column 100013: ") && error.len() < 200, "{error}");
+        assert!(error.starts_with("line 1, column 100014: ") && error.len() < 200, "{error}");
     }
 }
