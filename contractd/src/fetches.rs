@@ -32,6 +32,8 @@ pub(crate) struct Wanted {
     pub(crate) contract: ContractId,
     pub(crate) flist: FlistId,
     pub(crate) urls: Vec<String>,
+    /// The size that was signed; a larger one is refused.
+    pub(crate) bytes: u64,
     /// Every byte that is in the store already is read first.
     pub(crate) repair: bool,
 }
@@ -84,8 +86,9 @@ async fn fetch(
 ) {
     let flist = wanted.flist;
     let work = tokio::task::spawn_blocking(move || {
-        let source =
-            Source::new(&wanted.urls).map_err(|error| ("source_invalid", daemon::chain(&error)))?;
+        let source = Source::new(&wanted.urls)
+            .map_err(|error| ("source_invalid", daemon::chain(&error)))?
+            .at_most(wanted.bytes);
         let done = if wanted.repair {
             store.repair(flist, &source, &(), &cancel)
         } else {

@@ -134,6 +134,7 @@ fn wants_of(agreed: &Agreed) -> Vec<Want> {
                     container: Box::new(container.clone()),
                     flist: flist.digest,
                     urls: flist.urls.clone(),
+                    bytes: flist.bytes,
                     revision: StatementId(revision).to_string(),
                     volumes,
                 }

@@ -44,6 +44,8 @@ pub(crate) enum Kind {
         container: Box<Container>,
         flist: FlistId,
         urls: Vec<String>,
+        /// The flist's size, as it was signed.
+        bytes: u64,
         /// Changes with everything that a running process cannot take up.
         revision: String,
         /// Volumes to mount: name in the contract and id on this node.
@@ -134,6 +136,7 @@ pub(crate) enum Step {
         contract: ContractId,
         flist: FlistId,
         urls: Vec<String>,
+        bytes: u64,
     },
     EnsureVolume {
         id: String,
@@ -223,8 +226,8 @@ pub(crate) fn plan(
                     steps.push(Step::EnsureVolume { id, size_bytes, class });
                 }
             }
-            Kind::Container { flist, urls, revision, .. } => {
-                steps.extend(container(want, *flist, urls, revision, have));
+            Kind::Container { flist, urls, bytes, revision, .. } => {
+                steps.extend(container(want, *flist, (urls, *bytes), revision, have));
             }
         }
     }
@@ -235,7 +238,7 @@ pub(crate) fn plan(
 fn container(
     want: &Want,
     flist: FlistId,
-    urls: &[String],
+    (urls, bytes): (&[String], u64),
     revision: &str,
     have: &Have,
 ) -> Option<Step> {
@@ -246,7 +249,8 @@ fn container(
     if process == Some(&ProcessState::Running) && current && !stopping {
         return None;
     }
-    let fetch = || Some(Step::Fetch { contract: want.contract, flist, urls: urls.to_vec() });
+    let contract = want.contract;
+    let fetch = || Some(Step::Fetch { contract, flist, urls: urls.to_vec(), bytes });
     match have.flists.get(&flist) {
         None => return fetch(),
         Some(Files::Failed { until_ms, .. }) if *until_ms <= have.now_ms => {

@@ -361,10 +361,10 @@ impl Reconciler {
 
     fn apply(&mut self, step: Step, have: &Have) -> Result<(), DatabaseError> {
         match step {
-            Step::Fetch { contract, flist, urls } => {
+            Step::Fetch { contract, flist, urls, bytes } => {
                 self.files.insert(flist, Files::Fetching);
                 let repair = self.damaged.contains(&flist);
-                self.order(Order::Fetch(fetches::Wanted { contract, flist, urls, repair }));
+                self.order(Order::Fetch(fetches::Wanted { contract, flist, urls, bytes, repair }));
             }
             Step::EnsureVolume { id, size_bytes, class } => {
                 match node_calls::volume(&id, size_bytes, class) {

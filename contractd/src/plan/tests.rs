@@ -30,6 +30,7 @@ fn want(name: &str, flist: FlistId, revision: &str) -> Want {
             container: Box::new(container),
             flist,
             urls: vec!["http://a".into()],
+            bytes: 7,
             revision: revision.into(),
             volumes: vec![],
         },
@@ -58,7 +59,8 @@ fn check(wants: &[Want], have: &Have) -> Vec<Step> {
 #[test]
 fn files_come_before_the_start() {
     let wants = [want("web", FLIST, "r1")];
-    let fetch = Step::Fetch { contract: CONTRACT, flist: FLIST, urls: vec!["http://a".into()] };
+    let fetch =
+        Step::Fetch { contract: CONTRACT, flist: FLIST, urls: vec!["http://a".into()], bytes: 7 };
     assert_eq!(check(&wants, &have()), std::slice::from_ref(&fetch));
 
     let mut fetching = have();

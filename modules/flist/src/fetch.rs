@@ -65,6 +65,8 @@ pub enum Reason {
     SourceUnreachable,
     /// The body is not acceptable.
     FlistRefused,
+    /// It says more bytes than the caller allows.
+    FlistTooLarge,
     /// The staging directory cannot be written.
     StagingFailed,
     /// The staging directory is full.
@@ -82,6 +84,7 @@ impl Reason {
             Self::ContentTruncated => "content_truncated",
             Self::SourceUnreachable => "source_unreachable",
             Self::FlistRefused => "flist_refused",
+            Self::FlistTooLarge => "flist_too_large",
             Self::StagingFailed => "store_failed",
             Self::StoreFull => "store_full",
             Self::Cancelled => "cancelled",
@@ -95,6 +98,7 @@ impl Reason {
             Self::ContentTruncated => "the file is shorter than the flist says",
             Self::SourceUnreachable => "no usable answer",
             Self::FlistRefused => "the flist breaks a rule",
+            Self::FlistTooLarge => "its files are more bytes than was agreed on",
             Self::StagingFailed => "the staging directory cannot be used",
             Self::StoreFull => "the store is full",
             Self::Cancelled => "the caller stopped it",
@@ -168,6 +172,15 @@ pub fn contents(
     cancel: &Cancel,
 ) -> Result<(), FetchError> {
     let body = flist.body();
+    let (bytes, bytes_max) = (body.content_bytes(), source.content_bytes_max());
+    if bytes > bytes_max {
+        return Err(FetchError {
+            reason: Reason::FlistTooLarge,
+            file: format!("flist {}", flist.identity()),
+            url: source.places()[0].url(&store_path::published_body(flist.identity())),
+            source: Some(format!("{bytes} bytes, and {bytes_max} were agreed on").into()),
+        });
+    }
     let pieces = unstaged(body, contents, staging);
     let total = pieces.iter().map(|piece| piece.plain(body) as u64).sum();
     progress.begin(Stage::Fetching, total);

@@ -17,6 +17,7 @@ pub struct Source {
     places: Vec<Place>,
     /// How often each place has not answered as it should.
     failures: Vec<AtomicU32>,
+    content_bytes_max: u64,
     /// Only when a place is on the web: the client starts a thread.
     #[cfg(feature = "http")]
     web: Option<crate::web::Web>,
@@ -97,9 +98,20 @@ impl Source {
         Ok(Self {
             places,
             failures,
+            content_bytes_max: u64::MAX,
             #[cfg(feature = "http")]
             web,
         })
+    }
+
+    /// Nothing is fetched of an flist whose contents are more than this.
+    #[must_use]
+    pub fn at_most(self, content_bytes_max: u64) -> Self {
+        Self { content_bytes_max, ..self }
+    }
+
+    pub(crate) fn content_bytes_max(&self) -> u64 {
+        self.content_bytes_max
     }
 
     /// All places, the most reliable first.

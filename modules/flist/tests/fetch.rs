@@ -247,6 +247,24 @@ fn a_fetch_that_is_stopped_ends_in_the_middle_of_an_answer() {
     assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
 }
 
+/// Stakeholders signed that an flist has one megabyte, and nodes fetched a hundred.
+#[test]
+fn nothing_is_fetched_of_an_flist_that_is_larger_than_agreed() {
+    let (root, flist) = published();
+    let staging = tempfile::tempdir().unwrap();
+    let server = Server::start(root.path(), Fault::None);
+    let all: Vec<u32> = (0..).take(flist.body().contents.len()).collect();
+    let fetch = |bytes_max| {
+        let source = Source::new([&server.url]).unwrap().at_most(bytes_max);
+        fetch::contents(&flist, &all, &source, staging.path(), &(), &Cancel::default())
+    };
+    let size = flist.body().content_bytes();
+    assert_eq!(fetch(size - 1).unwrap_err().reason.code(), "flist_too_large");
+    assert_eq!(server.requests(), 0);
+    fetch(size).unwrap();
+    assert_staged(&flist, staging.path());
+}
+
 #[test]
 fn every_failure_has_its_code_and_names_file_and_place() {
     let (root, flist) = published();
