@@ -3,7 +3,12 @@
 //! Bodies are streamed to the disk and hashed on the way; a file appears under its name when it is
 //! whole, right and on the disk. Names are written once and never change.
 
-use crate::{db::Fault, refusal};
+use crate::{
+    db::Fault,
+    pace::Paced,
+    peers::{Peer, Shares},
+    refusal,
+};
 use anyhow::Context as _;
 use axum::body::Body;
 use contract::FlistId;
@@ -14,12 +19,16 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
-use tokio::{io::AsyncWriteExt as _, sync::Semaphore, time::timeout};
+use tokio::{io::AsyncWriteExt as _, sync::Semaphore};
 
-/// A sender that is silent for so long has gone.
-const TIMEOUT_CHUNK: Duration = Duration::from_secs(30);
-/// Uploads at a time.
+/// A file must be here by then: its sender waits no longer.
+const TIMEOUT_UPLOAD: Duration = Duration::from_mins(10);
+/// What is not wanted is read for so long.
+const TIMEOUT_DRAIN: Duration = Duration::from_secs(5);
+/// Uploads at a time,
 const UPLOADS_MAX: usize = 16;
+/// and from one address.
+const UPLOADS_EACH_MAX: usize = UPLOADS_MAX / 2;
 
 /// Whether the store takes files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +69,7 @@ pub struct Content {
     root: PathBuf,
     access: Access,
     uploads: Semaphore,
+    shares: Shares,
     /// Distinguishes files that are being written.
     counter: AtomicU64,
 }
@@ -83,7 +93,13 @@ impl Content {
             let path = root.join(folder);
             std::fs::create_dir_all(&path).with_context(|| format!("making {}", path.display()))?;
         }
-        Ok(Self { root, access, uploads: Semaphore::new(UPLOADS_MAX), counter: AtomicU64::new(0) })
+        Ok(Self {
+            root,
+            access,
+            uploads: Semaphore::new(UPLOADS_MAX),
+            shares: Shares::new(UPLOADS_EACH_MAX),
+            counter: AtomicU64::new(0),
+        })
     }
 
     /// Where a file is, or would be.
@@ -92,20 +108,26 @@ impl Content {
     }
 
     /// Takes a file. `true` when it was not there before.
-    pub async fn put(&self, family: Family, id: &FlistId, body: Body) -> Result<bool, Fault> {
+    pub async fn put(
+        &self,
+        peer: Peer,
+        family: Family,
+        id: &FlistId,
+        body: Body,
+    ) -> Result<bool, Fault> {
         if self.access == Access::ReadOnly {
-            drain(body).await?;
+            drain(body).await;
             let text = "this registry takes no content";
             return Err(refusal(403, codes::READ_ONLY, text, "Publish on a server of your own."));
         }
         let path = self.path(family, id);
         if tokio::fs::try_exists(&path).await.context("looking for content")? {
-            drain(body).await?;
+            drain(body).await;
             return Ok(false);
         }
-        let _permit = self.uploads.try_acquire().map_err(|_| {
-            refusal(503, codes::UNAVAILABLE, "too many uploads at a time", "Try again.")
-        })?;
+        let busy = || refusal(503, codes::UNAVAILABLE, "too many uploads at a time", "Try again.");
+        let _share = self.shares.take(peer).ok_or_else(busy)?;
+        let _permit = self.uploads.try_acquire().map_err(|_| busy())?;
         let number = self.counter.fetch_add(1, Ordering::Relaxed);
         let staged = self.root.join("staging").join(number.to_string());
         let outcome = self.receive(&staged, family, id, body).await;
@@ -136,11 +158,9 @@ impl Content {
             Family::Flists => Hasher::Sha256(Sha256::new()),
             Family::Packs => Hasher::Blake3(Box::default()),
         };
-        let mut size = 0_u64;
-        let mut stream = body.into_data_stream();
-        while let Some(chunk) = next(&mut stream).await? {
-            size += chunk.len() as u64;
-            if size > CONTENT_BYTES_MAX {
+        let mut body = Paced::new(body, TIMEOUT_UPLOAD);
+        while let Some(chunk) = body.next().await? {
+            if body.bytes() > CONTENT_BYTES_MAX {
                 let text = format!("more than {CONTENT_BYTES_MAX} bytes");
                 return Err(refusal(413, codes::TOO_LARGE, text, ""));
             }
@@ -155,47 +175,28 @@ impl Content {
             Hasher::Blake3(hasher) => hasher.finalize().into(),
         };
         if found != id.0 {
-            let text = format!("the {size} bytes hash to {}", hex::encode(found));
+            let text = format!("the {} bytes hash to {}", body.bytes(), hex::encode(found));
             let hint = "Flists are named by SHA-256, packs by BLAKE3.";
             return Err(refusal(422, codes::WRONG_HASH, text, hint));
         }
+        // What could not be written is told here, and not by the next line.
+        file.flush().await.with_context(|| writing(staged))?;
         file.sync_all().await.with_context(|| writing(staged))?;
         Ok(())
     }
 }
 
-/// Reads a body that is not wanted: a sender that is answered before it has finished sees a broken
-/// connection instead of the answer.
-async fn drain(body: Body) -> Result<(), Fault> {
-    let mut stream = body.into_data_stream();
-    let mut size = 0_u64;
-    while let Some(chunk) = next(&mut stream).await? {
-        size += chunk.len() as u64;
-        if size > CONTENT_BYTES_MAX {
-            break;
-        }
-    }
-    Ok(())
+/// Reads some of a body that is not wanted: a sender that is answered before it has finished may see
+/// a broken connection instead of the answer. One that takes longer is answered all the same.
+async fn drain(body: Body) {
+    let mut body = Paced::new(body, TIMEOUT_DRAIN);
+    while body.bytes() <= CONTENT_BYTES_MAX
+        && let Ok(Some(_)) = body.next().await
+    {}
 }
 
 fn writing(path: &Path) -> String {
     format!("writing {}", path.display())
-}
-
-async fn next(stream: &mut axum::body::BodyDataStream) -> Result<Option<axum::body::Bytes>, Fault> {
-    let mut stream = std::pin::Pin::new(stream);
-    let frame = std::future::poll_fn(|context| {
-        use hyper::body::Body as _;
-        stream.as_mut().poll_frame(context)
-    });
-    match timeout(TIMEOUT_CHUNK, frame).await {
-        Err(_) => Err(refusal(408, codes::TIMEOUT, "the body stopped coming", "Try again.")),
-        Ok(None) => Ok(None),
-        Ok(Some(Ok(frame))) => Ok(Some(frame.into_data().unwrap_or_default())),
-        Ok(Some(Err(error))) => {
-            Err(refusal(400, codes::BAD_REQUEST, format!("the body broke off: {error}"), ""))
-        }
-    }
 }
 
 /// Puts a whole file under its name, and the name on the disk.

@@ -7,8 +7,10 @@ use anyhow::Context as _;
 use registry_api::Problem;
 use rusqlite::{Connection, OpenFlags};
 use std::{
+    fs::{File, TryLockError},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    thread::JoinHandle,
     time::Duration,
 };
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -68,7 +70,9 @@ impl From<rusqlite::Error> for Fault {
 /// The database of one registry. Clones share it.
 #[derive(Clone)]
 pub struct Db {
-    writer: mpsc::Sender<Box<dyn Work>>,
+    /// Nothing ends the thread that writes.
+    writer: mpsc::Sender<Option<Box<dyn Work>>>,
+    thread: Arc<Mutex<Option<JoinHandle<()>>>>,
     readers: Arc<Readers>,
 }
 
@@ -86,6 +90,23 @@ impl std::fmt::Debug for Db {
 /// Where the database is, below the data directory.
 pub fn path(data: &Path) -> PathBuf {
     data.join("registry.sqlite3")
+}
+
+/// Takes the data directory for this process, as long as what is returned lives.
+pub fn take(data: &Path) -> anyhow::Result<File> {
+    let path = data.join("lock");
+    let file = File::options().create(true).truncate(false).write(true).open(&path);
+    let file = file.with_context(|| format!("opening {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => anyhow::bail!(
+            "another registryd uses {}: stop it first, or name another directory with --data",
+            data.display()
+        ),
+        Err(TryLockError::Error(error)) => {
+            Err(anyhow::Error::new(error).context(format!("locking {}", path.display())))
+        }
+    }
 }
 
 /// Opens the database for writing, making or upgrading it first.
@@ -148,7 +169,7 @@ impl Db {
     pub fn start(data: &Path) -> anyhow::Result<Self> {
         let connection = open(data)?;
         let (writer, queue) = mpsc::channel(QUEUE_MAX);
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("writer".into())
             .spawn(move || write_all(&connection, queue))
             .context("starting the thread that writes")?;
@@ -162,7 +183,19 @@ impl Db {
             (0..READERS).map(|_| reader()).collect::<rusqlite::Result<_>>().context("opening")?;
         let readers =
             Readers { free: Semaphore::new(READERS), connections: Mutex::new(connections) };
-        Ok(Self { writer, readers: Arc::new(readers) })
+        let thread = Arc::new(Mutex::new(Some(thread)));
+        Ok(Self { writer, thread, readers: Arc::new(readers) })
+    }
+
+    /// Ends the thread that writes, after all that waits for it and a last checkpoint. Writes that
+    /// come later fail. A second call changes nothing.
+    pub async fn stop(&self) -> anyhow::Result<()> {
+        // An error says that the thread has ended already.
+        drop(self.writer.send(None).await);
+        let Some(thread) = lock(&self.thread).take() else { return Ok(()) };
+        let joined = tokio::task::spawn_blocking(move || thread.join()).await;
+        let joined = joined.context("waiting for the thread that writes")?;
+        joined.map_err(|_| anyhow::anyhow!("the thread that writes panicked"))
     }
 
     /// Runs `work` alone, and returns when its effects are on the disk. An error undoes them.
@@ -173,7 +206,7 @@ impl Db {
         let (reply, answer) = oneshot::channel();
         let task = Task { work: Some(work), outcome: None, reply };
         let gone = || Fault::Broken(anyhow::anyhow!("the thread that writes has ended"));
-        self.writer.send(Box::new(task)).await.map_err(|_| gone())?;
+        self.writer.send(Some(Box::new(task))).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
 
@@ -247,13 +280,19 @@ impl<T: Send, F: FnOnce(&Connection) -> Result<T, Fault> + Send> Work for Task<F
     }
 }
 
-fn write_all(connection: &Connection, mut queue: mpsc::Receiver<Box<dyn Work>>) {
-    while let Some(first) = queue.blocking_recv() {
+fn write_all(connection: &Connection, mut queue: mpsc::Receiver<Option<Box<dyn Work>>>) {
+    let mut next = queue.blocking_recv().flatten();
+    while let Some(first) = next {
         let mut batch = vec![first];
+        let mut ends = false;
         while batch.len() < BATCH_MAX
-            && let Ok(next) = queue.try_recv()
+            && let Ok(more) = queue.try_recv()
         {
-            batch.push(next);
+            let Some(work) = more else {
+                ends = true;
+                break;
+            };
+            batch.push(work);
         }
         let committed = commit(connection, &mut batch);
         if let Err(error) = &committed {
@@ -262,6 +301,7 @@ fn write_all(connection: &Connection, mut queue: mpsc::Receiver<Box<dyn Work>>) 
         for work in batch {
             work.answer(committed.is_ok());
         }
+        next = if ends { None } else { queue.blocking_recv().flatten() };
     }
     // Leaves one file behind instead of three; what is in the WAL is safe in any case.
     if let Err(error) = connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)") {

@@ -12,6 +12,8 @@ pub mod content;
 pub mod db;
 pub mod documents;
 pub mod http;
+pub mod pace;
+pub mod peers;
 pub mod project;
 pub mod quota;
 pub mod results;

@@ -12,6 +12,7 @@ use registryd::{
 };
 use rusqlite::Connection;
 use std::{
+    fs::File,
     io::Write as _,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -72,7 +73,7 @@ enum Command {
         origin: String,
     },
     /// Checks the transparency log against its files and all statements. Changes nothing. Stop the
-    /// registry first, or files that it no longer needs may be missed.
+    /// registry first.
     Fsck {
         /// Directory of the registry.
         #[arg(long, value_name = "DIR")]
@@ -123,24 +124,28 @@ fn serve(settings: Settings) -> anyhow::Result<()> {
     })
 }
 
-fn open(data: &Path) -> anyhow::Result<Connection> {
+fn open(data: &Path) -> anyhow::Result<(Connection, File)> {
     anyhow::ensure!(db::path(data).exists(), "there is no registry in {}", data.display());
-    db::open(data)
+    // Nobody else may have it meanwhile.
+    let taken = db::take(data)?;
+    Ok((db::open(data)?, taken))
 }
 
 fn begin_log(data: &Path, origin: &str) -> anyhow::Result<()> {
-    say(&transparency::begin(&open(data)?, data, origin)?)
+    let (connection, _taken) = open(data)?;
+    say(&transparency::begin(&connection, data, origin)?)
 }
 
 fn fsck(data: &Path) -> anyhow::Result<()> {
-    let head = transparency::fsck::check(&open(data)?, data)?;
+    let (connection, _taken) = open(data)?;
+    let head = transparency::fsck::check(&connection, data)?;
     let head = head.context("this registry has no log: see `registryd begin-log`")?;
     say(&format!("registryd: the log {} is whole, {} entries", head.origin, head.size))
 }
 
 /// Statements are counted again in the order that the log says, so it has to say the same as they.
 fn rebuild(data: &Path) -> anyhow::Result<()> {
-    let mut connection = open(data)?;
+    let (mut connection, _taken) = open(data)?;
     transparency::fsck::check(&connection, data).context("checking the log")?;
     let transaction = connection.transaction()?;
     let count = db::rebuild(&transaction)?;

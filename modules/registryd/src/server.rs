@@ -2,10 +2,13 @@
 
 use crate::{
     content::{Access, Content},
-    db::Db,
-    http, transparency,
+    db::{self, Db},
+    http,
+    peers::{Peer, Shares},
+    transparency,
 };
 use anyhow::Context as _;
+use axum::Extension;
 use contract::Timestamp;
 use hyper::server::conn::http1;
 use hyper_util::{
@@ -25,10 +28,14 @@ use tokio::{
     sync::{Semaphore, oneshot},
     time::timeout,
 };
+use tower::Layer as _;
 
 /// Connections at a time; more wait in the kernel's queue. Leaves descriptors for files below the
 /// usual limit of 1024.
 const CONNECTIONS_MAX: usize = 900;
+/// Connections from one address; more are closed. A proxy in front of the registry has one address
+/// for everybody, so that it is no less.
+const CONNECTIONS_EACH_MAX: usize = CONNECTIONS_MAX / 2;
 /// A client must have sent its headers by then. Also ends idle connections: nodes come back twice
 /// a minute, and one that holds a connection meanwhile takes the place of another.
 const TIMEOUT_HEADERS: Duration = Duration::from_secs(20);
@@ -70,8 +77,7 @@ pub struct Server {
     /// Where it listens.
     pub address: SocketAddr,
     stop: oneshot::Sender<()>,
-    ended: tokio::task::JoinHandle<()>,
-    sequencer: Option<tokio::task::JoinHandle<()>>,
+    ended: tokio::task::JoinHandle<anyhow::Result<()>>,
 }
 
 /// The time of day.
@@ -84,31 +90,45 @@ pub fn system_clock() -> Timestamp {
 pub async fn start(settings: Settings) -> anyhow::Result<Server> {
     let data = settings.data.clone();
     std::fs::create_dir_all(&data).with_context(|| format!("making {}", data.display()))?;
+    let taken = db::take(&data)?;
     let db = Db::start(&data)?;
     let content = Arc::new(Content::open(&data, settings.content)?);
     let (log, sequencer) = transparency::start(&db, &data).await?.unzip();
-    let app = http::App { db, content, log, network: settings.network.into(), now: settings.now };
+    let app = http::App {
+        db: db.clone(),
+        content,
+        log,
+        network: settings.network.into(),
+        now: settings.now,
+    };
     let listener = TcpListener::bind(settings.listen)
         .await
         .with_context(|| format!("listening on {}", settings.listen))?;
     let address = listener.local_addr().context("asking for the address")?;
     let (stop, stopped) = oneshot::channel();
-    let ended = tokio::spawn(serve(listener, http::router(app), stopped));
-    Ok(Server { address, stop, ended, sequencer })
+    let router = http::router(app);
+    let ended = tokio::spawn(async move {
+        serve(listener, router, stopped).await;
+        if let Some(sequencer) = sequencer {
+            // It may be cut off at any point.
+            sequencer.abort();
+            drop(sequencer.await);
+        }
+        let outcome = db.stop().await;
+        // Only now may another process have it.
+        drop(taken);
+        outcome
+    });
+    Ok(Server { address, stop, ended })
 }
 
 impl Server {
-    /// Takes no more requests, and waits for those that run.
+    /// Takes no more requests, waits for those that run, and leaves the database in one file.
     pub async fn stop(self) -> anyhow::Result<()> {
         if self.stop.send(()).is_err() {
             crate::log("the server had ended before it was stopped");
         }
-        let ended = self.ended.await.context("ending");
-        // It may be cut off at any point.
-        if let Some(sequencer) = self.sequencer {
-            sequencer.abort();
-        }
-        ended
+        self.ended.await.context("ending")?
     }
 }
 
@@ -119,7 +139,7 @@ fn millis(time: Duration) -> u32 {
 async fn serve(listener: TcpListener, router: axum::Router, mut stopped: oneshot::Receiver<()>) {
     let graceful = GracefulShutdown::new();
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let service = TowerToHyperService::new(router);
+    let shares = Shares::new(CONNECTIONS_EACH_MAX);
     loop {
         let accepted = async {
             let permit = Arc::clone(&slots).acquire_owned().await;
@@ -129,14 +149,15 @@ async fn serve(listener: TcpListener, router: axum::Router, mut stopped: oneshot
             accepted = accepted => accepted,
             _ = &mut stopped => break,
         };
-        let stream: TcpStream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, peer): (TcpStream, Peer) = match accepted {
+            Ok((stream, address)) => (stream, address.ip().into()),
             Err(error) => {
                 crate::log(&format!("accepting a connection: {error}"));
                 tokio::time::sleep(ACCEPT_DELAY).await;
                 continue;
             }
         };
+        let Some(share) = shares.take(peer) else { continue };
         // Small answers go out at once; without it they only take longer.
         drop(stream.set_nodelay(true));
         if let Err(error) = set_tcp_user_timeout(&stream, millis(TIMEOUT_UNREAD)) {
@@ -145,21 +166,22 @@ async fn serve(listener: TcpListener, router: axum::Router, mut stopped: oneshot
         }
         let crowded = slots.available_permits() < CONNECTIONS_SPARE;
         let patience = if crowded { TIMEOUT_HEADERS_CROWDED } else { TIMEOUT_HEADERS };
+        let service = TowerToHyperService::new(Extension(peer).layer(router.clone()));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(patience)
             .max_buf_size(BUFFER_MAX)
             .max_headers(HEADERS_MAX)
-            .serve_connection(TokioIo::new(stream), service.clone());
+            .serve_connection(TokioIo::new(stream), service);
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             // A connection that breaks, or is cut off, is the client's business.
             drop(timeout(LIFETIME_MAX, connection).await);
-            drop(permit);
+            drop((permit, share));
         });
     }
     drop(listener);
-    drop(service);
+    drop(router);
     if timeout(TIMEOUT_SHUTDOWN, graceful.shutdown()).await.is_err() {
         crate::log("requests still ran at the end");
     }

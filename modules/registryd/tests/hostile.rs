@@ -7,9 +7,10 @@ mod common;
 
 use common::{Registry, world};
 use registry_api::paths;
+use rustix::net::{AddressFamily, SocketType, bind, connect as connect_from, socket};
 use std::{
     io::{Read as _, Write as _},
-    net::TcpStream,
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -19,7 +20,16 @@ use std::{
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn connect(base: &str) -> TcpStream {
-    let stream = TcpStream::connect(base.trim_start_matches("http://")).unwrap();
+    connect_as(1, base)
+}
+
+/// A connection from 127.0.0.`host`: each is a client of its own.
+fn connect_as(host: u8, base: &str) -> TcpStream {
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    bind(&socket, &SocketAddr::from((Ipv4Addr::new(127, 0, 0, host), 0))).unwrap();
+    let to: SocketAddr = base.trim_start_matches("http://").parse().unwrap();
+    connect_from(&socket, &to).unwrap();
+    let stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.set_write_timeout(Some(PATIENCE)).unwrap();
     stream
@@ -115,11 +125,11 @@ fn start(data: &Path) -> (Process, String) {
 fn those_who_hold_every_connection_are_put_out_and_others_served() {
     let data = tempfile::tempdir().unwrap();
     let (mut registry, base) = start(data.path());
-    // More than the registry takes at a time, below what a process may open. Half of them begin a
-    // request, none ends it.
-    let held: Vec<TcpStream> = (0..960)
+    // More than the registry takes at a time, from addresses that each take less than their share,
+    // and below what a process may open. Half of them begin a request, none ends it.
+    let held: Vec<TcpStream> = (0..960_u16)
         .map(|number| {
-            let mut stream = connect(&base);
+            let mut stream = connect_as(u8::try_from(2 + number % 4).unwrap(), &base);
             if number % 2 == 0 {
                 stream.write_all(b"GET /healthz HTTP/1.1\r\nX: ").unwrap();
             }
@@ -134,4 +144,80 @@ fn those_who_hold_every_connection_are_put_out_and_others_served() {
     drop(held);
     assert_eq!(status(&base, &request("GET /healthz", "")), Some(200));
     assert!(registry.0.try_wait().unwrap().is_none(), "it still runs");
+}
+
+/// Begins a `PUT` that has no end.
+fn begin_put(host: u8, base: &str, path: &str) -> TcpStream {
+    let mut stream = connect_as(host, base);
+    let head = format!(
+        "PUT {path} HTTP/1.1\r\nHost: registry.test\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n"
+    );
+    // The registry may have closed it already.
+    drop(stream.write_all(head.as_bytes()));
+    stream
+}
+
+/// 950 uploads of known content, a byte now and then, shut everybody out for an hour.
+#[test]
+fn one_client_that_uploads_without_an_end_takes_its_share_and_others_are_served() {
+    let data = tempfile::tempdir().unwrap();
+    let (mut registry, base) = start(data.path());
+    let path = paths::flist(&contract::FlistId::of(b"body"));
+    let put = |body: &str| {
+        let length = format!("Content-Length: {}\r\n", body.len());
+        let mut whole = request(&format!("PUT {path}"), &length);
+        whole.extend_from_slice(body.as_bytes());
+        status(&base, &whole)
+    };
+    assert_eq!(put("body"), Some(201));
+    let held: Vec<TcpStream> = (0..950).map(|_| begin_put(2, &base, &path)).collect();
+    assert_eq!(status(&base, &request("GET /healthz", "")), Some(200));
+    assert_eq!(put("body"), Some(200), "known content is taken as before");
+    // Each is answered or closed, though none of them ends what it began.
+    let mut answered = 0;
+    for mut stream in held {
+        let mut answer = Vec::new();
+        match stream.read_to_end(&mut answer) {
+            Ok(_) => {}
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
+        }
+        if answer.starts_with(b"HTTP/1.1 200") {
+            assert!(String::from_utf8_lossy(&answer).contains("connection: close"));
+            answered += 1;
+        }
+    }
+    assert!(answered > 0, "some had a connection");
+    assert!(registry.0.try_wait().unwrap().is_none(), "it still runs");
+}
+
+#[test]
+fn one_client_does_not_hold_every_place_for_uploads() {
+    let data = tempfile::tempdir().unwrap();
+    let (_registry, base) = start(data.path());
+    let path = |body: &[u8]| paths::flist(&contract::FlistId::of(body));
+    let held: Vec<TcpStream> = (0..16).map(|_| begin_put(2, &base, &path(b"never"))).collect();
+    let whole = |host: u8, body: &[u8]| {
+        let length = format!("Content-Length: {}\r\n", body.len());
+        let mut stream = connect_as(host, &base);
+        let head = request(&format!("PUT {}", path(body)), &length);
+        stream.write_all(&[&head, body].concat()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer.get(9..12).unwrap().parse::<u16>().unwrap()
+    };
+    assert_eq!(whole(1, b"one"), 201);
+    assert_eq!(whole(1, b"two"), 201);
+    // Those beyond the share were told, and those who hold a place are told when they took too long.
+    let mut found: Vec<u16> = held
+        .into_iter()
+        .map(|mut stream| {
+            let mut answer = [0; 12];
+            stream.set_read_timeout(None).unwrap();
+            stream.read_exact(&mut answer).unwrap();
+            String::from_utf8_lossy(&answer[9..]).parse().unwrap()
+        })
+        .collect();
+    found.sort_unstable();
+    assert_eq!(found, [vec![408; 8], vec![503; 8]].concat());
+    assert_eq!(whole(2, b"three"), 201, "its places are free again");
 }

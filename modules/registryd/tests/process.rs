@@ -110,6 +110,51 @@ fn a_request_that_runs_is_answered_before_the_end() {
     assert!(process.child.wait().unwrap().success());
 }
 
+/// A second registry on the same data emptied the staging folder under the first.
+#[tokio::test]
+async fn a_directory_belongs_to_one_process() {
+    let data = tempfile::tempdir().unwrap();
+    let mut first = start(data.path());
+    let staged = data.path().join("content/staging/staged");
+    std::fs::write(&staged, "half").unwrap();
+    let name = data.path().display().to_string();
+    let again = ["--listen", "127.0.0.1:0", "--data", &name];
+    for arguments in [&again[..], &["rebuild", "--data", &name]] {
+        let second = registryd().args(arguments).output().unwrap();
+        let text = String::from_utf8_lossy(&second.stderr).into_owned();
+        assert!(!second.status.success(), "{arguments:?}");
+        assert!(text.contains(&name) && text.contains("stop it first"), "{text}");
+    }
+    assert!(staged.exists(), "nothing was touched under the first");
+    assert!(first.client.farms().await.is_ok(), "the first still serves");
+    // What is left of one that was killed keeps nobody out.
+    first.child.kill().unwrap();
+    first.child.wait().unwrap();
+    let rebuilt = registryd().args(["rebuild", "--data", &name]).output().unwrap();
+    assert!(rebuilt.status.success(), "{rebuilt:?}");
+    assert!(start(data.path()).client.farms().await.is_ok());
+}
+
+/// Copying the one file after a stop lost what was only in the log beside it.
+#[tokio::test]
+async fn after_a_clean_stop_everything_is_in_one_file() {
+    let data = tempfile::tempdir().unwrap();
+    let world = world();
+    let mut process = start(data.path());
+    fill(&world, &process.client).await;
+    let before = picture(&world, &process.client).await;
+    let log = data.path().join("registry.sqlite3-wal");
+    assert!(std::fs::metadata(&log).unwrap().len() > 0, "there was something to do");
+    assert!(terminate(&mut process));
+    assert_eq!(std::fs::metadata(&log).map_or(0, |found| found.len()), 0);
+
+    let copy = tempfile::tempdir().unwrap();
+    let file = "registry.sqlite3";
+    std::fs::copy(data.path().join(file), copy.path().join(file)).unwrap();
+    let process = start(copy.path());
+    assert_eq!(picture(&world, &process.client).await, before);
+}
+
 #[test]
 fn a_wrong_command_is_explained() {
     let missing = registryd().output().unwrap();

@@ -1,6 +1,6 @@
 //! What a request brings, read with bounds; what cannot be read becomes a problem.
 
-use crate::{db::Fault, refusal};
+use crate::{db::Fault, pace::Paced, refusal};
 use axum::{
     body::Body,
     extract::{FromRequestParts, Path, Query},
@@ -9,10 +9,7 @@ use axum::{
 use registry_api::problem::codes;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
-use tokio::{
-    sync::{Semaphore, SemaphorePermit, TryAcquireError},
-    time::{Instant, timeout_at},
-};
+use tokio::sync::{Semaphore, SemaphorePermit, TryAcquireError};
 
 /// A body must have come by then: a connection that sends slowly takes the place of another.
 const TIMEOUT_BODY: Duration = Duration::from_secs(20);
@@ -102,30 +99,18 @@ async fn collect(
         return Err(too_large());
     }
     let patience = if bytes_max > SMALL_MAX { TIMEOUT_BODY_LARGE } else { TIMEOUT_BODY };
-    let deadline = Instant::now() + patience;
     let mut collected = Collected { bytes: Vec::new(), held: None };
-    let mut body = std::pin::pin!(body);
-    loop {
-        let frame = std::future::poll_fn(|context| body.as_mut().poll_frame(context));
-        match timeout_at(deadline, frame).await {
-            Err(_) => return Err(refusal(408, codes::TIMEOUT, "the body came too slowly", "")),
-            Ok(None) => return Ok(collected),
-            Ok(Some(Err(error))) => {
-                let text = format!("the body broke off: {error}");
-                return Err(refusal(400, codes::BAD_REQUEST, text, ""));
-            }
-            Ok(Some(Ok(frame))) => {
-                let Ok(chunk) = frame.into_data() else { continue };
-                if collected.bytes.len() + chunk.len() > bytes_max {
-                    return Err(too_large());
-                }
-                collected.add(&chunk, room).map_err(|_| {
-                    let text = "too many bodies come at the same time";
-                    refusal(503, codes::UNAVAILABLE, text, "Try again.")
-                })?;
-            }
+    let mut body = Paced::new(body, patience);
+    while let Some(chunk) = body.next().await? {
+        if collected.bytes.len() + chunk.len() > bytes_max {
+            return Err(too_large());
         }
+        collected.add(&chunk, room).map_err(|_| {
+            let text = "too many bodies come at the same time";
+            refusal(503, codes::UNAVAILABLE, text, "Try again.")
+        })?;
     }
+    Ok(collected)
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! Flists and packs, as any static web server would serve them: whole, by `HEAD`, or in ranges.
 
 use super::{App, extract::Segments, unknown};
-use crate::{content::Family, db::Fault};
+use crate::{content::Family, db::Fault, peers::Peer};
 use axum::{
+    Extension,
     body::Body,
     extract::{Request, State},
     http::{HeaderValue, StatusCode, header},
@@ -53,10 +54,15 @@ pub(super) async fn get(
               (status = "4XX", body = registry_api::Problem)))]
 pub(super) async fn put(
     State(app): State<App>,
+    Extension(peer): Extension<Peer>,
     Segments((folder, id)): Segments<(String, FlistId)>,
     body: Body,
-) -> Result<StatusCode, Fault> {
+) -> Result<Response, Fault> {
     let family = Family::from_folder(&folder).ok_or_else(|| unknown("folder", &folder))?;
-    let new = app.content.put(family, &id, body).await?;
-    Ok(if new { StatusCode::CREATED } else { StatusCode::OK })
+    Ok(if app.content.put(peer, family, &id, body).await? {
+        StatusCode::CREATED.into_response()
+    } else {
+        // Perhaps not all of the body has been read.
+        (StatusCode::OK, [(header::CONNECTION, "close")]).into_response()
+    })
 }
