@@ -82,7 +82,12 @@ impl IntoResponse for Fault {
             Self::Refused(problem) => problem,
             Self::Broken(error) => {
                 crate::log(&format!("{error:#}"));
-                match refusal(500, codes::INTERNAL, "the registry has a fault of its own", "") {
+                let told = if is_full(&error) {
+                    refusal(507, codes::UNAVAILABLE, "the registry has no room left", "")
+                } else {
+                    refusal(500, codes::INTERNAL, "the registry has a fault of its own", "")
+                };
+                match told {
                     Self::Refused(problem) => problem,
                     Self::Broken(_) => return StatusCode::INTERNAL_SERVER_ERROR.into_response(),
                 }
@@ -97,6 +102,15 @@ impl IntoResponse for Fault {
             .insert(header::CONTENT_TYPE, HeaderValue::from_static(paths::PROBLEM_JSON));
         response
     }
+}
+
+/// Whether a file could not be written because the disk is full.
+fn is_full(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|cause| cause.kind() == std::io::ErrorKind::StorageFull)
+    })
 }
 
 /// An answer in JSON that nobody keeps.

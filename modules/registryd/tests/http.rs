@@ -171,6 +171,20 @@ async fn content_is_checked_written_once_and_served_in_ranges() {
 }
 
 #[tokio::test]
+async fn a_full_disk_is_told_and_nothing_is_published() {
+    let data = tempfile::tempdir().unwrap();
+    let registry = Registry::start(data.path()).await;
+    // The first file that is received is written to a device that is always full.
+    std::os::unix::fs::symlink("/dev/full", data.path().join("content/staging/0")).unwrap();
+    let url = format!("{}{}", registry.base, paths::flist(&contract::FlistId::of(b"body")));
+    let put = || reqwest::Client::new().put(&url).body("body");
+    assert_eq!(problem(put()).await, (507, "unavailable".to_owned()));
+    assert_eq!(reqwest::get(&url).await.unwrap().status(), StatusCode::NOT_FOUND);
+    assert_eq!(put().send().await.unwrap().status(), StatusCode::CREATED);
+    assert_eq!(reqwest::get(&url).await.unwrap().text().await.unwrap(), "body");
+}
+
+#[tokio::test]
 async fn a_registry_that_takes_no_content_still_serves_it() {
     let data = tempfile::tempdir().unwrap();
     let file = data.path().join("body");
