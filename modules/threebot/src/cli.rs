@@ -12,6 +12,7 @@ mod output;
 mod pool;
 mod watch;
 
+use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 use context::Context;
 use output::Output;
@@ -207,8 +208,9 @@ async fn run(arguments: Arguments, output: &Output) -> anyhow::Result<Exit> {
             Ok(Exit::Done)
         }
         Command::Man { dir } => {
-            std::fs::create_dir_all(&dir)?;
-            clap_mangen::generate_to(Arguments::command(), &dir)?;
+            let attempt = || format!("writing manual pages to {}", dir.display());
+            std::fs::create_dir_all(&dir).with_context(attempt)?;
+            clap_mangen::generate_to(Arguments::command(), &dir).with_context(attempt)?;
             output.say(format_args!("wrote the manual pages to {}", dir.display()));
             Ok(Exit::Done)
         }

@@ -112,6 +112,18 @@ async fn an_answer_that_cannot_be_written_is_an_error_unless_its_reader_has_gone
     }
 }
 
+#[tokio::test]
+async fn settings_and_errors_say_what_they_are_about() {
+    let world = World::new().await;
+    let (_, stdout, _) = run(command(&world, &world.url(), &["config"])).await;
+    assert!(stdout.contains("(several keys: say which one signs by --as ("), "{stdout}");
+    let (_, stdout, _) = run(command(&world, &world.url(), &["config", "--as", "it"])).await;
+    assert!(stdout.contains("key       it\n"), "{stdout}");
+    let (code, _, stderr) = run(command(&world, &world.url(), &["man", "/proc/foo"])).await;
+    assert_eq!(code, 1);
+    assert!(stderr.contains("writing manual pages to /proc/foo: No such file"), "{stderr}");
+}
+
 /// Answers everything with the same status and body, until the test ends.
 fn registry_that_says(status: &str, kind: &str, body: &str) -> String {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();

@@ -177,7 +177,12 @@ impl Context {
         output.say(format_args!("home      {}", self.home.display()));
         output.say(format_args!("registry  {}", list(&self.registries, "(none)")));
         output.say(format_args!("network   {}", self.network));
-        output.say(format_args!("key       {}", key.unwrap_or("(the only one)")));
+        // What a command that signs would take, or say.
+        match self.signer() {
+            Ok(name) if key.is_some() => output.say(format_args!("key       {name}")),
+            Ok(name) => output.say(format_args!("key       {name} (the only one)")),
+            Err(error) => output.say(format_args!("key       ({error})")),
+        }
         output.say(format_args!("content   {}", list(&self.content, "(the registry's store)")));
         for (name, id) in &self.contacts {
             output.say(format_args!("contact   {name} {id}"));
