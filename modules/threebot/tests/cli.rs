@@ -91,6 +91,8 @@ async fn a_contract_is_written_approved_and_watched_by_commands() {
     done(&world, &["contract", "sign", plan, "--as", "owner"]).await;
     assert_eq!(done(&world, &["contract", "push", plan]).await["new"], true);
     assert_eq!(done(&world, &["contract", "push", plan]).await["new"], false);
+    let results = done(&world, &["contract", "results", &id]).await;
+    assert_eq!(results["results"], serde_json::json!([]), "nothing is reported yet");
 
     let (code, status, _) = bot(&world, &["contract", "status", &id]).await;
     assert_eq!((code, &status["state"]), (2, &Value::from("proposed")));
@@ -164,6 +166,9 @@ async fn refusals_and_mistakes_have_their_own_codes() {
     assert_eq!(bot(&world, &["key", "register"]).await.0, 64, "several keys, none chosen");
     assert_eq!(bot(&world, &["key", "new", "owner"]).await.0, 1, "it is there already");
     assert_eq!(bot(&world, &["contract", "status", &"00".repeat(32)]).await.0, 1);
+    let (code, _, stderr) = bot(&world, &["contract", "results", &"00".repeat(32)]).await;
+    assert_eq!(code, 1, "there is no such contract");
+    assert!(stderr.contains("looking for the contract"), "{stderr}");
     assert_eq!(bot(&world, &["--help"]).await.0, 0);
 }
 

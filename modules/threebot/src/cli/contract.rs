@@ -360,7 +360,13 @@ async fn show_results(
     output: &Output,
     contract: &ContractId,
 ) -> anyhow::Result<Exit> {
-    let (told, unproven) = results::results(&context.grid()?, contract).await?;
+    let grid = context.grid()?;
+    let (told, unproven) = results::results(&grid, contract).await?;
+    if told.is_empty() {
+        // No report yet, or no such contract: the second is an error, as for `status`.
+        let asking = || format!("looking for the contract {}", contract.short());
+        grid.client.bundle(contract).await.with_context(asking)?;
+    }
     output.answer(&json!({ "results": told, "unproven": unproven }));
     for one in &told {
         let about = one.workload.as_deref().unwrap_or("contract");
