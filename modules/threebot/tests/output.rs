@@ -124,6 +124,17 @@ async fn settings_and_errors_say_what_they_are_about() {
     assert!(stderr.contains("writing manual pages to /proc/foo: No such file"), "{stderr}");
 }
 
+#[tokio::test]
+async fn a_broken_key_is_named_and_the_others_are_listed() {
+    let world = World::new().await;
+    let (code, whole, _) = run(command(&world, &world.url(), &["key", "list"])).await;
+    assert_eq!((code, whole.lines().count()), (0, 7), "{whole}");
+    std::fs::write(world.home.path().join("keys/it.key"), "x").unwrap();
+    let (code, stdout, stderr) = run(command(&world, &world.url(), &["key", "list"])).await;
+    assert_eq!((code, stdout.lines().count()), (1, 6), "{stdout}");
+    assert!(stdout.contains("legal") && stderr.contains("keys/it.key"), "{stdout}{stderr}");
+}
+
 /// Answers everything with the same status and body, until the test ends.
 fn registry_that_says(status: &str, kind: &str, body: &str) -> String {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();

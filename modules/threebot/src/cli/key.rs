@@ -47,7 +47,16 @@ pub(crate) async fn run(
             show(output, &load(Some(name))?);
         }
         Command::List => {
-            let own = context.own()?;
+            let (mut own, mut broken) = (Vec::new(), Vec::new());
+            for name in context.keys().list()? {
+                match load(Some(name.clone())) {
+                    Ok(actor) => own.push(actor),
+                    Err(error) => {
+                        output.note(format_args!("{name}: {}", threebot::error::chain(&*error)));
+                        broken.push(name.to_string());
+                    }
+                }
+            }
             let list: Vec<_> = own.iter().map(view).collect();
             output.answer(&list);
             let row = |actor: &Actor| {
@@ -55,6 +64,7 @@ pub(crate) async fn run(
             };
             let rows: Vec<_> = own.iter().map(row).collect();
             output.table(&["KEY", "DISPLAY NAME", "IDENTITY"], &rows);
+            anyhow::ensure!(broken.is_empty(), "keys that cannot be used: {}", broken.join(", "));
         }
         Command::Show { name } => show(output, &load(name)?),
         Command::Register { name } => {
