@@ -142,17 +142,24 @@ struct Answer {
 impl Process {
     async fn post(&self, body: impl Into<reqwest::Body>) -> Answer {
         let url = format!("{}/add-checkpoint", self.base);
-        answer(reqwest::Client::new().post(url).body(body).send().await.unwrap()).await
+        answer(http().post(url).body(body).send().await.unwrap()).await
     }
 
     async fn get(&self, path: &str) -> Answer {
-        answer(reqwest::get(format!("{}/{path}", self.base)).await.unwrap()).await
+        answer(http().get(format!("{}/{path}", self.base)).send().await.unwrap()).await
     }
 
     fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
     }
+}
+
+/// A client. In a build of the whole workspace it has TLS, which wants to be told how.
+fn http() -> reqwest::Client {
+    // An error only says that the process has a provider already.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    reqwest::Client::new()
 }
 
 async fn answer(response: reqwest::Response) -> Answer {
@@ -289,7 +296,7 @@ async fn a_witness_killed_at_any_time_has_kept_all_that_it_answered() {
         // One more is under way, at one place or another.
         let url = format!("{}/add-checkpoint", process.base);
         let body = request(acknowledged, acknowledged + 1, "a");
-        let under_way = tokio::spawn(reqwest::Client::new().post(url).body(body).send());
+        let under_way = tokio::spawn(http().post(url).body(body).send());
         for _ in 0..round * 20 {
             tokio::task::yield_now().await;
         }
