@@ -8,7 +8,7 @@ use node_api::netd::{Port, Protocol};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
 };
 use thiserror::Error;
 
@@ -37,6 +37,9 @@ pub(crate) struct Attachment {
     pub(crate) number: u16,
     /// Sorted, each once.
     pub(crate) ports: BTreeSet<Port>,
+    /// The name servers that it was told of. It knows no others, whatever the node learns later.
+    #[serde(default)]
+    pub(crate) dns: BTreeSet<IpAddr>,
 }
 
 impl Attachment {
@@ -80,14 +83,16 @@ pub(crate) enum Refusal {
 
 impl Containers {
     /// The table as far as the kernel shows it, for when the state file is lost: every container
-    /// keeps its namespace and address, and has no port until it is attached again.
+    /// keeps its namespace and address, and has no port and no name server until it is attached
+    /// again.
     pub(crate) fn rebuilt(facts: &BTreeSet<Fact>) -> Self {
         let mut containers = Self::default();
         for fact in facts {
             let Fact::Cable { link, container } = fact else { continue };
             let number = link.strip_prefix(LINK_PREFIX).and_then(|number| number.parse().ok());
             if let (Some(number), Ok(())) = (number, check_id(container)) {
-                let attachment = Attachment { number, ports: BTreeSet::new() };
+                let attachment =
+                    Attachment { number, ports: BTreeSet::new(), dns: BTreeSet::new() };
                 containers.table.insert(container.clone(), attachment);
                 containers.last = containers.last.max(number);
             }
@@ -96,7 +101,7 @@ impl Containers {
     }
 
     /// The table with `id` attached; the same table when it is already attached like that.
-    pub(crate) fn attach(&self, id: &str, ports: &[Port]) -> Result<Self, Refusal> {
+    pub(crate) fn attach(&self, id: &str, ports: &[Port], dns: &[IpAddr]) -> Result<Self, Refusal> {
         check_id(id)?;
         self.check_ports(id, ports)?;
         let mut next = self.clone();
@@ -105,8 +110,8 @@ impl Containers {
         if former.is_none() {
             next.last = number;
         }
-        let ports = ports.iter().cloned().collect();
-        next.table.insert(id.to_owned(), Attachment { number, ports });
+        let (ports, dns) = (ports.iter().cloned().collect(), dns.iter().copied().collect());
+        next.table.insert(id.to_owned(), Attachment { number, ports, dns });
         Ok(next)
     }
 
@@ -182,7 +187,7 @@ mod tests {
     }
 
     fn attach(table: &Containers, id: &str, ports: &[Port]) -> Result<Containers, Refusal> {
-        table.attach(id, ports)
+        table.attach(id, ports, &[])
     }
 
     #[test]
@@ -225,6 +230,13 @@ mod tests {
         let other = attach(&table, "a", &[port(Protocol::Tcp, 81, 8080)]).unwrap();
         assert_eq!(other.table["a"].number, table.table["a"].number);
         assert!(attach(&other, "b", &one).is_ok());
+    }
+
+    #[test]
+    fn a_table_without_name_servers_is_still_understood() {
+        let text = r#"{"table":{"web":{"number":2,"ports":[]}},"last":2}"#;
+        let table: Containers = serde_json::from_str(text).unwrap();
+        assert_eq!(table, attach(&Containers::default(), "web", &[]).unwrap());
     }
 
     #[test]

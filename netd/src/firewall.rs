@@ -1,18 +1,40 @@
 //! The firewall: one nft table, written whole as text and replaced in one step.
 //!
 //! Owns the table `inet zos`. What the node does not serve is dropped, and it serves nothing but
-//! published ports of containers. Containers reach the world, not one another and not the node.
+//! published ports of containers. Containers reach the internet, not one another, not the node, and
+//! not the farmer's printers, cameras and router, unless the farmer opens his network to them.
 
 use crate::{
     containers::{Containers, LINK_PREFIX, RANGE, RANGE_PREFIX, name},
     paths::NFT,
 };
+use node_api::boot::Lan;
 use std::{fmt::Write, io, process::Stdio, time::Duration};
 use thiserror::Error;
 use tokio::{io::AsyncWriteExt, process::Command, time::timeout};
 
 /// nft takes milliseconds; one that hangs must not stop the network.
 const NFT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What is not the internet: the special purposes of RFC 6890 and its registry, and what is not
+/// unicast. A farmer's network is in there, or is one of the internet's.
+const SPECIAL: [&str; 15] = [
+    "0.0.0.0/8",
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.0.0.0/24",
+    "192.0.2.0/24",
+    "192.88.99.0/24",
+    "192.168.0.0/16",
+    "198.18.0.0/15",
+    "198.51.100.0/24",
+    "203.0.113.0/24",
+    "224.0.0.0/4",
+    "240.0.0.0/4",
+];
 
 /// Why the rules are not in force.
 #[derive(Debug, Error)]
@@ -26,13 +48,15 @@ pub(crate) enum FirewallError {
 }
 
 /// The whole table. Adding it before deleting it makes the deletion succeed the first time too.
-pub(crate) fn rules(containers: &Containers) -> String {
+pub(crate) fn rules(containers: &Containers, lan: Lan) -> String {
     let range = format!("{RANGE}/{RANGE_PREFIX}");
-    let mut inside = Vec::new();
+    let (mut inside, mut name_servers) = (Vec::new(), Vec::new());
     let mut published = String::new();
     for attachment in containers.table.values() {
-        let address = attachment.address();
-        inside.push(format!("\"{}\" . {address}", attachment.link()));
+        let (address, link) = (attachment.address(), attachment.link());
+        inside.push(format!("\"{link}\" . {address}"));
+        let servers = attachment.dns.iter().filter(|server| server.is_ipv4());
+        name_servers.extend(servers.map(|server| format!("\"{link}\" . {server}")));
         for port in &attachment.ports {
             let (protocol, host, container) = (name(port.protocol), port.host, port.container);
             writeln!(
@@ -43,10 +67,10 @@ pub(crate) fn rules(containers: &Containers) -> String {
             .expect("a String takes everything");
         }
     }
-    let elements = if inside.is_empty() {
-        String::new()
-    } else {
-        format!("\n\t\telements = {{ {} }}", inside.join(", "))
+    let (inside, name_servers) = (elements(&inside), elements(&name_servers));
+    let special = match lan {
+        Lan::Closed => format!("\n\t\tip daddr {{ {} }} drop", SPECIAL.join(", ")),
+        Lan::Open => String::new(),
     };
     format!(
         r#"table inet zos
@@ -54,7 +78,11 @@ delete table inet zos
 table inet zos {{
 	# Which address each container may send from.
 	set inside {{
-		type ifname . ipv4_addr{elements}
+		type ifname . ipv4_addr{inside}
+	}}
+	# Which name servers each container was told of.
+	set name_servers {{
+		type ifname . ipv4_addr{name_servers}
 	}}
 	chain input {{
 		type filter hook input priority filter; policy drop;
@@ -73,8 +101,13 @@ table inet zos {{
 		iifname "{LINK_PREFIX}*" oifname "{LINK_PREFIX}*" drop
 		ct state established,related accept
 		ct state invalid drop
-		iifname . ip saddr @inside accept
+		iifname . ip saddr @inside jump outgoing
 		oifname "{LINK_PREFIX}*" ct status dnat accept
+	}}
+	# What a container begins itself.
+	chain outgoing {{
+		iifname . ip daddr @name_servers meta l4proto {{ tcp, udp }} th dport 53 accept{special}
+		accept
 	}}
 	chain prerouting {{
 		type nat hook prerouting priority dstnat; policy accept;
@@ -86,6 +119,15 @@ table inet zos {{
 }}
 "#
     )
+}
+
+/// The elements of a set; an empty one has no such line.
+fn elements(elements: &[String]) -> String {
+    if elements.is_empty() {
+        String::new()
+    } else {
+        format!("\n\t\telements = {{ {} }}", elements.join(", "))
+    }
 }
 
 /// Puts `rules` in force, all of them or none.
@@ -119,18 +161,80 @@ async fn run(rules: &str) -> Result<(), FirewallError> {
 mod tests {
     use super::*;
     use node_api::netd::{Port, Protocol};
+    use std::net::Ipv4Addr;
 
     #[test]
     fn a_node_without_containers_lets_nothing_in() {
-        assert_eq!(rules(&Containers::default()), include_str!("../tests/data/empty.nft"));
+        let rules = rules(&Containers::default(), Lan::Closed);
+        assert_eq!(rules, include_str!("../tests/data/empty.nft"));
+    }
+
+    fn two_containers() -> Containers {
+        let port = |protocol, host, container| Port { protocol, host, container };
+        let web = [port(Protocol::Tcp, 80, 8080), port(Protocol::Udp, 53, 53)];
+        let dns = ["192.168.1.1", "2001:db8::53", "9.9.9.9"].map(|text| text.parse().unwrap());
+        let table = Containers::default().attach("web", &web, &dns).unwrap();
+        table.attach("quiet", &[], &[]).unwrap()
     }
 
     #[test]
     fn containers_are_let_out_and_their_ports_in() {
-        let port = |protocol, host, container| Port { protocol, host, container };
-        let web = [port(Protocol::Tcp, 80, 8080), port(Protocol::Udp, 53, 53)];
-        let table = Containers::default().attach("web", &web).unwrap();
-        let table = table.attach("quiet", &[]).unwrap();
-        assert_eq!(rules(&table), include_str!("../tests/data/containers.nft"));
+        let rules = rules(&two_containers(), Lan::Closed);
+        assert_eq!(rules, include_str!("../tests/data/containers.nft"));
+    }
+
+    /// A customer's container looked at the farmer's cameras.
+    #[test]
+    fn only_a_farmer_who_says_so_opens_his_network_to_containers() {
+        let closed = rules(&two_containers(), Lan::Closed);
+        let open = rules(&two_containers(), Lan::Open);
+        let drops: Vec<&str> =
+            closed.lines().filter(|line| line.trim().starts_with("ip daddr")).collect();
+        let [drop] = *drops else { panic!("{drops:?}") };
+        assert_eq!(closed.replace(&format!("{drop}\n"), ""), open, "there is no other difference");
+        // Before what lets the rest out, after the answers, and in the chain that all pass who begin.
+        let place = |text: &str| closed.find(text).unwrap();
+        assert!(place("ct state established") < place("@inside jump outgoing"));
+        assert!(place("@name_servers meta l4proto") < place(drop));
+        assert!(closed[place(drop)..].starts_with(&format!("{drop}\n\t\taccept\n\t}}\n")));
+    }
+
+    /// Read by other means than as nft does: every address is special that the standard library
+    /// knows as such, and the internet's are not.
+    #[test]
+    fn what_is_special_is_all_that_is_not_the_internet() {
+        let ranges = SPECIAL.map(|range| {
+            let (first, prefix) = range.split_once('/').unwrap();
+            let (first, prefix) = (first.parse::<Ipv4Addr>().unwrap(), prefix.parse::<u32>());
+            let shift = 32 - prefix.unwrap();
+            assert_eq!(first.to_bits() >> shift << shift, first.to_bits(), "{range}");
+            (first.to_bits() >> shift, shift)
+        });
+        let is_special = |address: Ipv4Addr| {
+            ranges.iter().any(|(first, shift)| address.to_bits() >> shift == *first)
+        };
+        let known = |address: Ipv4Addr| {
+            address.is_private()
+                || address.is_loopback()
+                || address.is_link_local()
+                || address.is_multicast()
+                || address.is_broadcast()
+                || address.is_documentation()
+                || address.is_unspecified()
+        };
+        for number in (0..=u32::MAX).step_by(16_381) {
+            let address = Ipv4Addr::from(number);
+            assert!(is_special(address) || !known(address), "{address}");
+        }
+        let inside = "100.64.0.0 100.127.255.255 0.1.2.3 192.0.0.8 198.18.0.1 198.19.255.255 240.0.0.1 \
+                      10.0.2.2 172.31.255.255 192.168.178.1 169.254.169.254 255.255.255.255 224.0.0.251";
+        let outside = "1.1.1.1 9.255.255.255 11.0.0.0 100.63.255.255 100.128.0.0 126.255.255.255 128.0.0.0 \
+                       172.15.255.255 172.32.0.0 192.0.1.0 192.167.255.255 192.169.0.0 198.17.255.255 \
+                       198.20.0.0 223.255.255.255";
+        for (text, expected) in [(inside, true), (outside, false)] {
+            for address in text.split_whitespace() {
+                assert_eq!(is_special(address.parse().unwrap()), expected, "{address}");
+            }
+        }
     }
 }

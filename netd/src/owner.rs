@@ -284,7 +284,8 @@ impl Owner {
 
     async fn attach(&mut self, id: &str, ports: &[Port]) -> Result<AttachReply, CallError> {
         let former = self.containers.clone();
-        let next = former.attach(id, ports)?;
+        let dns = self.dns();
+        let next = former.attach(id, ports, &dns)?;
         let is_new = !former.table.contains_key(id);
         self.remember(next)?;
         let facts = self.converge().await;
@@ -300,7 +301,7 @@ impl Owner {
         Ok(AttachReply {
             netns: namespace::path(id).to_string_lossy().into_owned(),
             address: address.into(),
-            dns: self.dns(),
+            dns,
         })
     }
 
@@ -379,7 +380,7 @@ impl Owner {
 
     /// Closes before it opens: the rules come first, and stay when the rest fails.
     async fn enforce_rules(&mut self) -> Option<String> {
-        let rules = firewall::rules(&self.containers);
+        let rules = firewall::rules(&self.containers, self.parts.config.lan);
         if self.rules.as_ref() == Some(&rules) {
             return None;
         }

@@ -241,8 +241,8 @@ mod tests {
 
     #[test]
     fn attaching_one_container_touches_no_other() {
-        let one = Containers::default().attach("a", &[]).unwrap();
-        let two = one.attach("b", &[]).unwrap();
+        let one = Containers::default().attach("a", &[], &[]).unwrap();
+        let two = one.attach("b", &[], &[]).unwrap();
         let steps: Vec<_> =
             plan(&facts(&[], &two), &facts(&[], &one)).iter().map(ToString::to_string).collect();
         assert_eq!(

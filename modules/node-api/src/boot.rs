@@ -2,7 +2,8 @@
 //!
 //! `zos.network=main zos.farm=<identity id> zos.registry=http://10.0.0.1:8000 zos.token=<hex seed>`
 //! `zos.ip=dhcp` or `zos.ip=10.0.0.2/24,10.0.0.1` (address/prefix, gateway) `zos.dns=10.0.0.1`
-//! `zos.ntp=10.0.0.1` `zos.takeover=<disk serial>,<disk serial>` `zos.bench=poweroff`
+//! `zos.ntp=10.0.0.1` `zos.takeover=<disk serial>,<disk serial>` `zos.lan=open`
+//! `zos.bench=poweroff`
 //!
 //! A list is separated by commas; a repeated key adds to its list. An unknown `zos.` key or a bad
 //! value is not fatal: the node must boot to tell what is wrong, so it is kept in
@@ -28,6 +29,8 @@ pub struct BootConfig {
     pub dns: Vec<IpAddr>,
     /// Time servers, instead of those that DHCP offers.
     pub ntp: Vec<String>,
+    /// Whether containers reach private networks: the farmer's own.
+    pub lan: Lan,
     /// Serial numbers of disks that the farmer orders to be wiped and taken over.
     pub takeover: Vec<String>,
     /// Whether the machine powers off as soon as every service is ready, to time the boot.
@@ -54,6 +57,17 @@ pub enum AddressConfig {
     },
 }
 
+/// Whether containers reach the addresses that are not the internet's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lan {
+    /// They do not, but for their name servers.
+    #[default]
+    Closed,
+    /// They do: the farmer wants it so.
+    Open,
+}
+
 impl BootConfig {
     /// Understands the text of `/proc/cmdline`.
     pub fn parse(cmdline: &str) -> Self {
@@ -78,6 +92,8 @@ impl BootConfig {
             "dns" => self.dns.extend(list(value, ip)?),
             "ntp" => self.ntp.extend(list(value, |server| Ok(server.to_owned()))?),
             "takeover" => self.takeover.extend(list(value, |serial| Ok(serial.to_owned()))?),
+            "lan" if value == "closed" => self.lan = Lan::Closed,
+            "lan" if value == "open" => self.lan = Lan::Open,
             "bench" if value == "poweroff" => self.poweroff_when_ready = true,
             _ => return Err("is not known; see docs/boot-options.md".to_owned()),
         }
@@ -165,6 +181,16 @@ mod tests {
             assert!(!BootConfig::parse(other).poweroff_when_ready, "{other}");
         }
         assert_eq!(BootConfig::parse("zos.bench=shell").problems.len(), 1);
+    }
+
+    #[test]
+    fn the_lan_is_open_only_to_those_who_say_so() {
+        assert_eq!(BootConfig::parse("zos.lan=open").lan, Lan::Open);
+        for other in ["", "zos.lan", "zos.lan=", "zos.lan=closed", "zos.lan=OPEN", "lan=open"] {
+            assert_eq!(BootConfig::parse(other).lan, Lan::Closed, "{other}");
+        }
+        assert_eq!(BootConfig::parse("zos.lan=ajar").problems.len(), 1);
+        assert!(BootConfig::parse("zos.lan=open zos.lan=closed").problems.is_empty());
     }
 
     #[test]
