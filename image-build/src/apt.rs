@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
+/// Where apt is told which archives to list.
+const SOURCES: [&str; 2] = ["/etc/apt/sources.list", "/etc/apt/sources.list.d"];
 /// Where apt keeps its signed lists.
 const LISTS: &str = "/var/lib/apt/lists";
 /// "The newest of the day": older lists are renewed.
@@ -40,16 +42,17 @@ struct Answer {
     packages: Vec<Package>,
 }
 
-/// Renews apt's lists when they are missing or older than a day. Being offline is no error here:
-/// with known packages in the cache the build goes on.
+/// Renews apt's lists when they are missing, older than a day, or older than what apt is told to
+/// list. Being offline is no error here: with known packages in the cache the build goes on.
 pub(crate) fn renew_lists(cache: &Path) -> Result<()> {
     let stamp = cache.join("apt-lists-renewed");
     let newest = [modified(Path::new(LISTS)), modified(&stamp)].into_iter().flatten().max();
     let have_lists = std::fs::read_dir(LISTS).is_ok_and(|mut entries| {
         entries.any(|entry| entry.is_ok_and(|entry| entry.path().is_file()))
     });
+    let sources = SOURCES.iter().filter_map(|path| modified(Path::new(path))).max();
     let fresh = newest.is_some_and(|time| time.elapsed().is_ok_and(|age| age < LISTS_AGE_MAX));
-    if have_lists && fresh {
+    if have_lists && fresh && newest >= sources {
         return Ok(());
     }
     match packages::update_lists() {
