@@ -15,8 +15,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-/// Where apt is told which archives to list.
-const SOURCES: [&str; 2] = ["/etc/apt/sources.list", "/etc/apt/sources.list.d"];
 /// Where apt keeps its signed lists.
 const LISTS: &str = "/var/lib/apt/lists";
 /// "The newest of the day": older lists are renewed.
@@ -42,17 +40,16 @@ struct Answer {
     packages: Vec<Package>,
 }
 
-/// Renews apt's lists when they are missing, older than a day, or older than what apt is told to
-/// list. Being offline is no error here: with known packages in the cache the build goes on.
+/// Renews apt's lists when they are missing or older than a day. Being offline is no error here:
+/// with known packages in the cache the build goes on.
 pub(crate) fn renew_lists(cache: &Path) -> Result<()> {
     let stamp = cache.join("apt-lists-renewed");
     let newest = [modified(Path::new(LISTS)), modified(&stamp)].into_iter().flatten().max();
     let have_lists = std::fs::read_dir(LISTS).is_ok_and(|mut entries| {
         entries.any(|entry| entry.is_ok_and(|entry| entry.path().is_file()))
     });
-    let sources = SOURCES.iter().filter_map(|path| modified(Path::new(path))).max();
     let fresh = newest.is_some_and(|time| time.elapsed().is_ok_and(|age| age < LISTS_AGE_MAX));
-    if have_lists && fresh && newest >= sources {
+    if have_lists && fresh {
         return Ok(());
     }
     match packages::update_lists() {
@@ -66,11 +63,23 @@ pub(crate) fn renew_lists(cache: &Path) -> Result<()> {
     }
 }
 
-/// The newest package named `<prefix><number><suffix>`.
+/// The newest package named `<prefix><number><suffix>`. Lists that know none are renewed first:
+/// they may be from before apt was told of the archive that has it.
 pub(crate) fn newest(prefix: &str, suffix: &str) -> Result<String> {
-    let names = process::output(Command::new("apt-cache").args(["pkgnames", prefix]))?;
-    pick_newest(&names, prefix, suffix)
-        .with_context(|| format!("apt knows no package {prefix}NUMBER{suffix}; is this Debian 12 with its security archive?"))
+    let find = || -> Result<Option<String>> {
+        let names = process::output(Command::new("apt-cache").args(["pkgnames", prefix]))?;
+        Ok(pick_newest(&names, prefix, suffix))
+    };
+    if let Some(name) = find()? {
+        return Ok(name);
+    }
+    packages::update_lists()?;
+    find()?.with_context(|| {
+        format!(
+            "apt knows no package {prefix}NUMBER{suffix}; is this Debian 12 with its security \
+             archive?"
+        )
+    })
 }
 
 fn pick_newest(names: &str, prefix: &str, suffix: &str) -> Option<String> {
