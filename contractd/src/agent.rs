@@ -136,7 +136,10 @@ fn spawn_network(
 ) -> anyhow::Result<()> {
     let client = match node.boot.registries.as_slice() {
         [] => None,
-        registries => Some(Client::new(registries).context("preparing the registry's client")?),
+        registries => {
+            let client = Client::new(registries).context("preparing the registry's client")?;
+            Some(client.of_network(&node.boot.network))
+        }
     };
     if client.is_none() {
         let text = "none given: add zos.registry=http://... to the command line";

@@ -17,7 +17,7 @@ use contract::{
 };
 use reqwest::{Method, RequestBuilder, Response, StatusCode, header};
 use serde::{Serialize, de::DeserializeOwned};
-use std::{error::Error, path::Path, time::Duration};
+use std::{error::Error, path::Path, sync::Arc, time::Duration};
 
 /// A registry that has not accepted a connection by then is taken for dead.
 const TIMEOUT_CONNECT: Duration = Duration::from_secs(5);
@@ -25,8 +25,8 @@ const TIMEOUT_CONNECT: Duration = Duration::from_secs(5);
 const TIMEOUT_EXCHANGE: Duration = Duration::from_secs(30);
 /// For documents and content, up to 64 MiB.
 const TIMEOUT_UPLOAD: Duration = Duration::from_mins(10);
-/// Longest tag that is remembered; without one, the whole answer comes again.
-const TAG_BYTES_MAX: usize = 128;
+/// Longest header that is read; without its tag, the whole answer comes again.
+const HEADER_BYTES_MAX: usize = 128;
 /// Registries that one client knows.
 const BASES_MAX: usize = 16;
 
@@ -35,6 +35,7 @@ const BASES_MAX: usize = 16;
 pub struct Client {
     http: reqwest::Client,
     bases: Vec<String>,
+    network: Option<Arc<str>>,
 }
 
 /// Why there is no answer.
@@ -63,6 +64,16 @@ pub enum ClientError {
         /// What is wrong with it, as a sentence.
         reason: String,
     },
+    /// The registry belongs to another network, so it knows nothing of what is asked.
+    #[error("{url} is a registry of the network {found:?}, and {wanted:?} is asked for")]
+    OtherNetwork {
+        /// Where it is.
+        url: String,
+        /// What the caller works on.
+        wanted: String,
+        /// What it serves.
+        found: String,
+    },
     /// The registry says what is wrong.
     #[error("{url} refuses: {problem}")]
     Problem {
@@ -81,7 +92,8 @@ impl ClientError {
             Self::BadBase(_)
             | Self::Setup(_)
             | Self::Unreachable { .. }
-            | Self::BadAnswer { .. } => None,
+            | Self::BadAnswer { .. }
+            | Self::OtherNetwork { .. } => None,
         }
     }
 
@@ -90,7 +102,7 @@ impl ClientError {
         match self {
             Self::Unreachable { .. } | Self::BadAnswer { .. } => true,
             Self::Problem { problem, .. } => problem.status >= 500 || problem.status == 429,
-            Self::BadBase(_) | Self::Setup(_) => false,
+            Self::BadBase(_) | Self::Setup(_) | Self::OtherNetwork { .. } => false,
         }
     }
 }
@@ -148,12 +160,23 @@ impl Client {
         #[cfg(feature = "https")]
         let builder = builder.tls_backend_preconfigured(tls());
         let http = builder.build().map_err(|error| ClientError::Setup(error.into()))?;
-        Ok(Self { http, bases })
+        Ok(Self { http, bases, network: None })
+    }
+
+    /// Takes no answer from a registry that says that it belongs to another network.
+    #[must_use]
+    pub fn of_network(self, network: &str) -> Self {
+        Self { network: Some(network.into()), ..self }
     }
 
     /// The base URLs, in the order in which they are tried.
     pub fn bases(&self) -> &[String] {
         &self.bases
+    }
+
+    /// Where the first registry serves content: a base URL for flist fetches.
+    pub fn content_url(&self) -> String {
+        format!("{}{}", self.bases[0], paths::CONTENT)
     }
 
     /// Gives a statement of any kind, or further signatures on one.
@@ -308,7 +331,7 @@ impl Client {
                 unreachable(text.into())
             })?;
             let request = self.http.put(&url).timeout(TIMEOUT_UPLOAD).body(open);
-            match answer(&url, request, 64 * 1024).await {
+            match self.answer(&url, request, 64 * 1024).await {
                 Ok(_) => return Ok(()),
                 Err(error) if elsewhere(&error) => last = Some(error),
                 Err(error) => return Err(error),
@@ -365,7 +388,7 @@ impl Client {
         let mut last = None;
         for base in &self.bases {
             let url = format!("{base}{path}");
-            match answer(&url, make(&url), bytes_max).await {
+            match self.answer(&url, make(&url), bytes_max).await {
                 Ok(answer) => return Ok((url, answer)),
                 Err(error) if elsewhere(&error) => last = Some(error),
                 Err(error) => return Err(error),
@@ -373,12 +396,56 @@ impl Client {
         }
         Err(last.expect("a client has at least one base"))
     }
+
+    async fn answer(
+        &self,
+        url: &str,
+        request: RequestBuilder,
+        bytes_max: usize,
+    ) -> Result<Answer, ClientError> {
+        let unreachable = |error: reqwest::Error| ClientError::Unreachable {
+            url: url.into(),
+            source: error.into(),
+        };
+        let mut response = request.send().await.map_err(unreachable)?;
+        let status = response.status();
+        let found = text(&response, paths::NETWORK_HEADER);
+        if let (Some(wanted), Some(found)) = (self.network.as_deref(), found)
+            && found != wanted
+        {
+            let (url, wanted) = (url.to_owned(), wanted.to_owned());
+            return Err(ClientError::OtherNetwork { url, wanted, found });
+        }
+        let etag = text(&response, header::ETAG.as_str());
+        let mut bytes = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
+            if bytes.len() + chunk.len() > bytes_max {
+                let reason = format!("more than {bytes_max} bytes");
+                return Err(ClientError::BadAnswer { url: url.into(), reason });
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        if status.is_success() || status == StatusCode::NOT_MODIFIED {
+            return Ok(Answer { status, etag, bytes });
+        }
+        match serde_json::from_slice::<Problem>(&bytes) {
+            Ok(problem) if problem.status == status.as_u16() => {
+                Err(ClientError::Problem { url: url.into(), problem: Box::new(problem) })
+            }
+            Ok(_) | Err(_) => {
+                let reason = format!("status {status} without a problem");
+                Err(ClientError::BadAnswer { url: url.into(), reason })
+            }
+        }
+    }
 }
 
 /// Whether another registry may do better.
 fn elsewhere(error: &ClientError) -> bool {
     match error {
-        ClientError::Unreachable { .. } | ClientError::BadAnswer { .. } => true,
+        ClientError::Unreachable { .. }
+        | ClientError::BadAnswer { .. }
+        | ClientError::OtherNetwork { .. } => true,
         ClientError::Problem { problem, .. } => problem.status >= 500,
         ClientError::BadBase(_) | ClientError::Setup(_) => false,
     }
@@ -390,41 +457,9 @@ struct Answer {
     bytes: Vec<u8>,
 }
 
-async fn answer(
-    url: &str,
-    request: RequestBuilder,
-    bytes_max: usize,
-) -> Result<Answer, ClientError> {
-    let unreachable =
-        |error: reqwest::Error| ClientError::Unreachable { url: url.into(), source: error.into() };
-    let mut response = request.send().await.map_err(unreachable)?;
-    let status = response.status();
-    let etag = tag(&response);
-    let mut bytes = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
-        if bytes.len() + chunk.len() > bytes_max {
-            let reason = format!("more than {bytes_max} bytes");
-            return Err(ClientError::BadAnswer { url: url.into(), reason });
-        }
-        bytes.extend_from_slice(&chunk);
-    }
-    if status.is_success() || status == StatusCode::NOT_MODIFIED {
-        return Ok(Answer { status, etag, bytes });
-    }
-    match serde_json::from_slice::<Problem>(&bytes) {
-        Ok(problem) if problem.status == status.as_u16() => {
-            Err(ClientError::Problem { url: url.into(), problem: Box::new(problem) })
-        }
-        Ok(_) | Err(_) => {
-            let reason = format!("status {status} without a problem");
-            Err(ClientError::BadAnswer { url: url.into(), reason })
-        }
-    }
-}
-
-fn tag(response: &Response) -> Option<String> {
-    let tag = response.headers().get(header::ETAG)?.to_str().ok()?;
-    (tag.len() <= TAG_BYTES_MAX).then(|| tag.to_owned())
+fn text(response: &Response, header: &str) -> Option<String> {
+    let text = response.headers().get(header)?.to_str().ok()?;
+    (text.len() <= HEADER_BYTES_MAX).then(|| text.to_owned())
 }
 
 fn json<T: DeserializeOwned>(url: &str, bytes: &[u8]) -> Result<T, ClientError> {

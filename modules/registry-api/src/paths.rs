@@ -21,6 +21,9 @@ pub const HEALTHZ: &str = "/healthz";
 /// Below it lie `flists/<id>` and `packs/<id>`, as static files: a base URL for flist fetches.
 pub const CONTENT: &str = "/content";
 
+/// Header of every answer: the network that the registry belongs to.
+pub const NETWORK_HEADER: &str = "zos-network";
+
 /// Media type of a problem (RFC 9457).
 pub const PROBLEM_JSON: &str = "application/problem+json";
 

@@ -5,9 +5,10 @@
 
 use anyhow::Context as _;
 use registry_api::Problem;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 use std::{
     fs::{File, TryLockError},
+    io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
@@ -65,6 +66,16 @@ impl From<rusqlite::Error> for Fault {
     fn from(error: rusqlite::Error) -> Self {
         Self::Broken(anyhow::Error::new(error).context("asking the database"))
     }
+}
+
+/// Whether something could not be written because the disk is full.
+pub fn is_full(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let file = cause.downcast_ref::<io::Error>();
+        let database = cause.downcast_ref::<rusqlite::Error>();
+        file.is_some_and(|cause| cause.kind() == io::ErrorKind::StorageFull)
+            || database.is_some_and(|cause| cause.sqlite_error_code() == Some(ErrorCode::DiskFull))
+    })
 }
 
 /// The database of one registry. Clones share it.
@@ -253,7 +264,8 @@ fn snapshot<T>(
 trait Work: Send {
     /// Whether the effects are to be kept.
     fn run(&mut self, connection: &Connection) -> bool;
-    fn answer(self: Box<Self>, committed: bool);
+    /// Tells the caller, with what kept the effects from being committed.
+    fn answer(self: Box<Self>, failure: Option<&rusqlite::Error>);
 }
 
 struct Task<F, T> {
@@ -268,15 +280,23 @@ impl<T: Send, F: FnOnce(&Connection) -> Result<T, Fault> + Send> Work for Task<F
         matches!(self.outcome, Some(Ok(_)))
     }
 
-    fn answer(self: Box<Self>, committed: bool) {
+    fn answer(self: Box<Self>, failure: Option<&rusqlite::Error>) {
         let outcome = match self.outcome {
             // A refusal stands whatever becomes of the others.
             Some(Err(fault)) => Err(fault),
-            Some(Ok(value)) if committed => Ok(value),
-            Some(Ok(_)) | None => Err(Fault::Broken(anyhow::anyhow!("the commit failed"))),
+            Some(Ok(value)) if failure.is_none() => Ok(value),
+            Some(Ok(_)) | None => Err(not_committed(failure)),
         };
         // Nobody listens any more when the caller has gone away.
         drop(self.reply.send(outcome));
+    }
+}
+
+/// The same failure for each of a batch; the error itself is logged once.
+fn not_committed(failure: Option<&rusqlite::Error>) -> Fault {
+    match failure.and_then(rusqlite::Error::sqlite_error) {
+        Some(code) => rusqlite::Error::SqliteFailure(*code, None).into(),
+        None => Fault::Broken(anyhow::anyhow!("the commit failed")),
     }
 }
 
@@ -294,12 +314,12 @@ fn write_all(connection: &Connection, mut queue: mpsc::Receiver<Option<Box<dyn W
             };
             batch.push(work);
         }
-        let committed = commit(connection, &mut batch);
-        if let Err(error) = &committed {
+        let failure = commit(connection, &mut batch).err();
+        if let Some(error) = &failure {
             crate::log(&format!("committing {} writes: {error}", batch.len()));
         }
         for work in batch {
-            work.answer(committed.is_ok());
+            work.answer(failure.as_ref());
         }
         next = if ends { None } else { queue.blocking_recv().flatten() };
     }
@@ -326,4 +346,31 @@ fn commit(connection: &Connection, batch: &mut [Box<dyn Work>]) -> rusqlite::Res
         connection.execute_batch("ROLLBACK")?;
     }
     outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_database_without_room_says_so_and_takes_writes_again_when_there_is_some() {
+        let data = tempfile::tempdir().unwrap();
+        let db = Db::start(data.path()).unwrap();
+        // The limit is SQLite's own, and fails writes as a full disk does.
+        let pages = async |sql: &'static str| {
+            let set = move |db: &Connection| Ok(db.query_row(sql, [], |row| row.get::<_, i64>(0))?);
+            db.write(set).await.map_err(Fault::into_error)
+        };
+        let used = pages("PRAGMA page_count").await.unwrap();
+        assert_eq!(pages("PRAGMA max_page_count = 1").await.unwrap(), used);
+        let fill = async || {
+            let sql = "CREATE TABLE large AS SELECT zeroblob(1000000) AS bytes";
+            db.write(|db| Ok(db.execute_batch(sql)?)).await.map_err(Fault::into_error)
+        };
+        assert!(is_full(&fill().await.unwrap_err()));
+        pages("PRAGMA max_page_count = 1000000").await.unwrap();
+        fill().await.unwrap();
+        let again = fill().await.unwrap_err();
+        assert!(!is_full(&again), "the table is there: {again:#}");
+    }
 }

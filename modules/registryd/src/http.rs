@@ -9,11 +9,17 @@ mod query;
 mod read;
 mod write;
 
-use crate::{content::Content, db::Db, db::Fault, refusal, transparency::Log};
+use crate::{
+    content::Content,
+    db::{self, Db, Fault},
+    refusal,
+    transparency::Log,
+};
 use axum::{
     Router,
-    extract::Request,
+    extract::{Request, State},
     http::{HeaderValue, StatusCode, header},
+    middleware,
     response::{IntoResponse, Response},
     routing::{get, post, put},
 };
@@ -63,7 +69,16 @@ pub fn router(app: App) -> Router {
         .merge(pages::router())
         .fallback(nothing_here)
         .method_not_allowed_fallback(other_method)
+        .layer(middleware::map_response_with_state(app.clone(), name_network))
         .with_state(app)
+}
+
+/// So that nobody takes the silence of another network for an answer.
+async fn name_network(State(app): State<App>, mut response: Response) -> Response {
+    if let Ok(network) = HeaderValue::from_str(&app.network) {
+        response.headers_mut().insert(paths::NETWORK_HEADER, network);
+    }
+    response
 }
 
 async fn nothing_here(request: Request) -> Fault {
@@ -82,7 +97,7 @@ impl IntoResponse for Fault {
             Self::Refused(problem) => problem,
             Self::Broken(error) => {
                 crate::log(&format!("{error:#}"));
-                let told = if is_full(&error) {
+                let told = if db::is_full(&error) {
                     refusal(507, codes::UNAVAILABLE, "the registry has no room left", "")
                 } else {
                     refusal(500, codes::INTERNAL, "the registry has a fault of its own", "")
@@ -102,15 +117,6 @@ impl IntoResponse for Fault {
             .insert(header::CONTENT_TYPE, HeaderValue::from_static(paths::PROBLEM_JSON));
         response
     }
-}
-
-/// Whether a file could not be written because the disk is full.
-fn is_full(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        cause
-            .downcast_ref::<std::io::Error>()
-            .is_some_and(|cause| cause.kind() == std::io::ErrorKind::StorageFull)
-    })
 }
 
 /// An answer in JSON that nobody keeps.

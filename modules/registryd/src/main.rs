@@ -35,7 +35,7 @@ struct Arguments {
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8000")]
     listen: SocketAddr,
     /// Grid that this registry belongs to. Statements of other grids are refused.
-    #[arg(long, value_name = "NAME", default_value = "main")]
+    #[arg(long, value_name = "NAME", default_value = "main", value_parser = network)]
     network: String,
     /// Whether flists and packs can be published here. They are checked against their hashes.
     #[arg(
@@ -52,6 +52,15 @@ struct Arguments {
     content_writable: bool,
     #[command(subcommand)]
     command: Option<Command>,
+}
+
+fn network(text: &str) -> Result<String, String> {
+    let good = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
+    if (1..=32).contains(&text.len()) && text.bytes().all(good) && !text.starts_with('-') {
+        Ok(text.to_owned())
+    } else {
+        Err("a name has 1 to 32 of a-z, 0-9 and -, and does not start with -".to_owned())
+    }
 }
 
 #[derive(Debug, Subcommand)]

@@ -3,7 +3,7 @@
 use crate::{error::BotError, grid::Grid, plan::KnownFlist, source};
 use contract::FlistId;
 use flist::{Cancel, Flist, create};
-use registry_api::paths;
+use registry_api::{Client, paths};
 use std::{
     collections::BTreeMap,
     fs, io,
@@ -75,8 +75,11 @@ pub fn only_flist(dir: &Path) -> io::Result<FlistId> {
 /// Ids of the flists that were published into a directory, sorted.
 pub fn published_flists(dir: &Path) -> io::Result<Vec<FlistId>> {
     let listed = dir.join("flists");
-    let entries = fs::read_dir(&listed)
-        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", listed.display())))?;
+    let entries = fs::read_dir(&listed).map_err(|error| {
+        let text =
+            format!("{}: {error}; `3bot flist build` makes one with --out", listed.display());
+        io::Error::new(error.kind(), text)
+    })?;
     let mut ids = Vec::new();
     for entry in entries.take(DIRECTORY_MAX) {
         ids.extend(entry?.file_name().to_str().and_then(|name| name.parse::<FlistId>().ok()));
@@ -154,8 +157,7 @@ pub fn uploads(dir: &Path, ids: &[FlistId]) -> io::Result<Vec<Upload>> {
 }
 
 /// Uploads one file, unless it is there. Answers whether it was not.
-pub async fn upload(grid: &Grid, file: &Upload) -> Result<bool, BotError> {
-    let client = &grid.client;
+pub async fn upload(client: &Client, file: &Upload) -> Result<bool, BotError> {
     let path = match file.kind {
         UploadKind::Pack(id) => paths::pack(&id),
         UploadKind::Body(id) => paths::flist(&id),
@@ -180,7 +182,7 @@ pub async fn push_directory(grid: &Grid, dir: &Path) -> Result<usize, BotError> 
     };
     let mut new = 0;
     for file in listed.map_err(failed)? {
-        new += usize::from(upload(grid, &file).await?);
+        new += usize::from(upload(&grid.client, &file).await?);
     }
     Ok(new)
 }

@@ -58,7 +58,7 @@ pub async fn plan(grid: &Grid, request: &Request<'_>) -> Result<Planned, BotErro
         Some(contract) => Some(in_force(grid, contract).await?),
     };
     let wanted = plan::wanted_flists(request.source)?;
-    let registry = [grid.content_url()];
+    let registry = [grid.client.content_url()];
     let content = if request.content.is_empty() { &registry[..] } else { request.content };
     let flists = content::look_up(&wanted, request.base, content).await?;
     let follows = match &before {

@@ -65,12 +65,8 @@ impl Grid {
         network: &str,
         registries: impl IntoIterator<Item = T>,
     ) -> Result<Self, ClientError> {
-        Ok(Self { client: Client::new(registries)?, network: network.to_owned() })
-    }
-
-    /// Where nodes fetch content unless told otherwise.
-    pub fn content_url(&self) -> String {
-        format!("{}{}", self.client.bases()[0], registry_api::paths::CONTENT)
+        let client = Client::new(registries)?.of_network(network);
+        Ok(Self { client, network: network.to_owned() })
     }
 
     /// Makes an identity known. A second time does nothing.

@@ -291,6 +291,24 @@ pub fn parse(text: &str, language: Language) -> Result<Source, SourceError> {
     }
 }
 
+impl Source {
+    /// Where the ids of the [`template`] still stand, which belong to nothing.
+    pub fn unfilled(&self) -> Vec<String> {
+        let empty = |id: &str| !id.is_empty() && id.bytes().all(|digit| digit == b'0');
+        let mut places = Vec::new();
+        if empty(&self.pool) {
+            places.push("pool".to_owned());
+        }
+        if self.nodes.iter().any(|node| empty(node)) {
+            places.push("nodes".to_owned());
+        }
+        let unset = |flist: &Flist| flist.id == Some(FlistId([0; 32]));
+        let unset = self.flists.iter().filter(|(_, flist)| unset(flist));
+        places.extend(unset.map(|(name, _)| format!("flists.{name}")));
+        places
+    }
+}
+
 /// What is wrong with a TOML text and where, in one line. The text is not quoted: a line of it may
 /// be of any length.
 pub fn toml_problem(text: &str, error: &toml::de::Error) -> String {

@@ -214,6 +214,26 @@ async fn flists_are_compared_exported_and_built_again() {
 }
 
 #[tokio::test]
+async fn a_registry_of_another_network_is_not_taken_for_an_empty_one() {
+    let world = World::new().await;
+    assert_eq!(bot(&world, &["node", "list"]).await.0, 0);
+    let (code, _, stderr) = bot(&world, &["node", "list", "--network", "other"]).await;
+    assert_eq!(code, 1);
+    assert!(stderr.contains("and \"other\" is asked for"), "{stderr}");
+}
+
+#[tokio::test]
+async fn a_contract_that_is_still_the_example_is_not_valid() {
+    let world = World::new().await;
+    let file = world.home.path().join("shop.toml");
+    let file = file.to_str().unwrap();
+    done(&world, &["contract", "init", file]).await;
+    let (code, _, stderr) = bot(&world, &["contract", "validate", file]).await;
+    assert_eq!(code, 1);
+    assert!(stderr.contains("still as in the example: pool, nodes, flists.shop"), "{stderr}");
+}
+
+#[tokio::test]
 async fn manual_pages_and_completions_are_made() {
     let world = World::new().await;
     let dir = world.home.path().join("man");

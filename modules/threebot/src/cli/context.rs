@@ -130,14 +130,17 @@ impl Context {
         Ok(Actor::load(&self.keys(), &self.signer()?, &self.network)?)
     }
 
-    /// Names of contacts and own keys.
+    /// Names of contacts and own keys. A key that cannot be used names nobody.
     pub(crate) fn people(&self) -> anyhow::Result<People> {
         let mut people = People::default();
         for (name, id) in &self.contacts {
             people.know(name, *id);
         }
-        for actor in self.own()? {
-            people.know(actor.key.name.as_str(), actor.id());
+        let keys = self.keys();
+        for name in keys.list()? {
+            if let Ok(actor) = Actor::load(&keys, &name, &self.network) {
+                people.know(name.as_str(), actor.id());
+            }
         }
         Ok(people)
     }

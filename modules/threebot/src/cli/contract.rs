@@ -187,6 +187,13 @@ fn load_source(path: &Path) -> anyhow::Result<source::Source> {
 fn validate(context: &Context, output: &Output, path: &Path) -> anyhow::Result<Exit> {
     let source = load_source(path)?;
     plan::wanted_flists(&source).map_err(BotError::Plan)?;
+    let unfilled = source.unfilled();
+    anyhow::ensure!(
+        unfilled.is_empty(),
+        "{}: still as in the example: {}",
+        path.display(),
+        unfilled.join(", ")
+    );
     let people = context.people()?;
     let names = source.stakeholders.iter().map(|holder| &holder.identity).chain(&source.owner);
     let unknown: Vec<_> = names.filter(|name| people.find(name).is_none()).collect();

@@ -11,9 +11,10 @@ use flist::{
     create::{self, Options, Overrides, Special, Summary},
 };
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use registry_api::Client;
 use serde_json::json;
 use std::path::{Path, PathBuf};
-use threebot::{Grid, content, source::units::show_bytes};
+use threebot::{content, source::units::show_bytes};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -308,7 +309,8 @@ async fn load(
         let grid = context()?.grid()?;
         let wanted = threebot::source::Flist { id: Some(id), ..Default::default() };
         let wanted = [("flist".to_owned(), wanted)].into();
-        let mut found = content::look_up(&wanted, Path::new(""), &[grid.content_url()]).await?;
+        let mut found =
+            content::look_up(&wanted, Path::new(""), &[grid.client.content_url()]).await?;
         return Ok(found.pop_first().context("nothing was found")?.1.flist);
     }
     let bytes = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
@@ -322,12 +324,10 @@ async fn push(
     ids: Vec<FlistId>,
     to: Option<String>,
 ) -> anyhow::Result<()> {
-    let grid = match to {
-        None => context()?.grid()?,
-        Some(url) => {
-            let base = url.trim_end_matches('/').trim_end_matches("/content").to_owned();
-            Grid::new("main", [base])?
-        }
+    let client = match to {
+        None => context()?.grid()?.client,
+        // A store of content alone belongs to no network.
+        Some(url) => Client::new([url.trim_end_matches('/').trim_end_matches("/content")])?,
     };
     let ids = if ids.is_empty() { content::published_flists(dir)? } else { ids };
     anyhow::ensure!(!ids.is_empty(), "{} holds no flist", dir.display());
@@ -336,7 +336,7 @@ async fn push(
     bar.start("uploading", files.iter().map(|file| file.bytes).sum());
     let (mut sent, mut sent_bytes) = (0_u64, 0_u64);
     for file in &files {
-        if content::upload(&grid, file).await? {
+        if content::upload(&client, file).await? {
             sent += 1;
             sent_bytes += file.bytes;
         }
@@ -344,7 +344,7 @@ async fn push(
     }
     bar.0.finish_and_clear();
     let skipped = files.len() as u64 - sent;
-    let store = grid.content_url();
+    let store = client.content_url();
     output.answer(&json!({
         "flists": ids, "store": store, "sent": sent, "sent_bytes": sent_bytes, "skipped": skipped,
     }));

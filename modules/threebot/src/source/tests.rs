@@ -43,6 +43,13 @@ fn the_template_is_a_source() {
 }
 
 #[test]
+fn what_the_template_leaves_open_is_named() {
+    let unfilled = parse(template::TEMPLATE, Language::Toml).unwrap().unfilled();
+    assert_eq!(unfilled, ["pool", "nodes", "flists.shop"]);
+    assert!(parse(SMALL, Language::Toml).unwrap().unfilled().is_empty());
+}
+
+#[test]
 fn yaml_says_the_same_as_toml() {
     let yaml = r"
 title: T
