@@ -46,6 +46,9 @@ const REGISTER_ADOPTED_MS: u64 = 600_000;
 const HEARTBEAT_MS: u64 = 30_000;
 /// How often the registry is asked for the node's last result until it answers.
 const CHAIN_MS: u64 = 10_000;
+/// The pause after results that the registry did not take, and the longest one.
+const RESULTS_MS: u64 = 2_000;
+const RESULTS_MAX_MS: u64 = 30_000;
 /// Contracts of which a heartbeat speaks: it has a largest size.
 const STANDINGS_MAX: usize = 900;
 /// Results that are sent at once.
@@ -173,6 +176,10 @@ struct Agent {
     registered: bool,
     registry_problem: Option<String>,
     results_in_flight: bool,
+    /// Boot clock in milliseconds: when results may be sent again.
+    results_at: u64,
+    /// The pause after the last results, which grows while the registry takes none.
+    results_wait_ms: u64,
     /// Boot clock of the next question for the node's last result.
     chain_at: u64,
 }
@@ -194,6 +201,8 @@ impl Agent {
             registered: false,
             registry_problem: None,
             results_in_flight: false,
+            results_at: 0,
+            results_wait_ms: 0,
             chain_at: 0,
         }
     }
@@ -225,6 +234,7 @@ impl Agent {
                 self.register_at = self.register_at.min(clock::boot_ms()?.saturating_add(1000));
             }
             Event::Registry(problem) => self.registry_problem = problem,
+            Event::Contact => self.reconciler.take_contact(),
             Event::Pulled => self.reconciler.take_pulled(),
             Event::LastResult(last) => self.reconciler.take_last_result(last)?,
             Event::Interval(seconds) => {
@@ -232,6 +242,12 @@ impl Agent {
             }
             Event::Acknowledged(seqs) => {
                 self.results_in_flight = false;
+                self.results_wait_ms = if seqs.is_empty() {
+                    (self.results_wait_ms * 2).clamp(RESULTS_MS, RESULTS_MAX_MS)
+                } else {
+                    0
+                };
+                self.results_at = clock::boot_ms()?.saturating_add(self.results_wait_ms);
                 self.reconciler.database.acknowledge(&seqs)?;
             }
             Event::Bundle { contract, bundle, room } => {
@@ -258,7 +274,7 @@ impl Agent {
         if may_sign {
             self.register(now_ms)?;
             self.ask_for_chain(now_ms);
-            self.send_results()?;
+            self.send_results(now_ms)?;
             self.heartbeat(now_ms)?;
         }
         self.show();
@@ -336,8 +352,8 @@ impl Agent {
         }
     }
 
-    fn send_results(&mut self) -> anyhow::Result<()> {
-        if self.results_in_flight || !self.registered {
+    fn send_results(&mut self, now_ms: u64) -> anyhow::Result<()> {
+        if self.results_in_flight || !self.registered || now_ms < self.results_at {
             return Ok(());
         }
         let results = self.reconciler.database.outbox(RESULTS_AT_ONCE)?;

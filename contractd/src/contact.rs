@@ -1,6 +1,6 @@
 //! How long the node has been without contact to the registry, and whose workloads wait for it. Pure.
 //!
-//! Counted is by the boot clock, from the last pull that succeeded, or from the start of the kernel.
+//! Counted is by the boot clock, from the last inbox that the registry answered with, or from the start of the kernel.
 //! A new contractd in the same boot counts on from what was written down: never later than it was.
 
 use contract::{ContractId, Verdict, header::OnPartition};

@@ -7,6 +7,7 @@
 use crate::merge;
 use contract::{
     Bundle, Capacity, ContractId, Envelope, Past, StatementId, Timestamp,
+    bundle::BUNDLE_BYTES_MAX,
     decision::Retention,
     strict,
     verdict::{Cause, Ended, ToldBy},
@@ -22,6 +23,8 @@ use std::{
 pub(crate) const CONTRACTS_MAX: u32 = 1024;
 /// Contracts that have ended by an order: of each, only that is kept.
 pub(crate) const ENDED_MAX: u32 = 4096;
+/// All bundles together, on the disk and in memory, without decisions that may stop a contract.
+pub(crate) const BUNDLES_BYTES_MAX: usize = 2 * BUNDLE_BYTES_MAX;
 /// A bundle as it is kept: the largest that comes, and every decision that may stop it on top.
 const KEPT_BYTES_MAX: usize = 96 * 1024 * 1024;
 /// Results that wait for the registry; beyond that, new ones wait for room.
@@ -97,7 +100,7 @@ pub(crate) struct DatabaseError {
 
 impl DatabaseError {
     /// Whether the file is no database any more, as opposed to one that cannot be used now.
-    fn is_damage(&self) -> bool {
+    pub(crate) fn is_damage(&self) -> bool {
         use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
         matches!(self.source.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
             || matches!(self.source, rusqlite::Error::InvalidParameterName(_))
@@ -225,12 +228,13 @@ impl Database {
         read().map_err(failed("reading the contracts"))
     }
 
-    /// Whether another contract can be kept.
-    pub(crate) fn room(&self) -> Result<Room, DatabaseError> {
-        let sql = "SELECT count(*) - count(ended), count(ended) FROM contract";
+    /// Whether another contract with so many bytes can be kept.
+    pub(crate) fn room(&self, bytes: usize) -> Result<Room, DatabaseError> {
+        let sql = "SELECT count(*) - count(ended), count(ended), ifnull(sum(length(bundle)), 0)
+                   FROM contract";
         let counted = self.0.query_row(sql, [], |row| {
-            let (living, ended): (u32, u32) = (row.get(0)?, row.get(1)?);
-            Ok(if living >= CONTRACTS_MAX {
+            let (living, ended, kept): (u32, u32, usize) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            Ok(if living >= CONTRACTS_MAX || kept.saturating_add(bytes) > BUNDLES_BYTES_MAX {
                 Room::FullOfLiving
             } else if living + ended >= CONTRACTS_MAX + ENDED_MAX {
                 Room::FullOfEnded
@@ -242,22 +246,32 @@ impl Database {
     }
 
     /// Keeps a contract's bundle and the highest version that was in force. `false`: it has ended,
-    /// or there is no room for another contract.
+    /// there is no room for another contract, or all bundles would take more than `bytes_max`.
     pub(crate) fn keep(
         &self,
         id: &ContractId,
         bundle: &Bundle,
         version: u64,
+        bytes_max: usize,
     ) -> Result<bool, DatabaseError> {
         let bytes = serde_json::to_vec(bundle).expect("a bundle is strings and numbers");
         let changed = self.0.execute(
             "INSERT INTO contract (id, bundle, version) SELECT ?1, ?2, ?3
-             WHERE EXISTS (SELECT 1 FROM contract WHERE id = ?1)
-                OR (SELECT count(*) - count(ended) < ?4 AND count(*) < ?4 + ?5 FROM contract)
+             WHERE (EXISTS (SELECT 1 FROM contract WHERE id = ?1)
+                OR (SELECT count(*) - count(ended) < ?4 AND count(*) < ?4 + ?5 FROM contract))
+               AND (SELECT ifnull(sum(length(bundle)), 0) + length(?2) <= ?6 FROM contract
+                    WHERE id != ?1)
              ON CONFLICT (id) DO UPDATE
                 SET bundle = excluded.bundle, version = max(version, excluded.version)
                 WHERE ended IS NULL",
-            params![id.to_string(), bytes, version, CONTRACTS_MAX, ENDED_MAX],
+            params![
+                id.to_string(),
+                bytes,
+                version,
+                CONTRACTS_MAX,
+                ENDED_MAX,
+                i64::try_from(bytes_max).unwrap_or(i64::MAX)
+            ],
         );
         changed.map(|rows| rows > 0).map_err(failed("keeping a contract"))
     }

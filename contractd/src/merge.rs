@@ -15,7 +15,7 @@ use contract::{
     identity::{Identity, Signer},
     verdict::Case,
 };
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// An envelope with more signatures was padded by somebody.
 const SIGNATURES_MAX: usize = 16;
@@ -25,7 +25,7 @@ const SIGNATURE_TEXT_MAX: usize = 88;
 /// whoever offers more wants the node to be busy. The rest is not looked at.
 const FORGED_MAX: usize = 64;
 
-/// Whether this farm has granted a pool on this node for the contract: looked at first, so that
+/// Whether this farm has granted the contract's owner a pool on this node: looked at first, so that
 /// strangers' contracts cost the node next to nothing and do not fill its state.
 pub(crate) fn is_granted(
     bundle: &Bundle,
@@ -33,14 +33,15 @@ pub(crate) fn is_granted(
     farm: IdentityId,
     node: NodeId,
 ) -> bool {
-    let named: BTreeSet<StatementId> = headers(bundle)
+    let named: BTreeMap<StatementId, IdentityId> = headers(bundle)
         .filter(|header| header.contract == contract)
-        .map(|header| header.pool)
+        .map(|header| (header.pool, header.owner))
         .collect();
-    let is_named = |one: &&Envelope| one.id().is_ok_and(|id| named.contains(&id));
+    let is_named = |one: &&Envelope| one.id().is_ok_and(|id| named.contains_key(&id));
     let pools: Vec<Signed<Pool>> = first(&bundle.pools, named.len(), is_named)
         .filter_map(|envelope| Signed::<Pool>::open(envelope).ok())
         .filter(|pool| pool.body.farm == farm && pool.body.nodes.contains(&node))
+        .filter(|pool| named.get(&pool.id) == Some(&pool.body.owner))
         .collect();
     if pools.is_empty() {
         return false;
@@ -49,8 +50,9 @@ pub(crate) fn is_granted(
     farm.iter().any(|farm| pools.iter().any(|pool| farm.signed(pool)))
 }
 
-/// `known` and whatever is sound and new in `offered`, which is about the same contract.
-pub(crate) fn merge(known: &Bundle, offered: &Bundle) -> Bundle {
+/// `known` and whatever is sound and new in `offered`, which is about the same contract. The versions
+/// up to `settled` were in force, whatever was decided since: they are never replaced.
+pub(crate) fn merge(known: &Bundle, offered: &Bundle, settled: u64) -> Bundle {
     let mut merged = known.clone();
     // Whom the contract concerns follows from what its owner signed: nobody else is looked at.
     let Some(owner) = headers(known).chain(headers(offered)).next().map(|one| one.owner) else {
@@ -58,7 +60,8 @@ pub(crate) fn merge(known: &Bundle, offered: &Bundle) -> Bundle {
     };
     let owner = BTreeSet::from([owner]);
     add_identities(&mut merged.identities, &offered.identities, &owner);
-    merged.headers = chain(known, &offered.headers, &signers(&merged.identities, &owner));
+    let owners = signers(&merged.identities, &owner);
+    merged.headers = chain(known, &offered.headers, &owners, settled.max(in_force(known)));
     let headers: Vec<Header> = headers(&merged).collect();
     let Some(first_header) = headers.first() else { return merged };
     let named: BTreeSet<StatementId> = headers.iter().map(|header| header.pool).collect();
@@ -153,10 +156,10 @@ fn add_identities(known: &mut Vec<Envelope>, offered: &[Envelope], whom: &BTreeS
     });
 }
 
-/// The versions up to the one in force, which are never replaced, and those that are offered on top.
-/// A version that is not agreed on yet gives way: its owner may have proposed another instead.
-fn chain(known: &Bundle, offered: &[Envelope], signers: &[Signer]) -> Vec<Envelope> {
-    let settled = usize::try_from(in_force(known)).unwrap_or(0);
+/// The settled versions, and those that are offered on top. A version that was never agreed on gives
+/// way: its owner may have proposed another instead.
+fn chain(known: &Bundle, offered: &[Envelope], signers: &[Signer], settled: u64) -> Vec<Envelope> {
+    let settled = usize::try_from(settled).unwrap_or(usize::MAX).min(known.headers.len());
     let mut extended = known.headers[..settled].to_vec();
     extend(&mut extended, offered, signers);
     if extended.len() > settled { extended } else { known.headers.clone() }

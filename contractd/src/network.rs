@@ -22,6 +22,7 @@ use tokio::{
         OwnedSemaphorePermit, Semaphore,
         mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
     },
+    task::JoinHandle,
     time,
 };
 
@@ -52,6 +53,8 @@ pub(crate) enum Order {
     Fetch(fetches::Wanted),
     /// No contract wants it any more.
     Forget(FlistId),
+    /// Ask for a contract again that there was no room for.
+    AskAgain(ContractId),
 }
 
 /// Something that came from outside.
@@ -65,7 +68,9 @@ pub(crate) enum Event {
     Registered { adopted: bool },
     /// The registry does not answer as it should: why. `None`: it does.
     Registry(Option<String>),
-    /// Every contract that the registry has for this node was passed on.
+    /// The registry has told which contracts it has for this node.
+    Contact,
+    /// And every one of them was passed on.
     Pulled,
     /// The last result of this node that the registry has: its number and id.
     LastResult(Option<(u64, StatementId)>),
@@ -92,7 +97,9 @@ pub(crate) async fn serve(
         return;
     };
     let client = Arc::new(client);
-    let pulling = tokio::spawn(pull(Arc::clone(&client), node, events.clone()));
+    let (again, unheard) = unbounded_channel();
+    let pulling = tokio::spawn(pull(Arc::clone(&client), node, unheard, events.clone()));
+    let mut search: Option<JoinHandle<()>> = None;
     while let Some(order) = orders.recv().await {
         let (client, events) = (Arc::clone(&client), events.clone());
         match order {
@@ -104,13 +111,16 @@ pub(crate) async fn serve(
             Order::Results(results) => {
                 tokio::spawn(push_results(client, results, events));
             }
+            Order::AskAgain(contract) => drop(again.send(contract)),
+            // One search at a time, however long it takes.
+            Order::LastResult(_) if search.as_ref().is_some_and(|task| !task.is_finished()) => {}
             Order::LastResult(key) => {
-                tokio::spawn(async move {
+                search = Some(tokio::spawn(async move {
                     match last_result(&client, node, &key).await {
                         Ok(last) => tell(&events, Event::LastResult(last)),
                         Err(error) => complain(&events, &error),
                     }
-                });
+                }));
             }
             Order::Heartbeat(heartbeat) => {
                 tokio::spawn(async move {
@@ -135,7 +145,10 @@ async fn fetch_only(
             Order::Fetch(wanted) => tell_fetches(fetching, Message::Fetch(wanted)),
             Order::Forget(flist) => tell_fetches(fetching, Message::Forget(flist)),
             Order::Results(_) => tell(events, Event::Acknowledged(Vec::new())),
-            Order::Register { .. } | Order::Heartbeat(_) | Order::LastResult(_) => {}
+            Order::Register { .. }
+            | Order::Heartbeat(_)
+            | Order::LastResult(_)
+            | Order::AskAgain(_) => {}
         }
     }
 }
@@ -158,12 +171,20 @@ fn complain(events: &Sender<Event>, error: &ClientError) {
 }
 
 /// Asks for the node's contracts, again and again, and passes on those that changed.
-async fn pull(client: Arc<Client>, node: NodeId, events: Sender<Event>) {
+async fn pull(
+    client: Arc<Client>,
+    node: NodeId,
+    mut unheard: UnboundedReceiver<ContractId>,
+    events: Sender<Event>,
+) {
     let mut inbox = Inbox { tag: None, bundle_tags: BTreeMap::new() };
     let room = Arc::new(Semaphore::new(BUNDLES_MAX));
     let mut pause = POLL;
     let mut heard = true;
     while heard {
+        while let Ok(contract) = unheard.try_recv() {
+            inbox.forget(&contract);
+        }
         heard = match inbox.pull(&client, &node, &room, &events).await {
             Ok(()) => {
                 pause = POLL;
@@ -189,6 +210,13 @@ struct Inbox {
 }
 
 impl Inbox {
+    /// The next pull asks for this contract again.
+    fn forget(&mut self, contract: &ContractId) {
+        if self.bundle_tags.remove(contract).is_some() {
+            self.tag = None;
+        }
+    }
+
     async fn pull(
         &mut self,
         client: &Client,
@@ -196,9 +224,10 @@ impl Inbox {
         room: &Arc<Semaphore>,
         events: &Sender<Event>,
     ) -> Result<(), ClientError> {
-        let Fetched::New { body, etag } = client.inbox(node, self.tag.as_deref()).await? else {
-            return Ok(());
-        };
+        let answer = client.inbox(node, self.tag.as_deref()).await?;
+        // Whatever becomes of the bundles: one that cannot be had stops nobody else's contract.
+        tell(events, Event::Contact);
+        let Fetched::New { body, etag } = answer else { return Ok(()) };
         let mut entries = body.contracts;
         entries.truncate(INBOX_MAX);
         let listed: BTreeSet<ContractId> = entries.iter().map(|entry| entry.contract).collect();

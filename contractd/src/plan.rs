@@ -205,8 +205,13 @@ pub(crate) fn plan(
             ProcessState::Running => {}
         }
     }
+    // What ran there before may hold a port that another one gets in the new version.
+    let is_current = |id: &str| match (wanted.get(id).map(|want| &want.kind), have.runs.get(id)) {
+        (Some(Kind::Container { revision, .. }), Some(run)) => run.revision == *revision,
+        (Some(Kind::Container { .. } | Kind::Volume { .. }) | None, _) => false,
+    };
     for id in &have.attachments {
-        if !is_container(id) && !have.processes.contains_key(id) {
+        if !is_current(id) && !have.processes.contains_key(id) {
             steps.push(Step::Detach { id: id.clone() });
         }
     }

@@ -10,7 +10,7 @@ mod upkeep;
 use crate::{
     clock::{self, Now, Worth},
     contact::{self, Contact},
-    database::{Database, DatabaseError, Kept},
+    database::{BUNDLES_BYTES_MAX, Database, DatabaseError, Kept},
     fetches, judge, merge,
     network::Order,
     node_calls,
@@ -148,12 +148,8 @@ impl Reconciler {
             return Ok(());
         }
         let own = merge::standing::of_node(offered, &self.trust.node);
-        let mut merged = merge::merge(&kept.bundle, &own);
-        if size(&merged) > BUNDLE_BYTES_MAX {
-            self.complain("inbox", format!("contract {} is too large to keep", id.short()));
-            // What stops it is taken all the same, on top of what is kept.
-            merged = merge::merge(&kept.bundle, &merge::standing::stops(&own));
-        }
+        let mut merged = merge::merge(&kept.bundle, &own, kept.past.version);
+        let bytes = size(&merged);
         let about_it = contract::verdict::Case::read(&merged)
             .is_ok_and(|case| case.headers()[0].body.contract == id);
         if !about_it || merged == kept.bundle {
@@ -164,22 +160,57 @@ impl Reconciler {
             return Ok(());
         }
         if is_new {
-            self.make_room()?;
+            self.make_room(bytes)?;
         }
-        kept.past.version = kept.past.version.max(merge::in_force(&merged));
-        if self.database.keep(&id, &merged, kept.past.version)? {
-            kept.bundle = merged;
-            self.contracts.insert(id, kept);
-            self.judged_ms = None;
-        } else {
-            self.complain("contracts", "the node keeps no more contracts than it does".to_owned());
+        let mut version = kept.past.version.max(merge::in_force(&merged));
+        let has_room = bytes <= BUNDLE_BYTES_MAX;
+        if !has_room || !self.write(&id, &merged, version, BUNDLES_BYTES_MAX)? {
+            self.complain("contracts", format!("there is no room for contract {}", id.short()));
+            self.upkeep.ask_later(id);
+            // What stops it is taken all the same, on top of what is kept, and counts until the next
+            // restart even if it cannot be written.
+            merged = merge::merge(&kept.bundle, &merge::standing::stops(&own), kept.past.version);
+            if is_new || merged == kept.bundle {
+                return Ok(());
+            }
+            version = kept.past.version.max(merge::in_force(&merged));
+            self.write(&id, &merged, version, usize::MAX)?;
         }
+        kept.past.version = version;
+        kept.bundle = merged;
+        self.contracts.insert(id, kept);
+        self.judged_ms = None;
         Ok(())
+    }
+
+    /// Writes a contract down, if all bundles together then take at most so many bytes. A disk that is
+    /// full, or fails, is no reason to begin anew.
+    fn write(
+        &mut self,
+        id: &ContractId,
+        bundle: &Bundle,
+        version: u64,
+        bytes_max: usize,
+    ) -> Result<bool, DatabaseError> {
+        match self.database.keep(id, bundle, version, bytes_max) {
+            Err(error) if !error.is_damage() => {
+                self.complain("state", daemon::chain(&error));
+                Ok(false)
+            }
+            outcome => {
+                self.complaints.remove("state");
+                outcome
+            }
+        }
+    }
+
+    /// Takes in that the registry has answered.
+    pub(crate) fn take_contact(&mut self) {
+        self.contact.note(clock::boot_ms().unwrap_or(0));
     }
 
     /// Takes in that every contract of the registry has been heard.
     pub(crate) fn take_pulled(&mut self) {
-        self.contact.note(clock::boot_ms().unwrap_or(0));
         if !self.pulled {
             self.pulled = true;
             self.judged_ms = None;

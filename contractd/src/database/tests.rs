@@ -15,7 +15,7 @@ fn contracts_and_facts_survive_reopening() {
     let id = ContractId([1; 32]);
     {
         let database = open(directory.path());
-        assert!(database.keep(&id, &empty(), 1).unwrap());
+        assert!(database.keep(&id, &empty(), 1, usize::MAX).unwrap());
         database.note_start(&id, &Capacity::default()).unwrap();
         database.set_fact("a", "b").unwrap();
     }
@@ -31,7 +31,7 @@ fn the_order_of_first_starts_is_kept() {
     let database = open(directory.path());
     let ids = [ContractId([2; 32]), ContractId([1; 32])];
     for id in &ids {
-        assert!(database.keep(id, &empty(), 1).unwrap());
+        assert!(database.keep(id, &empty(), 1, usize::MAX).unwrap());
     }
     for id in ids.iter().chain(&ids) {
         database.note_start(id, &Capacity::default()).unwrap();
@@ -87,12 +87,12 @@ fn an_end_is_kept_for_ever_and_the_bundle_is_not() {
     let ended = end_of(id);
     {
         let database = open(directory.path());
-        assert!(database.keep(&id, &empty(), 2).unwrap());
+        assert!(database.keep(&id, &empty(), 2, usize::MAX).unwrap());
         assert!(database.note_end(&ended).unwrap());
         // Another order changes nothing, nor does another bundle.
         let later = Ended { version: 9, ..ended.clone() };
         assert!(!database.note_end(&later).unwrap());
-        assert!(!database.keep(&id, &empty(), 9).unwrap());
+        assert!(!database.keep(&id, &empty(), 9, usize::MAX).unwrap());
         let expired = Ended { cause: Cause::Expired, ..ended.clone() };
         assert!(!database.note_end(&expired).unwrap(), "an expiry is not final");
     }
@@ -109,7 +109,7 @@ fn the_highest_version_and_what_a_contract_holds_are_kept() {
     {
         let database = open(directory.path());
         for version in [1, 3, 2] {
-            assert!(database.keep(&id, &empty(), version).unwrap());
+            assert!(database.keep(&id, &empty(), version, usize::MAX).unwrap());
         }
         database.note_start(&id, &Capacity::default()).unwrap();
         database.note_start(&id, &holds).unwrap();
@@ -147,23 +147,23 @@ fn ended_contracts_have_room_of_their_own() {
     };
     database.0.execute_batch("BEGIN").unwrap();
     for n in 0..CONTRACTS_MAX {
-        assert_eq!(database.room().unwrap(), Room::Enough);
-        assert!(database.keep(&id(n), &empty(), 1).unwrap());
+        assert_eq!(database.room(0).unwrap(), Room::Enough);
+        assert!(database.keep(&id(n), &empty(), 1, usize::MAX).unwrap());
     }
-    assert_eq!(database.room().unwrap(), Room::FullOfLiving);
+    assert_eq!(database.room(0).unwrap(), Room::FullOfLiving);
     let next = id(CONTRACTS_MAX);
-    assert!(!database.keep(&next, &empty(), 1).unwrap());
-    assert!(database.keep(&id(0), &empty(), 2).unwrap(), "what is kept can change");
+    assert!(!database.keep(&next, &empty(), 1, usize::MAX).unwrap());
+    assert!(database.keep(&id(0), &empty(), 2, usize::MAX).unwrap(), "what is kept can change");
     database.note_end(&end_of(id(0))).unwrap();
-    assert!(database.keep(&next, &empty(), 1).unwrap());
+    assert!(database.keep(&next, &empty(), 1, usize::MAX).unwrap());
     database.evict(&next).unwrap();
-    assert_eq!(database.room().unwrap(), Room::Enough);
+    assert_eq!(database.room(0).unwrap(), Room::Enough);
     for n in 0..CONTRACTS_MAX + ENDED_MAX {
-        database.keep(&id(n), &empty(), 1).unwrap();
+        database.keep(&id(n), &empty(), 1, usize::MAX).unwrap();
         database.note_end(&end_of(id(n))).unwrap();
     }
-    assert_eq!(database.room().unwrap(), Room::FullOfEnded);
-    assert!(!database.keep(&id(u32::MAX), &empty(), 1).unwrap());
+    assert_eq!(database.room(0).unwrap(), Room::FullOfEnded);
+    assert!(!database.keep(&id(u32::MAX), &empty(), 1, usize::MAX).unwrap());
 }
 
 /// What stops a contract is taken on top of a bundle that is full, and must be there after a restart.
@@ -172,10 +172,24 @@ fn a_bundle_that_is_larger_than_any_that_comes_is_read_again() {
     let directory = tempfile::tempdir().unwrap();
     let id = ContractId([1; 32]);
     let path = contract::merkle::Path { index: 0, siblings: vec![] };
-    let bytes = vec![0; contract::bundle::BUNDLE_BYTES_MAX];
+    let bytes = vec![0; BUNDLE_BYTES_MAX];
     let mut bundle = empty();
     bundle.documents.push(contract::bundle::Deployment::new(&bytes, path));
-    assert!(open(directory.path()).keep(&id, &bundle, 0).unwrap());
+    assert!(open(directory.path()).keep(&id, &bundle, 0, usize::MAX).unwrap());
     let kept = open(directory.path()).contracts().unwrap();
     assert!(kept.len() == 1 && kept[0].bundle == bundle);
+}
+
+#[test]
+fn all_bundles_together_have_a_bound() {
+    let directory = tempfile::tempdir().unwrap();
+    let database = open(directory.path());
+    let [first, second] = [ContractId([1; 32]), ContractId([2; 32])];
+    let bytes = serde_json::to_vec(&empty()).unwrap().len();
+    assert!(database.keep(&first, &empty(), 0, bytes).unwrap());
+    assert!(database.keep(&first, &empty(), 0, bytes).unwrap(), "its own bytes count once");
+    assert!(!database.keep(&second, &empty(), 0, 2 * bytes - 1).unwrap());
+    assert!(database.keep(&second, &empty(), 0, 2 * bytes).unwrap());
+    assert_eq!(database.room(BUNDLES_BYTES_MAX - 2 * bytes).unwrap(), Room::Enough);
+    assert_eq!(database.room(BUNDLES_BYTES_MAX - 2 * bytes + 1).unwrap(), Room::FullOfLiving);
 }

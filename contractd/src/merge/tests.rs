@@ -72,6 +72,10 @@ fn header(version: u64, prev: Option<StatementId>, title: &str) -> Envelope {
 }
 
 fn approval(of: &Envelope, signer: u8) -> Envelope {
+    decision(of, signer, Decision::Approve, 1)
+}
+
+fn decision(of: &Envelope, signer: u8, decision: Decision, seconds: i64) -> Envelope {
     let signed = Signed::<Header>::open(of).unwrap();
     let body = Approval {
         network: "test".into(),
@@ -79,9 +83,9 @@ fn approval(of: &Envelope, signer: u8) -> Envelope {
         version: signed.body.version,
         subject: signed.id,
         action: if signed.body.version == 1 { Action::Create } else { Action::Update },
-        decision: Decision::Approve,
+        decision,
         signer: id(signer),
-        issued: at(1),
+        issued: at(seconds),
         comment: String::new(),
     };
     Envelope::seal(&body, &[&key(signer)]).unwrap()
@@ -97,6 +101,11 @@ fn bundle() -> Bundle {
         pools: vec![],
         documents: vec![Deployment::new(b"document", merkle::Path { index: 0, siblings: vec![] })],
     }
+}
+
+/// As on a node on which no version was ever in force.
+fn merge(known: &Bundle, offered: &Bundle) -> Bundle {
+    super::merge(known, offered, 0)
 }
 
 #[test]
@@ -150,6 +159,19 @@ fn a_proposal_that_nobody_agreed_on_gives_way_to_another() {
     let agreed = merge(&merged, &offered);
     offered.headers[1] = header(2, prev, "two once more");
     assert_eq!(merge(&agreed, &offered).headers[1], second);
+}
+
+/// Otherwise the owner and one stakeholder together could put another contract in the place of the one
+/// that everybody had agreed on, and have its data.
+#[test]
+fn a_version_that_was_in_force_and_is_rejected_since_is_not_replaced() {
+    let mut known = bundle();
+    let against = decision(&known.headers[0], 2, Decision::Reject, 2);
+    known = merge(&known, &Bundle { approvals: vec![against], ..bundle() });
+    assert_eq!(in_force(&known), 0, "it is rejected");
+    let other = Bundle { headers: vec![header(1, None, "another")], ..bundle() };
+    assert_eq!(merge(&known, &other).headers, other.headers, "it never was in force");
+    assert_eq!(super::merge(&known, &other, 1), known);
 }
 
 #[test]

@@ -29,7 +29,7 @@ fn registry(contracts: u16) -> (String, Receiver<String>) {
                 let entry = |n: u16| {
                     let id = ContractId([u8::try_from(n % 256).unwrap(); 32]);
                     let id = format!("{n:04x}{}", &id.to_string()[4..]);
-                    format!(r#"{{"contract":"{id}","version":1,"etag":"x"}}"#)
+                    format!(r#"{{"contract":"{id}","version":1,"etag":"\"x\""}}"#)
                 };
                 let entries: Vec<String> = (0..contracts).map(entry).collect();
                 format!(r#"{{"adopted":true,"contracts":[{}]}}"#, entries.join(","))
@@ -59,7 +59,8 @@ fn a_bundle_is_asked_for_when_the_one_before_was_taken() {
     let client = Arc::new(Client::new([url]).unwrap());
     let (events, heard) = channel();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    std::thread::spawn(move || runtime.block_on(pull(client, NodeId([7; 32]), events)));
+    let (_again, unheard) = unbounded_channel();
+    std::thread::spawn(move || runtime.block_on(pull(client, NodeId([7; 32]), unheard, events)));
     let mut room = next_bundle(&heard);
     bundles.recv_timeout(PATIENCE).unwrap();
     for _ in 1..3 {
@@ -84,4 +85,41 @@ fn no_more_of_an_inbox_is_heard_than_a_node_can_keep() {
     runtime.block_on(inbox.pull(&client, &NodeId([7; 32]), &room, &events)).unwrap();
     assert_eq!(bundles.try_iter().count(), INBOX_MAX);
     assert_eq!(inbox.bundle_tags.len(), INBOX_MAX);
+
+    // What there was no room for is asked for again when there is, and nothing else is.
+    let contract = *inbox.bundle_tags.keys().next().unwrap();
+    inbox.forget(&contract);
+    runtime.block_on(inbox.pull(&client, &NodeId([7; 32]), &room, &events)).unwrap();
+    let asked: Vec<String> = bundles.try_iter().collect();
+    assert_eq!(asked.len(), 1);
+    assert!(asked[0].contains(&contract.to_string()), "{asked:?}");
+}
+
+/// A registry on a thin line answers, but cannot deliver the largest bundle in time: that is contact.
+#[test]
+fn a_bundle_that_cannot_be_had_is_no_loss_of_contact() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = Client::new([format!("http://{}", listener.local_addr().unwrap())]).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let lines = BufReader::new(&stream).lines().map_while(Result::ok);
+            let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+            if head[0].contains("bundle") {
+                continue;
+            }
+            let id = ContractId([1; 32]);
+            let entry = format!(r#"{{"contract":"{id}","version":1,"etag":"x"}}"#);
+            let body = format!(r#"{{"adopted":true,"contracts":[{entry}]}}"#);
+            let head = format!("content-length: {}\r\nconnection: close", body.len());
+            write!(stream, "HTTP/1.1 200 OK\r\n{head}\r\n\r\n{body}").unwrap();
+        }
+    });
+    let (events, heard) = channel();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut inbox = Inbox { tag: None, bundle_tags: BTreeMap::new() };
+    let room = Arc::new(Semaphore::new(BUNDLES_MAX));
+    let pulled = inbox.pull(&client, &NodeId([7; 32]), &room, &events);
+    assert!(runtime.block_on(pulled).is_err());
+    assert!(matches!(heard.try_recv(), Ok(Event::Contact)));
 }

@@ -289,3 +289,22 @@ fn a_start_that_was_given_up_on_and_succeeded_is_known_for_what_it_is() {
     assert_eq!(revision_after_failure(Some(&run("r1", waiting)), "r2"), "r2");
     assert_eq!(revision_after_failure(None, "r2"), "r2");
 }
+
+/// Each of two containers gets the port of the other: both must be let go before either has it.
+#[test]
+fn what_ran_in_an_earlier_version_gives_its_ports_back_before_the_next_starts() {
+    let flist = FlistId([1; 32]);
+    let wants = [want("a", flist, "2"), want("b", flist, "2")];
+    let mut have = have();
+    have.flists.insert(flist, Files::Ready);
+    for want in &wants {
+        have.attachments.insert(want.id.clone());
+    }
+    let detach = |n: usize| Step::Detach { id: wants[n].id.clone() };
+    let start = |n: usize| Step::Start { want: wants[n].clone() };
+    assert_eq!(check(&wants, &have), [detach(0), detach(1), start(0), start(1)]);
+    // Of the same version, it keeps its addresses while it waits.
+    let waiting = Phase::Waiting { until_ms: 0, code: String::new(), message: String::new() };
+    have.runs.insert(wants[0].id.clone(), run("2", waiting));
+    assert_eq!(check(&wants, &have), [detach(1), start(0), start(1)]);
+}

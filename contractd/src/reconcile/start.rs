@@ -5,7 +5,7 @@ use crate::{
     clock,
     database::DatabaseError,
     judge, node_calls,
-    plan::{self, Have, Kind, Phase, Want},
+    plan::{self, Have, Kind, Phase, Run, Want},
 };
 use contract::{FlistId, Timestamp, Verdict, report::Ran};
 use node_api::{
@@ -122,22 +122,10 @@ impl Reconciler {
             None => ended,
         };
         daemon::info!("{id}: {ended}");
-        match self.runs.get_mut(id) {
-            Some(run) if wanted && matches!(run.phase, Phase::Up { .. }) => {
-                let since_ms = match run.phase {
-                    Phase::Up { since_ms } => since_ms,
-                    Phase::Stopping { .. } | Phase::Waiting { .. } => now_ms,
-                };
-                let delay = restart_delay(run.delay_ms, now_ms.saturating_sub(since_ms));
-                run.delay_ms = Some(delay);
-                run.phase = Phase::Waiting {
-                    until_ms: now_ms.saturating_add(delay),
-                    code: "exited".to_owned(),
-                    message: ended,
-                };
-            }
-            // Stopped on purpose: nothing is held against the next start.
-            Some(_) | None => drop(self.runs.remove(id)),
+        if let Some(run) =
+            self.runs.remove(id).filter(|_| wanted).and_then(|run| reaped(run, ended, now_ms))
+        {
+            self.runs.insert(id.to_owned(), run);
         }
         self.save_run(id)
     }
@@ -151,9 +139,59 @@ impl Reconciler {
     }
 }
 
+/// What is remembered of a container that is wanted, when its process has ended.
+fn reaped(mut run: Run, ended: String, now_ms: u64) -> Option<Run> {
+    match run.phase {
+        Phase::Up { since_ms } => {
+            let delay = restart_delay(run.delay_ms, now_ms.saturating_sub(since_ms));
+            run.delay_ms = Some(delay);
+            let until_ms = now_ms.saturating_add(delay);
+            run.phase = Phase::Waiting { until_ms, code: "exited".to_owned(), message: ended };
+            Some(run)
+        }
+        // Its start has failed, and is tried again after the wait that follows from that.
+        Phase::Waiting { .. } => Some(run),
+        // Stopped on purpose: nothing is held against the next start.
+        Phase::Stopping { .. } => None,
+    }
+}
+
 /// Milliseconds to wait before the next start of a container that was up for so long.
 fn restart_delay(previous_ms: Option<u64>, up_ms: u64) -> u64 {
     let previous = previous_ms.map(Duration::from_millis);
     let delay = container::restart::next(previous, Duration::from_millis(up_ms));
     u64::try_from(delay.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Stop;
+
+    #[test]
+    fn only_a_container_that_was_stopped_starts_again_without_a_wait() {
+        let check = |phase: Phase, wanted: Option<(u64, &str)>| {
+            let stop = Stop { signal: 15, grace_ms: 1 };
+            let run = Run {
+                boot: String::new(),
+                revision: String::new(),
+                phase,
+                delay_ms: Some(2000),
+                stop,
+                ran: None,
+            };
+            let waits = match reaped(run, "its program returned 1".into(), 10_000) {
+                None => None,
+                Some(Run { phase: Phase::Waiting { until_ms, code, .. }, .. }) => {
+                    Some((until_ms, code))
+                }
+                Some(other) => panic!("{other:?}"),
+            };
+            assert_eq!(waits, wanted.map(|(until_ms, code)| (until_ms, code.to_owned())));
+        };
+        check(Phase::Up { since_ms: 9_000 }, Some((14_000, "exited")));
+        check(Phase::Stopping { kill_at_ms: 11_000 }, None);
+        let (code, message) = ("exec_failed".to_owned(), String::new());
+        check(Phase::Waiting { until_ms: 12_000, code, message }, Some((12_000, "exec_failed")));
+    }
 }

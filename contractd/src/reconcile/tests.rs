@@ -296,7 +296,7 @@ fn a_full_table_takes_another_contract_in_place_of_one_that_never_started() {
     };
     let this = &mut bench.reconciler;
     for n in 0..crate::database::CONTRACTS_MAX {
-        assert!(this.database.keep(&id(n), &merge::empty(), 0).unwrap());
+        assert!(this.database.keep(&id(n), &merge::empty(), 0, usize::MAX).unwrap());
         this.contracts.insert(id(n), Kept { started: Some(1), ..Kept::new(id(n)) });
     }
     bench.hear(&bench.world.agreed());
@@ -475,7 +475,7 @@ fn a_full_contract_takes_what_stops_it_and_nothing_else() {
         }
         bench.hear(&offered);
         assert!(matches!(bench.judge(10), Verdict::Run(_)));
-        assert!(!bench.reconciler.complaints.contains_key("inbox"), "all of it fits");
+        assert!(!bench.reconciler.complaints.contains_key("contracts"), "all of it fits");
         // What stops it comes with another document, which does not.
         offered.documents.clear();
         propose(&mut offered, 15);
@@ -488,7 +488,7 @@ fn a_full_contract_takes_what_stops_it_and_nothing_else() {
             offered.cancels.clone_from(&agreed.cancels);
         }
         bench.hear(&offered);
-        assert!(bench.reconciler.complaints.contains_key("inbox"));
+        assert!(bench.reconciler.complaints.contains_key("contracts"));
         let kept = &bench.reconciler.contracts[&world.contract()].bundle;
         assert_eq!((kept.headers.len(), kept.documents.len()), (14, 14));
         match (stop, bench.judge(20)) {

@@ -5,13 +5,16 @@ use crate::{
     clock::{self, Now},
     database::{DatabaseError, Room},
     housekeeping,
+    network::Order,
     plan::{Files, Have, Want},
 };
-use contract::{FlistId, Timestamp};
+use contract::{ContractId, FlistId, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How often the node looks for what may go, in milliseconds.
 const UPKEEP_MS: u64 = 60_000;
+/// Contracts that wait for room; of others the registry tells after a restart.
+const UNHEARD_MAX: usize = 4096;
 
 /// What is remembered between two looks.
 #[derive(Debug, Default)]
@@ -20,12 +23,24 @@ pub(super) struct Upkeep {
     next_ms: u64,
     /// Since when stored flists are not needed.
     idle_since: BTreeMap<FlistId, u64>,
+    /// Contracts that there was no room for.
+    unheard: BTreeSet<ContractId>,
+}
+
+impl Upkeep {
+    /// The registry is asked for this contract again when there is room.
+    pub(super) fn ask_later(&mut self, contract: ContractId) {
+        if self.unheard.len() < UNHEARD_MAX {
+            self.unheard.insert(contract);
+        }
+    }
 }
 
 impl Reconciler {
-    /// Forgets one contract if there is no room for another, and one may be forgotten.
-    pub(super) fn make_room(&mut self) -> Result<(), DatabaseError> {
-        let room = self.database.room()?;
+    /// Forgets one contract if there is no room for another with so many bytes, and one may be
+    /// forgotten.
+    pub(super) fn make_room(&mut self, bytes: usize) -> Result<(), DatabaseError> {
+        let room = self.database.room(bytes)?;
         if room == Room::Enough {
             return Ok(());
         }
@@ -37,6 +52,7 @@ impl Reconciler {
             self.database.evict(&id)?;
             self.contracts.remove(&id);
             self.verdicts.remove(&id);
+            self.upkeep.ask_later(id);
         }
         Ok(())
     }
@@ -48,6 +64,15 @@ impl Reconciler {
             return Ok(());
         }
         self.upkeep.next_ms = have.now_ms.saturating_add(UPKEEP_MS);
+        if self.upkeep.unheard.is_empty() {
+            self.complaints.remove("contracts");
+        }
+        // One at a time: the next is asked for when there still is room with this one.
+        if self.database.room(0)? == Room::Enough
+            && let Some(contract) = self.upkeep.unheard.pop_first()
+        {
+            self.order(Order::AskAgain(contract));
+        }
         let fetching = self.files.values().any(|files| matches!(files, Files::Fetching));
         let wanted: BTreeSet<&str> = wants.iter().map(|want| want.id.as_str()).collect();
         let ending = have.processes.keys().any(|id| !wanted.contains(id.as_str()));
