@@ -35,6 +35,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 /// The node is looked at this often even when nothing comes.
 const TURN: Duration = Duration::from_millis(500);
+/// Events that are taken between two looks at the node.
+const EVENTS_MAX: usize = 32;
 /// How often the machine's own description is looked at, in milliseconds.
 const MACHINE_MS: u64 = 5_000;
 /// How soon it is looked at again when something that the node waits for was missing.
@@ -209,14 +211,24 @@ impl Agent {
 
     fn turn_for_ever(&mut self, events: &Receiver<Event>) -> anyhow::Result<()> {
         loop {
-            match events.recv_timeout(TURN) {
-                Ok(event) => self.take(event)?,
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => {
-                    anyhow::bail!("the network thread has ended")
+            let mut wait = if self.reconciler.is_behind { Duration::ZERO } else { TURN };
+            // Few between two looks at the node, and of bundles, which are work, one: whoever sends
+            // many starves nobody.
+            for _ in 0..EVENTS_MAX {
+                let event = match events.recv_timeout(wait) {
+                    Ok(event) => event,
+                    Err(RecvTimeoutError::Timeout) => break,
+                    Err(RecvTimeoutError::Disconnected) => {
+                        anyhow::bail!("the network thread has ended")
+                    }
+                };
+                let is_work = matches!(event, Event::Bundle { .. });
+                self.take(event)?;
+                if is_work {
+                    break;
                 }
+                wait = Duration::ZERO;
             }
-            // One event at most between two looks at the node: whoever sends many starves nobody.
             self.turn().context("using the node's state")?;
         }
     }

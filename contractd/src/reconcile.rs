@@ -35,6 +35,8 @@ use tokio::sync::mpsc::UnboundedSender;
 /// A failed fetch or volume is tried again after so long at first; the wait doubles up to the bound.
 const RETRY_MS: u64 = 2_000;
 const RETRY_MAX_MS: u64 = 120_000;
+/// Steps are taken for at most about this long between two looks.
+const STEPS_MS: u64 = 1_000;
 
 /// Verdicts are made anew this often, because time passes, and whenever a contract comes.
 const JUDGE_MS: u64 = 1_000;
@@ -76,6 +78,8 @@ pub(crate) struct Reconciler {
     damaged: BTreeSet<FlistId>,
     /// How a step failed last, to say it once.
     complaints: BTreeMap<String, String>,
+    /// Whether the last look ended before everything that followed from it was done.
+    pub(crate) is_behind: bool,
 }
 
 impl Reconciler {
@@ -129,6 +133,7 @@ impl Reconciler {
             upkeep: upkeep::Upkeep::default(),
             damaged: BTreeSet::new(),
             complaints: BTreeMap::new(),
+            is_behind: false,
         })
     }
 
@@ -291,7 +296,13 @@ impl Reconciler {
             have.spared = plan::strangers(&have.processes, self.contracts.keys());
         }
         let wipes = judge::wipes(&self.contracts, now);
+        self.is_behind = false;
         for step in plan::plan(&wants, &have, &wipes) {
+            // The next look finds the rest: reports and signs of life do not wait for all of it.
+            if clock::boot_ms().is_ok_and(|ms| ms.saturating_sub(now_ms) >= STEPS_MS) {
+                self.is_behind = true;
+                break;
+            }
             self.apply(step, &have)?;
         }
         have.runs = self.runs.clone();
@@ -469,16 +480,7 @@ impl Reconciler {
                 Some((Some(key.1), line))
             }));
             let (version, header) = status::version(verdict);
-            for (workload, line) in lines {
-                self.results.post(
-                    &mut self.database,
-                    kept,
-                    (version, header),
-                    workload.as_deref(),
-                    &line,
-                    now,
-                )?;
-            }
+            self.results.post(&mut self.database, kept, (version, header), &lines, now)?;
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use crate::{
     database::{Database, DatabaseError, Kept},
     status::Line,
 };
-use contract::{Envelope, NodeId, SigningKey, StatementId, Timestamp, report::Report};
+use contract::{ContractId, Envelope, NodeId, SigningKey, StatementId, Timestamp, report::Report};
 use std::collections::BTreeMap;
 
 /// Longest reason that a result carries, in bytes.
@@ -20,26 +20,47 @@ pub(crate) struct Results {
 }
 
 impl Results {
-    /// Posts a result, unless the last one about the same thing said the same.
+    /// Posts a result of each line about a contract or one of its workloads, unless the last one about
+    /// the same thing said the same.
     pub(crate) fn post(
         &self,
         database: &mut Database,
         kept: &mut Kept,
         (version, header): (u64, Option<StatementId>),
-        workload: Option<&str>,
-        line: &Line,
+        lines: &[(Option<String>, Line)],
         now: Timestamp,
     ) -> Result<(), DatabaseError> {
         let mut reported: BTreeMap<String, String> =
             serde_json::from_str(&kept.reported).unwrap_or_default();
-        let name = workload.unwrap_or_default().to_owned();
         // What runs is said anew in each boot, what has ended is not.
         let boot = if kept.past.ended.is_some() { "" } else { &self.boot };
-        let fingerprint = format!("{version} {boot} {}", line.fingerprint());
-        if reported.get(&name) == Some(&fingerprint) {
-            return Ok(());
+        for (workload, line) in lines {
+            let name = workload.clone().unwrap_or_default();
+            let fingerprint = format!("{version} {boot} {}", line.fingerprint());
+            if reported.get(&name) == Some(&fingerprint) {
+                continue;
+            }
+            reported.insert(name, fingerprint);
+            let text = serde_json::to_string(&reported).expect("strings");
+            let about = (version, header, workload.clone());
+            if !self.post_one(database, &kept.id, about, line, &text, now)? {
+                break;
+            }
+            kept.reported = text;
         }
-        reported.insert(name, fingerprint);
+        Ok(())
+    }
+
+    /// Posts one result, together with all that was reported with it. `false`: not now.
+    fn post_one(
+        &self,
+        database: &mut Database,
+        contract: &ContractId,
+        (version, header, workload): (u64, Option<StatementId>, Option<String>),
+        line: &Line,
+        reported: &str,
+        now: Timestamp,
+    ) -> Result<bool, DatabaseError> {
         let last = database.chain()?;
         let seq = last.map_or(1, |(seq, _)| seq + 1);
         let report = Report {
@@ -49,10 +70,10 @@ impl Results {
             seq,
             prev: last.map(|(_, id)| id),
             at: now,
-            contract: kept.id,
+            contract: *contract,
             version,
             header,
-            workload: workload.map(str::to_owned),
+            workload,
             state: line.state,
             code: line.code.clone(),
             message: cut(&line.message, MESSAGE_MAX).to_owned(),
@@ -64,14 +85,10 @@ impl Results {
             Ok(sealed) => sealed,
             Err(error) => {
                 daemon::error!("signing a result: {}", daemon::chain(&error));
-                return Ok(());
+                return Ok(false);
             }
         };
-        let text = serde_json::to_string(&reported).expect("strings");
-        if database.post(&kept.id, &text, seq, &id, &envelope)? {
-            kept.reported = text;
-        }
-        Ok(())
+        database.post(contract, reported, seq, &id, &envelope)
     }
 }
 

@@ -32,18 +32,22 @@ pub(super) struct Group {
     keep: bool,
 }
 
-/// What is written into which file, in order.
+/// `cpu.max`: written when the process is ready, because to set it up is the node's work.
+pub(super) fn cpu_max(limits: &Limits) -> String {
+    let quota = u64::from(limits.cpu_milli) * CPU_PERIOD_US / 1000;
+    format!("{} {CPU_PERIOD_US}", quota.max(CPU_QUOTA_MIN_US))
+}
+
+/// What is written into which file before there is a process, in order.
 ///
 /// `memory.high` stays open: above it a process is slowed down without end, where above
 /// `memory.max` it ends at once with all of its container, which then starts again and says why.
-pub(super) fn settings(limits: &Limits) -> [(&'static str, String); 6] {
-    let quota = u64::from(limits.cpu_milli) * CPU_PERIOD_US / 1000;
+pub(super) fn settings(limits: &Limits) -> [(&'static str, String); 5] {
     let (lightest, heaviest) = CPU_WEIGHTS;
     let weight = (limits.cpu_milli / CPU_MILLI_PER_WEIGHT).clamp(lightest, heaviest);
     [
         // When processors are short, each gets what it has of them in its contract.
         ("cpu.weight", weight.to_string()),
-        ("cpu.max", format!("{} {CPU_PERIOD_US}", quota.max(CPU_QUOTA_MIN_US))),
         ("memory.max", limits.memory_bytes.to_string()),
         ("memory.swap.max", "0".to_owned()),
         ("memory.oom.group", "1".to_owned()),
@@ -92,6 +96,13 @@ impl Group {
 
     pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+
+    /// From now on the processes have no more of the processors than their contract says.
+    pub(super) fn limit_cpu(&self, limits: &Limits) -> Result<(), Failure> {
+        let value = cpu_max(limits);
+        fs::write(self.path.join("cpu.max"), &value)
+            .context(Reason::LimitsRefused, format!("writing {value} to cpu.max"))
     }
 
     /// The process runs: the cgroup is init's from now on.
@@ -144,7 +155,7 @@ mod tests {
                 found.map(|(_, value)| value.as_str())
             };
             assert_eq!(value("cpu.weight"), Some(weight));
-            assert_eq!(value("cpu.max"), Some(quota));
+            assert_eq!(cpu_max(&limits), quota);
             assert_eq!(value("memory.max"), Some("5242880"));
             assert_eq!(value("pids.max"), Some("7"));
         }

@@ -162,7 +162,7 @@ impl Launcher {
             status: status_read,
             deadline: Instant::now() + SETUP_TIME,
         };
-        match process.bring_up(start, log_read.as_fd(), supervisor) {
+        match process.bring_up(start, &cgroup, log_read.as_fd(), supervisor) {
             Ok(()) => {
                 cgroup.keep();
                 Ok(StartReply { pid: process.pid, entrypoint_digest: hex::encode(entry.digest) })
@@ -189,6 +189,7 @@ impl Process {
     fn bring_up(
         &self,
         start: &Start,
+        cgroup: &cgroup::Group,
         log: BorrowedFd<'_>,
         supervisor: &mut dyn Supervisor,
     ) -> Result<(), Failure> {
@@ -201,6 +202,7 @@ impl Process {
             }
             status::Status::Failed(failure) => return Err(failure),
         }
+        cgroup.limit_cpu(&start.limits)?;
         let adopt = Adopt { id: start.id.clone(), pid: self.pid };
         supervisor.adopt(&adopt, [self.pidfd.as_fd(), log]).or_else(|why| {
             fail(Reason::AdoptFailed, format!("handing the process to init: {why}"))
