@@ -402,6 +402,16 @@ fn log() {
     put("log_request", "grown", request.to_string().as_bytes());
     let first = AddCheckpoint { old: 0, proof: vec![], ..request };
     put("log_request", "first", first.to_string().as_bytes());
+    let [key, witness] = log_signers().map(|signer| signer.verifier().to_string());
+    let line = note.lines().last().unwrap().to_string();
+    put("log_answer", "cosignature", line.as_bytes());
+    put("log_answer", "size", b"5\n");
+    let policy = format!(
+        "# One of one.\nlog {key} https://log.example\nwitness w {witness} http://w.example\n\
+         group g any w\nquorum g\n"
+    );
+    put("log_policy", "group", policy.as_bytes());
+    put("log_policy", "none", format!("log {key}\nquorum none\n").as_bytes());
     let path = log_hashes(tree::inclusion(5, LOG_SIZE).unwrap());
     let proof = Proof { extra: None, index: 5, path, note };
     put("log_proof", "plain", proof.to_string().as_bytes());

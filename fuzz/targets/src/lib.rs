@@ -18,8 +18,8 @@ mod statements;
 pub use devices::{disk_claim, disk_probe, modules_database, uevent};
 pub use files::{docker_import, earlier_import, erofs_image, flist_body, oci_import, tar_import};
 pub use log::{
-    LOG_ORIGIN, LOG_SIZE, log_checkpoint, log_hashes, log_leaf, log_note, log_proof, log_record,
-    log_request, log_signers, log_tile,
+    LOG_ORIGIN, LOG_SIZE, log_answer, log_checkpoint, log_hashes, log_leaf, log_note, log_policy,
+    log_proof, log_record, log_request, log_signers, log_tile,
 };
 pub use net::{
     MAC, dhcp_client, dhcp_message, dhcp6_client, dhcp6_message, router_announcement, sntp_answer,
@@ -48,7 +48,9 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("flist_body", flist_body),
     ("ipc_answer", ipc_answer),
     ("ipc_frames", ipc_frames),
+    ("log_answer", log_answer),
     ("log_note", log_note),
+    ("log_policy", log_policy),
     ("log_proof", log_proof),
     ("log_record", log_record),
     ("log_request", log_request),

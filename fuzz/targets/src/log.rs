@@ -2,8 +2,9 @@
 
 use std::{convert::Infallible, sync::LazyLock};
 use tlog::{
-    Algorithm, Bundle, Checkpoint, Edge, Note, Policy, Proof, Record, Resource, Signer, Verifier,
-    tree, witness::AddCheckpoint,
+    Algorithm, Bundle, Checkpoint, Edge, Note, Policy, PolicyFile, Proof, Record, Resource, Signer,
+    Verifier, tree,
+    witness::{AddCheckpoint, cosignature, size},
 };
 
 /// Leaves of the log whose checkpoint the seeds hold.
@@ -82,6 +83,25 @@ pub fn log_request(data: &[u8]) -> bool {
     if request.judge(&[log], Some(&last)).is_ok() {
         assert_eq!(request.note.text(), log_checkpoint(LOG_SIZE).text(), "a forgery");
     }
+    true
+}
+
+/// What a witness answers to a log: signature lines, or the size that it knows.
+pub fn log_answer(data: &[u8]) -> bool {
+    let [_, witness] = log_signers().map(|signer| signer.verifier().clone());
+    let note = log_checkpoint(LOG_SIZE);
+    if let Ok(line) = cosignature(&note, &witness, data) {
+        assert_eq!(note.lines().last(), Some(&line), "a forgery");
+        return true;
+    }
+    size(data).is_some()
+}
+
+/// A policy as people write it. One that asks for more than there is never gets through.
+pub fn log_policy(data: &[u8]) -> bool {
+    let Ok(PolicyFile { policy, urls }) = PolicyFile::read(data) else { return false };
+    assert_eq!(urls.len(), policy.witnesses().len());
+    assert!(policy.quorum() <= urls.len() && !policy.keys().is_empty());
     true
 }
 

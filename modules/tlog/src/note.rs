@@ -190,6 +190,12 @@ impl Note {
         Ok(())
     }
 
+    /// Adds the line of a key in place of all older ones of the same key.
+    pub fn replace(&mut self, verifier: &Verifier, line: Line) -> Result<(), BadNote> {
+        self.lines.retain(|other| !other.is_of(verifier));
+        self.add(line)
+    }
+
     /// Whether this key has signed. Every line of the key has to fit.
     pub fn signed_by(&self, verifier: &Verifier) -> Result<Signed, Forged> {
         let mut found = Signed::Absent;

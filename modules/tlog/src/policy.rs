@@ -102,6 +102,26 @@ impl Policy {
         Ok(Self { origin: origin.into(), keys, witnesses, quorum })
     }
 
+    /// Which log it is about.
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    /// The keys of the log.
+    pub fn keys(&self) -> &[Verifier] {
+        &self.keys
+    }
+
+    /// The witnesses.
+    pub fn witnesses(&self) -> &[Verifier] {
+        &self.witnesses
+    }
+
+    /// How many witnesses have to sign.
+    pub fn quorum(&self) -> usize {
+        self.quorum
+    }
+
     /// Reads a checkpoint that counts. A line of a known key that does not fit refuses the whole.
     pub fn open(&self, bytes: &[u8]) -> Result<Seen, PolicyError> {
         let (checkpoint, note) =

@@ -4,10 +4,12 @@
 use crate::{
     note::{BadNote, NOTE_BYTES_MAX, Note},
     policy::{Policy, PolicyError, Seen},
+    record::{NotARecord, Record},
     text::{base64, decimal, from_base64, hash},
     tree::{self, Hash, PROOF_MAX, SIZE_MAX},
 };
 use alloc::{string::ToString as _, vec::Vec};
+use contract::StatementId;
 use core::fmt;
 
 /// The first line.
@@ -55,6 +57,17 @@ pub enum ProofError {
         /// Size of the tree.
         size: u64,
     },
+    /// What it carries along is not the record of a statement.
+    #[error("reading the record that the proof carries")]
+    Record(#[source] NotARecord),
+    /// The entry is about another statement.
+    #[error("the proof is about the statement {found}, not about {wanted}")]
+    OtherStatement {
+        /// The statement that was asked for.
+        wanted: StatementId,
+        /// The statement that the entry names.
+        found: StatementId,
+    },
 }
 
 impl Proof {
@@ -97,6 +110,24 @@ impl Proof {
         } else {
             Err(ProofError::Absent { index, size })
         }
+    }
+
+    /// Whether the log of a registry holds this statement: the proof carries the record of it, and
+    /// the record is where the proof says, under a checkpoint that counts. It says that the statement
+    /// was in the log, and not that its signatures are those that somebody has to give.
+    pub fn check_statement(
+        &self,
+        statement: &StatementId,
+        policy: &Policy,
+    ) -> Result<(Record, Seen), ProofError> {
+        let entry = self.extra.as_deref().unwrap_or_default();
+        let record = Record::read(entry).map_err(ProofError::Record)?;
+        if record.statement != *statement {
+            let (wanted, found) = (*statement, record.statement);
+            return Err(ProofError::OtherStatement { wanted, found });
+        }
+        let seen = self.check(&tree::leaf(entry), policy)?;
+        Ok((record, seen))
     }
 }
 

@@ -1,9 +1,10 @@
-//! What a log says to a witness, and what the witness has to answer (c2sp.org/tlog-witness,
-//! add-checkpoint). The decision is here; keeping and signing are the witness's.
+//! What a log says to a witness, what the witness has to answer, and what the log takes of it
+//! (c2sp.org/tlog-witness, add-checkpoint). The decisions are here; keeping and signing are the
+//! witness's, sending is the log's.
 
 use crate::{
     checkpoint::{Checkpoint, NotACheckpoint, OpenError},
-    note::{BadNote, NOTE_BYTES_MAX, Note, Verifier},
+    note::{self, BadNote, Forged, Line, NOTE_BYTES_MAX, Note, Signed, Verifier},
     text::{base64, decimal, hash},
     tree::{Hash, PROOF_MAX, SIZE_MAX},
 };
@@ -13,6 +14,9 @@ use core::fmt;
 
 /// Largest request: a note, and the longest proof before it.
 pub const REQUEST_BYTES_MAX: usize = NOTE_BYTES_MAX + (PROOF_MAX + 1) * 48;
+
+/// Largest answer that a log reads: some signature lines.
+pub const ANSWER_BYTES_MAX: usize = 64 << 10;
 
 /// A new checkpoint, and the proof that the log has only grown since the one of size `old`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +76,48 @@ pub enum Refusal {
         /// Size of the checkpoint of the request.
         size: u64,
     },
+}
+
+/// Why an answer holds no cosignature.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadAnswer {
+    /// Not signature lines.
+    #[error("reading the signature lines")]
+    Lines(#[source] BadNote),
+    /// Lines of others alone.
+    #[error("none of the signature lines is of the key {name}")]
+    Absent {
+        /// Name of the witness's key.
+        name: String,
+    },
+    /// A line of the key that does not fit.
+    #[error("checking the cosignature")]
+    Forged(#[source] Forged),
+}
+
+/// The newest cosignature of this witness for this note in its answer, the body of 200. Lines of
+/// keys that are not known are not looked at.
+pub fn cosignature(note: &Note, witness: &Verifier, answer: &[u8]) -> Result<Line, BadAnswer> {
+    let text = core::str::from_utf8(answer).map_err(|_| BadAnswer::Lines(BadNote::Character))?;
+    let mut newest: Option<(u64, Line)> = None;
+    for line in note::lines(text).map_err(BadAnswer::Lines)? {
+        let mut alone = Note::new(note.text().into()).map_err(BadAnswer::Lines)?;
+        alone.add(line.clone()).map_err(BadAnswer::Lines)?;
+        match alone.signed_by(witness).map_err(BadAnswer::Forged)? {
+            Signed::At(time) if newest.as_ref().is_none_or(|(newest, _)| *newest <= time) => {
+                newest = Some((time, line));
+            }
+            Signed::At(_) | Signed::Valid | Signed::Absent => {}
+        }
+    }
+    let absent = || BadAnswer::Absent { name: witness.name().into() };
+    newest.map(|(_, line)| line).ok_or_else(absent)
+}
+
+/// The size of the checkpoint that a witness has cosigned last, in its answer, the body of 409.
+pub fn size(answer: &[u8]) -> Option<u64> {
+    let line = core::str::from_utf8(answer).ok()?.strip_suffix('\n')?;
+    decimal(line).filter(|size| *size <= SIZE_MAX)
 }
 
 impl AddCheckpoint {
