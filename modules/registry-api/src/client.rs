@@ -42,7 +42,7 @@ pub struct Client {
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// No base URL, too many, or one that this build cannot ask.
-    #[error("{0} is no registry URL that this build can ask (http://host[:port][/path])")]
+    #[error("{0} is no URL that this build can ask (http://host[:port][/path])")]
     BadBase(String),
     /// The HTTP client cannot be made.
     #[error("making the HTTP client")]
@@ -149,17 +149,11 @@ impl Client {
     /// With https built in, the first call also makes ring the process's TLS provider.
     pub fn new<I: IntoIterator<Item = T>, T: AsRef<str>>(bases: I) -> Result<Self, ClientError> {
         let bases: Vec<String> =
-            bases.into_iter().map(|base| clean(base.as_ref())).collect::<Result<_, _>>()?;
+            bases.into_iter().map(|url| base(url.as_ref())).collect::<Result<_, _>>()?;
         if bases.is_empty() || bases.len() > BASES_MAX {
             return Err(ClientError::BadBase(format!("a list of {} URLs", bases.len())));
         }
-        let builder = reqwest::Client::builder()
-            .connect_timeout(TIMEOUT_CONNECT)
-            .redirect(reqwest::redirect::Policy::none())
-            .user_agent(concat!("zero-os/", env!("CARGO_PKG_VERSION")));
-        #[cfg(feature = "https")]
-        let builder = builder.tls_backend_preconfigured(tls());
-        let http = builder.build().map_err(|error| ClientError::Setup(error.into()))?;
+        let http = http()?;
         Ok(Self { http, bases, network: None })
     }
 
@@ -216,6 +210,13 @@ impl Client {
             let reason = "the statement does not hash to its id".into();
             Err(ClientError::BadAnswer { url: path, reason })
         }
+    }
+
+    /// The proof that a statement is in the log, as it came: nothing of it is checked.
+    pub async fn proof(&self, id: &StatementId) -> Result<Vec<u8>, ClientError> {
+        let make = |url: &str| self.http.get(url).timeout(TIMEOUT_EXCHANGE);
+        let (_, answer) = self.ask(&paths::proof(id), make, paths::PROOF_BYTES_MAX).await?;
+        Ok(answer.bytes)
     }
 
     /// Contracts that concern a node.
@@ -472,8 +473,20 @@ fn bundle(url: &str, bytes: &[u8]) -> Result<Bundle, ClientError> {
         .map_err(|error| ClientError::BadAnswer { url: url.into(), reason: error.to_string() })
 }
 
-/// A base URL without a slash at its end.
-fn clean(base: &str) -> Result<String, ClientError> {
+/// An HTTP client as this one has it: https if this build has it, and no redirects. The first call
+/// also makes ring the process's TLS provider then.
+pub fn http() -> Result<reqwest::Client, ClientError> {
+    let builder = reqwest::Client::builder()
+        .connect_timeout(TIMEOUT_CONNECT)
+        .redirect(reqwest::redirect::Policy::none())
+        .user_agent(concat!("zero-os/", env!("CARGO_PKG_VERSION")));
+    #[cfg(feature = "https")]
+    let builder = builder.tls_backend_preconfigured(tls());
+    builder.build().map_err(|error| ClientError::Setup(error.into()))
+}
+
+/// A base URL without a slash at its end, if this build can ask it.
+pub fn base(base: &str) -> Result<String, ClientError> {
     let bad = || ClientError::BadBase(base.to_owned());
     let url = reqwest::Url::parse(base).map_err(|_| bad())?;
     let schemes: &[&str] = if cfg!(feature = "https") { &["http", "https"] } else { &["http"] };

@@ -31,6 +31,8 @@ pub const PROBLEM_JSON: &str = "application/problem+json";
 pub const STATEMENT_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Results in one batch.
 pub const RESULTS_MAX: usize = 256;
+/// Largest proof that a statement is in the log.
+pub const PROOF_BYTES_MAX: usize = 256 * 1024;
 /// Largest body of a batch of results.
 pub const RESULTS_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Largest list of documents, in bytes.
@@ -43,6 +45,11 @@ pub const CONTENT_BYTES_MAX: u64 = 64 << 20;
 /// `GET`: the envelope of one statement.
 pub fn statement(id: &StatementId) -> String {
     format!("{STATEMENTS}/{id}")
+}
+
+/// `GET`: the proof that a statement is in the log (c2sp.org/tlog-proof).
+pub fn proof(id: &StatementId) -> String {
+    format!("{STATEMENTS}/{id}/proof")
 }
 
 /// `GET`: [`crate::view::IdentityView`].

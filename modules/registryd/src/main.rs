@@ -50,6 +50,10 @@ struct Arguments {
         value_parser = BoolishValueParser::new()
     )]
     content_writable: bool,
+    /// File that names the witnesses of the log: their keys, where they are, and how many have to
+    /// cosign a checkpoint before it is shown (c2sp.org/tlog-policy). Without one, none has to.
+    #[arg(long, value_name = "FILE")]
+    witnesses: Option<PathBuf>,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -101,6 +105,7 @@ fn main() -> ExitCode {
             listen: arguments.listen,
             network: arguments.network,
             content: if arguments.content_writable { Access::Writable } else { Access::ReadOnly },
+            witnesses: arguments.witnesses,
             now: system_clock,
         }),
         (None, None) => Err(anyhow::anyhow!("--data is missing")),

@@ -67,6 +67,8 @@ pub struct Settings {
     pub network: String,
     /// Whether flists and packs can be published here.
     pub content: Access,
+    /// File that names the witnesses of the log (c2sp.org/tlog-policy).
+    pub witnesses: Option<PathBuf>,
     /// The clock.
     pub now: fn() -> Timestamp,
 }
@@ -93,7 +95,8 @@ pub async fn start(settings: Settings) -> anyhow::Result<Server> {
     let taken = db::take(&data)?;
     let db = Db::start(&data)?;
     let content = Arc::new(Content::open(&data, settings.content)?);
-    let (log, sequencer) = transparency::start(&db, &data).await?.unzip();
+    let log = transparency::start(&db, &data, settings.witnesses.as_deref()).await?;
+    let (log, logging) = log.unzip();
     let app = http::App {
         db: db.clone(),
         content,
@@ -109,10 +112,9 @@ pub async fn start(settings: Settings) -> anyhow::Result<Server> {
     let router = http::router(app);
     let ended = tokio::spawn(async move {
         serve(listener, router, stopped).await;
-        if let Some(sequencer) = sequencer {
+        if let Some(mut logging) = logging {
             // It may be cut off at any point.
-            sequencer.abort();
-            drop(sequencer.await);
+            logging.shutdown().await;
         }
         let outcome = db.stop().await;
         // Only now may another process have it.

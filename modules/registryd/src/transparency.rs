@@ -2,33 +2,42 @@
 //!
 //! ```text
 //! statement (SQL, synced) → record (SQL, synced) → tiles (files, synced)
-//!     → size and root, by compare-and-swap (SQL, synced) → signed, served → acknowledged
+//!     → size and root, by compare-and-swap (SQL, synced) → signed (file, synced) → acknowledged
+//!         → cosigned by witnesses → shown (file, synced)
 //! ```
 //!
 //! Each step waits for the disk before the next one begins (docs/decisions/0014). A step that was
 //! cut off is repeated and does the same again. Nothing here goes back: what contradicts the
-//! state, on the disk or in the database, stops the log and never changes it.
+//! state, on the disk or in the database, stops the log and never changes it. A log without
+//! witnesses acknowledges what it shows; one that has them does not wait for them.
 
 pub mod files;
 pub mod fsck;
 pub mod key;
+mod publish;
+mod rounds;
 mod sequence;
+mod witnesses;
+
+pub use witnesses::Standing;
 
 use crate::{
     db::{Db, Fault},
     refusal,
 };
 use anyhow::Context as _;
-use files::Files;
+use contract::StatementId;
+use files::{Files, Kept};
 use registry_api::problem::codes;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use std::{path::Path, sync::Arc, time::Duration};
 use tlog::{Checkpoint, Edge, Hash, Note, Proof, Signer, tree};
 use tokio::{
     sync::{Notify, watch},
-    task::JoinHandle,
+    task::JoinSet,
     time::timeout,
 };
+use witnesses::Witnesses;
 
 /// A statement is acknowledged once the log has it, or refused for now after this time.
 const TIMEOUT_LOGGED: Duration = Duration::from_secs(10);
@@ -49,14 +58,17 @@ pub struct Head {
 /// A log that goes on. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Log {
+    origin: Arc<str>,
     files: Files,
     wake: Arc<Notify>,
-    published: watch::Receiver<Published>,
+    signed: watch::Receiver<Sealed>,
+    public: watch::Receiver<Option<Sealed>>,
+    standings: watch::Receiver<Vec<Standing>>,
 }
 
-/// What the log has signed last.
+/// A checkpoint that the log has signed.
 #[derive(Debug, Clone)]
-struct Published {
+struct Sealed {
     size: u64,
     note: Note,
 }
@@ -90,10 +102,21 @@ pub fn head(connection: &Connection) -> Result<Option<Head>, Fault> {
     Ok(row)
 }
 
-/// Takes up the log where it was left, if it has begun: serves it, and adds what is missing.
-pub async fn start(db: &Db, data: &Path) -> anyhow::Result<Option<(Log, JoinHandle<()>)>> {
-    let head = db.read(head).await.map_err(Fault::into_error)?;
-    let Some(head) = head else { return Ok(None) };
+/// Takes up the log where it was left, if it has begun: serves it, and adds what is missing. The
+/// policy is a file that names the witnesses; without one, what is signed is shown. The tasks may be
+/// aborted at any point.
+pub async fn start(
+    db: &Db,
+    data: &Path,
+    policy: Option<&Path>,
+) -> anyhow::Result<Option<(Log, JoinSet<()>)>> {
+    let Some(head) = db.read(head).await.map_err(Fault::into_error)? else {
+        anyhow::ensure!(
+            policy.is_none(),
+            "this registry has no log for witnesses to watch: see `registryd begin-log`"
+        );
+        return Ok(None);
+    };
     let signer = key::load(data, &head)?;
     let files = Files::new(data);
     let edge = files.edge(head.size).context("taking up the log")?;
@@ -101,42 +124,94 @@ pub async fn start(db: &Db, data: &Path) -> anyhow::Result<Option<(Log, JoinHand
         edge.root() == head.root,
         "the files of the log have another root than the database: see `registryd fsck`"
     );
-    let first = sign(&signer, &head.origin, head.size, head.root)?;
-    if let Some(signed) = files.checkpoint()? {
-        anyhow::ensure!(
-            signed.size <= head.size,
-            "the log has signed {} entries and the database knows {}: it is older than the log, \
-             which never goes back",
-            signed.size,
-            head.size
-        );
-    }
-    files.publish(&first.note)?;
-    let (sender, published) = watch::channel(first);
+    kept(&files, Kept::Signed, &signer, &head)?;
+    let shown = kept(&files, Kept::Shown, &signer, &head)?;
+    let witnesses = policy.map(|path| Witnesses::load(path, &head)).transpose()?;
+    let newest = seal(&signer, &head.origin, head.size, head.root)?;
+    files.keep(Kept::Signed, &newest.note)?;
+
+    let (signed_sender, signed) = watch::channel(newest);
+    let (public_sender, public) = watch::channel(shown);
+    let (standings_sender, standings) = watch::channel(Vec::new());
+    let publisher = publish::Publisher::new(
+        files.clone(),
+        registry_api::client::http()?,
+        witnesses.unwrap_or_default(),
+        signed.clone(),
+        public_sender,
+        standings_sender,
+    );
+    // Without witnesses, what was signed is shown from the first request on.
+    publisher.publish().await?;
     let wake = Arc::new(Notify::new());
-    let log = Log { files: files.clone(), wake: Arc::clone(&wake), published };
+    let (origin, woken) = (head.origin.as_str().into(), Arc::clone(&wake));
+    let log = Log { origin, files: files.clone(), wake, signed, public, standings };
     let (db, origin) = (db.clone(), head.origin);
-    let sequencer = sequence::Sequencer { db, files, signer, origin, edge, published: sender };
-    Ok(Some((log, tokio::spawn(sequencer.run(wake)))))
+    let sequencer = sequence::Sequencer { db, files, signer, origin, edge, signed: signed_sender };
+    let mut tasks = JoinSet::new();
+    tasks.spawn(sequencer.run(woken));
+    tasks.spawn(publisher.run());
+    Ok(Some((log, tasks)))
 }
 
-fn sign(signer: &Signer, origin: &str, size: u64, root: Hash) -> anyhow::Result<Published> {
+/// A checkpoint that was signed earlier. It has to be of this log, and the log has to begin with it.
+fn kept(
+    files: &Files,
+    which: Kept,
+    signer: &Signer,
+    head: &Head,
+) -> anyhow::Result<Option<Sealed>> {
+    let Some(bytes) = files.kept(which)? else { return Ok(None) };
+    let keys = [signer.verifier().clone()];
+    let opened = Checkpoint::open(&bytes, &head.origin, &keys);
+    let (checkpoint, note) = opened.with_context(|| format!("reading {which} of the log"))?;
+    let (size, known) = (checkpoint.size, head.size);
+    anyhow::ensure!(
+        size <= known,
+        "the log has signed {size} entries and the database knows {known}: it is older than the \
+         log, which never goes back"
+    );
+    let root = tree::root(size, |node| files.hash(node, known)).context("taking up the log")?;
+    anyhow::ensure!(
+        root == checkpoint.root,
+        "the log has signed another tree of {size} entries than the one that is here: see \
+         `registryd fsck`"
+    );
+    Ok(Some(Sealed { size, note }))
+}
+
+fn seal(signer: &Signer, origin: &str, size: u64, root: Hash) -> anyhow::Result<Sealed> {
     let checkpoint = Checkpoint { origin: origin.into(), size, root, extensions: Vec::new() };
     let mut note = Note::new(checkpoint.to_string())?;
     // Ed25519 signs the same text in the same way each time; a log writes no time.
     note.add(signer.sign(note.text(), 0))?;
-    Ok(Published { size, note })
+    Ok(Sealed { size, note })
 }
 
 impl Log {
-    /// The newest checkpoint.
-    pub fn checkpoint(&self) -> String {
-        self.published.borrow().note.to_string()
+    /// Which log it is.
+    pub fn origin(&self) -> &str {
+        &self.origin
     }
 
-    /// Entries that the newest checkpoint covers.
+    /// The checkpoint that is shown. `None` before enough witnesses have cosigned the first one.
+    pub fn checkpoint(&self) -> Option<String> {
+        self.public.borrow().as_ref().map(|public| public.note.to_string())
+    }
+
+    /// Entries that the checkpoint covers that is shown.
     pub fn size(&self) -> u64 {
-        self.published.borrow().size
+        self.public.borrow().as_ref().map_or(0, |public| public.size)
+    }
+
+    /// Entries that are signed, whether witnesses have cosigned them or not.
+    pub fn size_signed(&self) -> u64 {
+        self.signed.borrow().size
+    }
+
+    /// Where each witness is, in the order of the policy.
+    pub fn standings(&self) -> Vec<Standing> {
+        self.standings.borrow().clone()
     }
 
     /// The files that are served.
@@ -148,9 +223,20 @@ impl Log {
     pub async fn covers(&self, db: &Db) -> Result<(), Fault> {
         let newest = db.read(newest_place).await?;
         self.wake.notify_one();
-        let mut published = self.published.clone();
-        let wait = published.wait_for(|published| published.size >= newest);
-        if let Ok(Ok(_)) = timeout(TIMEOUT_LOGGED, wait).await {
+        let (mut signed, mut public) = (self.signed.clone(), self.public.clone());
+        // Witnesses may take long, and the statement is safe without them.
+        let has_witnesses = !self.standings.borrow().is_empty();
+        let covered = async {
+            if has_witnesses {
+                signed.wait_for(|signed| signed.size >= newest).await.is_ok()
+            } else {
+                let covers = |public: &Option<Sealed>| {
+                    public.as_ref().is_some_and(|public| public.size >= newest)
+                };
+                public.wait_for(covers).await.is_ok()
+            }
+        };
+        if timeout(TIMEOUT_LOGGED, covered).await == Ok(true) {
             return Ok(());
         }
         let text = "the statement is stored, and the log has not taken it yet";
@@ -158,13 +244,38 @@ impl Log {
         Err(refusal(503, codes::UNAVAILABLE, text, hint))
     }
 
-    /// The proof that an entry is in the log. `None` when it is not there yet. Reads files.
-    pub fn proof(&self, index: u64) -> anyhow::Result<Option<Proof>> {
-        let Published { size, note } = self.published.borrow().clone();
+    /// The proof that an entry is in the log, which carries the entry. `None` while the checkpoint
+    /// that is shown does not cover it. Reads files.
+    pub fn proof(&self, entry: Entry) -> anyhow::Result<Option<Proof>> {
+        let Some(Sealed { size, note }) = self.public.borrow().clone() else { return Ok(None) };
+        let Entry { index, record: Some(record) } = entry else { return Ok(None) };
         let Some(ranges) = tree::inclusion(index, size) else { return Ok(None) };
         let path = tree::hashes(ranges, |node| self.files.hash(node, size))?;
-        Ok(Some(Proof { extra: None, index, path, note }))
+        Ok(Some(Proof { extra: Some(record), index, path, note }))
     }
+}
+
+/// An entry of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its index, from 0.
+    pub index: u64,
+    /// Its bytes. `None` while the statement has its place and nothing more.
+    pub record: Option<Vec<u8>>,
+}
+
+/// The entry of a statement. `None` when the statement does not count, or is not known.
+pub fn entry(connection: &Connection, id: &StatementId) -> Result<Option<Entry>, Fault> {
+    let row = connection
+        .prepare_cached(
+            "SELECT place, (SELECT record FROM records WHERE records.place = statements.place)
+             FROM statements WHERE id = ?1 AND place IS NOT NULL",
+        )?
+        .query_row([id.0.as_slice()], |row| Ok((row.get::<_, i64>(0)?, row.get(1)?)))
+        .optional()?;
+    let Some((place, record)) = row else { return Ok(None) };
+    let index = u64::try_from(place - 1).context("a place counts from 1")?;
+    Ok(Some(Entry { index, record }))
 }
 
 /// The highest place of a statement that counts: so many entries the log is to have.

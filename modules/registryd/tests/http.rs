@@ -194,7 +194,7 @@ async fn a_registry_that_takes_no_content_still_serves_it() {
     registry.client.push_flist(&id, &file).await.unwrap();
     registry.server.stop().await.unwrap();
 
-    let registry = Registry::start_with(data.path(), Access::ReadOnly).await;
+    let registry = Registry::start_with(data.path(), Access::ReadOnly, None).await;
     let refused = registry.client.push_flist(&id, &file).await.unwrap_err();
     assert_eq!(refused.code(), Some("read_only"));
     let url = format!("{}{}", registry.base, paths::flist(&id));

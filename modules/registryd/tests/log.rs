@@ -13,7 +13,9 @@ use std::{
     path::Path,
     process::{Command, Output},
 };
-use tlog::{Bundle, Checkpoint, Hash, Policy, Proof, Record, Tile, policy::Seen, tree};
+use tlog::{
+    Bundle, Checkpoint, Hash, Note, Policy, Proof, Record, Signer, Tile, policy::Seen, tree,
+};
 
 const ORIGIN: &str = "registry.example/test";
 
@@ -77,7 +79,8 @@ async fn every_acknowledged_statement_is_in_the_log_with_a_proof() {
         let text = get(&registry, &format!("v1/statements/{}/proof", record.statement)).await;
         let proof = Proof::read(&text.bytes().await.unwrap()).unwrap();
         assert_eq!(proof.index, index as u64);
-        proof.check(&tree::leaf(&record.write()), &policy).unwrap();
+        let (proven, _) = proof.check_statement(&record.statement, &policy).unwrap();
+        assert_eq!(proven, *record);
         let stored = registry.client.statement(&record.statement).await.unwrap();
         assert_eq!(Record::of(&stored).unwrap(), *record);
     }
@@ -299,26 +302,61 @@ async fn a_statement_that_cannot_be_logged_is_not_acknowledged() {
 
 #[tokio::test]
 async fn a_checkpoint_that_could_not_be_written_is_made_up_for() {
+    for obstacle in [".signed.new", ".checkpoint.new"] {
+        let data = tempfile::tempdir().unwrap();
+        let policy = begin(data.path());
+        let world = world();
+        let registry = Registry::start(data.path()).await;
+        assert_eq!(newest(&registry, &policy).await.checkpoint.size, 0);
+        // The disk takes the tiles and the state, and not the checkpoint.
+        let obstacle = data.path().join("log").join(obstacle);
+        fs::create_dir(&obstacle).unwrap();
+        let identity = world.identity("owner");
+        let push = registry.client.push(&identity);
+        let watch = async {
+            while !data.path().join("log/tile/0/000.p/1").exists() {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+            assert_eq!(newest(&registry, &policy).await.checkpoint.size, 0);
+            fs::remove_dir(&obstacle).unwrap();
+        };
+        let (pushed, ()) = tokio::join!(push, watch);
+        assert!(pushed.unwrap().complete, "acknowledged after all");
+        assert_eq!(newest(&registry, &policy).await.checkpoint.size, 1);
+    }
+}
+
+#[tokio::test]
+async fn files_of_another_history_are_not_taken_up() {
     let data = tempfile::tempdir().unwrap();
-    let policy = begin(data.path());
+    begin(data.path());
     let world = world();
     let registry = Registry::start(data.path()).await;
-    // The disk takes the tiles and the state, and not the checkpoint.
-    let obstacle = data.path().join("log/.new");
-    fs::create_dir(&obstacle).unwrap();
-    let identity = world.identity("owner");
-    let push = registry.client.push(&identity);
-    let watch = async {
-        while !data.path().join("log/tile/0/000.p/1").exists() {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    registry.client.push(&world.identity("owner")).await.unwrap();
+    registry.server.stop().await.unwrap();
+    let secret = fs::read_to_string(data.path().join("log.key")).unwrap();
+    let signer = Signer::read(secret.trim_end()).unwrap();
+    for name in ["signed", "checkpoint"] {
+        let path = data.path().join("log").join(name);
+        let before = fs::read(&path).unwrap();
+        let other =
+            Checkpoint { origin: ORIGIN.into(), size: 1, root: [7; 32], extensions: vec![] };
+        let mut note = Note::new(other.to_string()).unwrap();
+        note.add(signer.sign(note.text(), 0)).unwrap();
+        for (content, reason) in [
+            (note.to_string(), "another tree of 1 entries"),
+            (note.to_string().replace("\n1\n", "\n2\n"), "checking the signatures"),
+            ("half a check".into(), name),
+        ] {
+            fs::write(&path, content).unwrap();
+            let started = program(data.path(), &["--listen", "127.0.0.1:0"]);
+            let said = String::from_utf8_lossy(&started.stderr).into_owned();
+            assert!(!started.status.success() && said.contains(reason), "{said}");
         }
-        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-        assert_eq!(newest(&registry, &policy).await.checkpoint.size, 0);
-        fs::remove_dir(&obstacle).unwrap();
-    };
-    let (pushed, ()) = tokio::join!(push, watch);
-    assert!(pushed.unwrap().complete, "acknowledged after all");
-    assert_eq!(newest(&registry, &policy).await.checkpoint.size, 1);
+        fs::write(&path, before).unwrap();
+    }
+    Registry::start(data.path()).await;
 }
 
 #[tokio::test]

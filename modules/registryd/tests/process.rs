@@ -162,7 +162,8 @@ fn a_wrong_command_is_explained() {
     assert!(String::from_utf8_lossy(&missing.stderr).contains("--data"));
     let help = registryd().arg("--help").output().unwrap();
     let text = String::from_utf8_lossy(&help.stdout).into_owned();
-    for word in ["--data", "--listen", "--network", "--content-writable", "rebuild"] {
+    let words = ["--data", "--listen", "--network", "--content-writable", "--witnesses", "rebuild"];
+    for word in words {
         assert!(text.contains(word), "{word}");
     }
     let empty = tempfile::tempdir().unwrap();

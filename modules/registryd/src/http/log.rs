@@ -1,7 +1,11 @@
 //! The transparency log, as any static web server would serve it (c2sp.org/tlog-tiles).
 
 use super::{App, extract::Segments, unknown};
-use crate::{db::Fault, store, transparency::Log};
+use crate::{
+    db::Fault,
+    refusal,
+    transparency::{self, Log},
+};
 use anyhow::Context as _;
 use axum::{
     extract::State,
@@ -9,6 +13,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use contract::StatementId;
+use registry_api::problem::codes;
 use std::io::ErrorKind;
 use tlog::{Resource, Tile, tile::WIDTH_MAX};
 
@@ -23,12 +28,19 @@ fn log(app: &App) -> Result<&Log, Fault> {
     app.log.as_ref().ok_or_else(|| unknown("transparency log", &"of this registry"))
 }
 
-/// The newest checkpoint.
+/// What witnesses still have to cosign.
+fn early(what: &str) -> Fault {
+    let text = format!("{what}, and too few witnesses have cosigned that yet");
+    refusal(503, codes::UNAVAILABLE, text, "Ask again later; /healthz says which witness lags.")
+}
+
+/// The newest checkpoint that enough witnesses have cosigned.
 #[utoipa::path(get, path = "/checkpoint", tag = "log",
     responses((status = 200, body = String, description = "a signed note: c2sp.org/tlog-checkpoint"),
-              (status = 404, body = registry_api::Problem)))]
+              (status = 404, body = registry_api::Problem),
+              (status = 503, body = registry_api::Problem, description = "none is cosigned yet")))]
 pub(super) async fn checkpoint(State(app): State<App>) -> Result<Response, Fault> {
-    let note = log(&app)?.checkpoint();
+    let note = log(&app)?.checkpoint().ok_or_else(|| early("the log has begun"))?;
     let headers = [(header::CONTENT_TYPE, TEXT), (header::CACHE_CONTROL, SHORTLY)];
     Ok((headers, note).into_response())
 }
@@ -70,24 +82,24 @@ pub(super) async fn tile(
     Ok((headers, bytes).into_response())
 }
 
-/// The proof that a statement is in the log.
+/// The proof that a statement is in the log. It carries the entry, in base64.
 #[utoipa::path(get, path = "/v1/statements/{id}/proof", tag = "log",
     params(("id" = String, Path, description = "64 hexadecimal digits")),
     responses((status = 200, body = String, description = "c2sp.org/tlog-proof"),
-              (status = 404, body = registry_api::Problem)))]
+              (status = 404, body = registry_api::Problem),
+              (status = 503, body = registry_api::Problem, description = "not cosigned yet")))]
 pub(super) async fn proof(
     State(app): State<App>,
     Segments(id): Segments<StatementId>,
 ) -> Result<Response, Fault> {
     let log = log(&app)?.clone();
-    let count = "SELECT COALESCE(MAX(place), 0) FROM statements WHERE id = ?1";
-    let place = app.db.read(move |db| store::count(db, count, &[&id.0])).await?;
-    let index = place.checked_sub(1).ok_or_else(|| unknown("statement that counts", &id))?;
-    let proof = tokio::task::spawn_blocking(move || log.proof(index))
+    let entry = app.db.read(move |db| transparency::entry(db, &id)).await?;
+    let entry = entry.ok_or_else(|| unknown("statement that counts", &id))?;
+    let proof = tokio::task::spawn_blocking(move || log.proof(entry))
         .await
         .context("making a proof")?
         .context("making a proof")?;
-    let proof = proof.ok_or_else(|| unknown("entry of the log for the statement", &id))?;
+    let proof = proof.ok_or_else(|| early("the statement counts"))?;
     let headers = [(header::CONTENT_TYPE, TEXT), (header::CACHE_CONTROL, "no-cache")];
     Ok((headers, proof.to_string()).into_response())
 }

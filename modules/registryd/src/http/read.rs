@@ -10,6 +10,7 @@ use crate::{
     changes,
     db::Fault,
     documents, store,
+    transparency::Standing,
 };
 use axum::{
     extract::State,
@@ -114,12 +115,30 @@ pub(super) async fn inbox(
     Ok(answer(tagged, &headers, "no-cache"))
 }
 
-/// `ok` when the database answers.
+/// `ok` when the database answers; below it, how far the log and each of its witnesses are.
 #[utoipa::path(get, path = "/healthz", tag = "operation",
     responses((status = 200, body = String)))]
-pub(super) async fn healthz(State(app): State<App>) -> Result<&'static str, Fault> {
+pub(super) async fn healthz(State(app): State<App>) -> Result<String, Fault> {
     app.db.read(|db| store::count(db, "SELECT COUNT(*) FROM migrations", &[])).await?;
-    Ok("ok\n")
+    let mut text = "ok\n".to_owned();
+    if let Some(log) = &app.log {
+        let (origin, signed, shown) = (log.origin(), log.size_signed(), log.size());
+        text += &format!("log {origin}: {signed} entries, {shown} of them shown\n");
+        for witness in log.standings() {
+            text += &health(&witness, signed);
+        }
+    }
+    Ok(text)
+}
+
+fn health(witness: &Standing, signed: u64) -> String {
+    let Standing { name, size, at, problem } = witness;
+    let at = at.map_or("not since the registry started".to_owned(), |at| {
+        format!("{} seconds ago", at.elapsed().as_secs())
+    });
+    let lag = signed.saturating_sub(*size);
+    let problem = problem.as_ref().map(|problem| format!("; {problem}")).unwrap_or_default();
+    format!("witness {name}: {lag} entries behind, cosigned last {at}{problem}\n")
 }
 
 /// The entity tags that a caller has.

@@ -4,18 +4,33 @@
 use anyhow::Context as _;
 use std::{
     collections::BTreeSet,
-    fs,
+    fmt, fs,
     io::{self, ErrorKind, Write as _},
     path::{Path, PathBuf},
 };
 use tlog::{
-    Bundle, Checkpoint, Edge, Hash, Note, Resource, Tile,
+    Bundle, Edge, Hash, Note, Resource, Tile,
     tile::{self, WIDTH_MAX},
     tree::{self, Node},
 };
 
-/// The file with the newest checkpoint, beside the tiles.
-const CHECKPOINT: &str = "checkpoint";
+/// A checkpoint that is kept as a file beside the tiles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// The newest that was signed, before anybody has seen it: how far the log is bound.
+    Signed,
+    /// The one that is shown, with the cosignatures of witnesses.
+    Shown,
+}
+
+impl fmt::Display for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Signed => "signed",
+            Self::Shown => "checkpoint",
+        })
+    }
+}
 
 /// The folder of a log's files.
 #[derive(Debug, Clone)]
@@ -133,26 +148,22 @@ impl Files {
         replace(folder, name, content).with_context(writing)
     }
 
-    /// The checkpoint that was signed last, to be held against a database that was restored.
-    pub fn checkpoint(&self) -> anyhow::Result<Option<Checkpoint>> {
-        let path = self.root.join(CHECKPOINT);
-        let reading = || format!("reading {}", path.display());
+    /// A checkpoint that was kept, to be held against a database that may have been restored.
+    pub fn kept(&self, which: Kept) -> anyhow::Result<Option<Vec<u8>>> {
+        let path = self.root.join(which.to_string());
         match fs::read(&path) {
-            Ok(bytes) => {
-                let note = Note::read(&bytes).with_context(reading)?;
-                Ok(Some(note.text().parse().with_context(reading)?))
-            }
+            Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).with_context(reading),
+            Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
         }
     }
 
-    /// Keeps the checkpoint that is served from now on. It is on the disk when this returns.
-    pub fn publish(&self, note: &Note) -> anyhow::Result<()> {
+    /// Keeps a checkpoint in place of the one before. It is on the disk when this returns.
+    pub fn keep(&self, which: Kept, note: &Note) -> anyhow::Result<()> {
         fs::create_dir_all(&self.root)
-            .and_then(|()| replace(&self.root, CHECKPOINT, note.to_string().as_bytes()))
+            .and_then(|()| replace(&self.root, &which.to_string(), note.to_string().as_bytes()))
             .and_then(|()| fs::File::open(&self.root)?.sync_all())
-            .context("writing the checkpoint")
+            .with_context(|| format!("writing {}", self.root.join(which.to_string()).display()))
     }
 
     /// Removes the partial tiles and bundles between these sizes whose full ones are there and
@@ -174,9 +185,10 @@ impl Files {
     }
 }
 
-/// The name is there only when the content is on the disk. Syncing the folder is the caller's.
+/// The name is there only when the content is on the disk. Syncing the folder is the caller's, and
+/// so is that nobody else writes the same name.
 fn replace(folder: &Path, name: &str, content: &[u8]) -> io::Result<()> {
-    let unfinished = folder.join(".new");
+    let unfinished = folder.join(format!(".{name}.new"));
     let mut file = fs::File::create(&unfinished)?;
     file.write_all(content)?;
     file.sync_all()?;

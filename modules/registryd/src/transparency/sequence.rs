@@ -1,7 +1,11 @@
 //! The sequencer: adds what counts to the log, one batch after the other, in the order of
 //! durability that the head of `transparency.rs` draws.
 
-use super::{Published, files::Files, newest_place, sign};
+use super::{
+    Sealed,
+    files::{Files, Kept},
+    newest_place, seal,
+};
 use crate::{
     db::{Db, Fault},
     store,
@@ -29,13 +33,13 @@ pub(super) struct Sequencer {
     pub(super) signer: Signer,
     pub(super) origin: String,
     pub(super) edge: Edge,
-    pub(super) published: watch::Sender<Published>,
+    pub(super) signed: watch::Sender<Sealed>,
 }
 
 impl Sequencer {
     /// Goes on until nobody reads the log any more. May be dropped at any point before.
     pub(super) async fn run(mut self, wake: Arc<Notify>) {
-        while !self.published.is_closed() {
+        while !self.signed.is_closed() {
             match self.turn().await {
                 Ok(true) => {}
                 // A wait that ends by itself is as good as one that was ended.
@@ -50,8 +54,8 @@ impl Sequencer {
 
     /// Adds one batch. Says whether there was anything to add.
     async fn turn(&mut self) -> anyhow::Result<bool> {
-        // What won and could not be published, because the disk was full, comes first.
-        self.publish().await?;
+        // What won and could not be signed, because the disk was full, comes first.
+        self.sign().await?;
         let old = (self.edge.size(), self.edge.root());
         let newest = self.db.read(newest_place).await.map_err(Fault::into_error)?;
         if newest <= old.0 {
@@ -68,25 +72,22 @@ impl Sequencer {
         let new = (edge.size(), edge.root());
         self.db.write(move |db| swap(db, old, new)).await.map_err(Fault::into_error)?;
         self.edge = edge;
-        self.publish().await?;
+        self.sign().await?;
         Ok(true)
     }
 
-    /// Signs the state that has won, and no other of this size ever will, and serves it.
-    async fn publish(&self) -> anyhow::Result<()> {
-        let (old, new) = (self.published.borrow().size, self.edge.size());
+    /// Signs the state that has won, and no other of this size ever will. That it is bound is on the
+    /// disk before anybody sees it.
+    async fn sign(&self) -> anyhow::Result<()> {
+        let (old, new) = (self.signed.borrow().size, self.edge.size());
         if old == new {
             return Ok(());
         }
-        let published = sign(&self.signer, &self.origin, new, self.edge.root())?;
-        let (files, note) = (self.files.clone(), published.note.clone());
-        let keep = tokio::task::spawn_blocking(move || {
-            files.publish(&note)?;
-            files.tidy(old, new);
-            Ok::<_, anyhow::Error>(())
-        });
-        keep.await.context("publishing")??;
-        self.published.send_replace(published);
+        let sealed = seal(&self.signer, &self.origin, new, self.edge.root())?;
+        let (files, note) = (self.files.clone(), sealed.note.clone());
+        let keep = tokio::task::spawn_blocking(move || files.keep(Kept::Signed, &note));
+        keep.await.context("signing")??;
+        self.signed.send_replace(sealed);
         Ok(())
     }
 }

@@ -13,7 +13,7 @@ use registryd::{
     content::Access,
     server::{Server, Settings, start, system_clock},
 };
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The grid, now.
 pub(crate) fn world() -> World {
@@ -69,15 +69,20 @@ pub(crate) struct Registry {
 
 impl Registry {
     pub(crate) async fn start(data: &Path) -> Self {
-        Self::start_with(data, Access::Writable).await
+        Self::start_with(data, Access::Writable, None).await
     }
 
-    pub(crate) async fn start_with(data: &Path, content: Access) -> Self {
+    pub(crate) async fn start_with(
+        data: &Path,
+        content: Access,
+        witnesses: Option<PathBuf>,
+    ) -> Self {
         let settings = Settings {
             data: data.into(),
             listen: "127.0.0.1:0".parse().unwrap(),
             network: NETWORK.into(),
             content,
+            witnesses,
             now: system_clock,
         };
         let server = start(settings).await.unwrap();

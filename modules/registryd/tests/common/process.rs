@@ -2,6 +2,7 @@
 
 use registry_api::Client;
 use std::{
+    ffi::OsStr,
     io::{BufRead as _, BufReader},
     path::Path,
     process::{Child, Command, Stdio},
@@ -26,9 +27,14 @@ pub(crate) fn registryd() -> Command {
 }
 
 pub(crate) fn start(data: &Path) -> Process {
+    start_with(data, &[])
+}
+
+pub(crate) fn start_with(data: &Path, words: &[&OsStr]) -> Process {
     let mut child = registryd()
         .args(["--listen", "127.0.0.1:0", "--network", super::NETWORK, "--data"])
         .arg(data)
+        .args(words)
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();

@@ -32,12 +32,17 @@ pub(crate) fn now() -> Timestamp {
 
 impl World {
     pub(crate) async fn new() -> Self {
-        let home = tempfile::tempdir().unwrap();
+        Self::at(tempfile::tempdir().unwrap()).await
+    }
+
+    /// With the registry's data in a folder that may be there.
+    pub(crate) async fn at(home: TempDir) -> Self {
         let registry = server::start(server::Settings {
             data: home.path().join("registry"),
             listen: ([127, 0, 0, 1], 0).into(),
             network: NETWORK.to_owned(),
             content: Access::Writable,
+            witnesses: None,
             now: server::system_clock,
         })
         .await
