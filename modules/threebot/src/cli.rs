@@ -7,6 +7,7 @@ mod decide;
 mod farm;
 mod flist;
 mod key;
+mod log;
 mod node;
 mod output;
 mod pool;
@@ -120,6 +121,9 @@ enum Command {
     /// Contracts: from a file to running workloads.
     #[command(subcommand)]
     Contract(Box<contract::Command>),
+    /// The transparency log: whether statements are in it.
+    #[command(subcommand)]
+    Log(log::Command),
     /// Show the settings in effect.
     Config,
     /// Print completions for a shell.
@@ -176,7 +180,10 @@ fn failed(output: &Output, error: &anyhow::Error) -> Exit {
 
 /// Refusals have a code of their own: repeating the command will not help.
 fn exit_of(error: &anyhow::Error) -> Exit {
-    use threebot::BotError;
+    use threebot::{BotError, log::NotLogged};
+    if let Some(NotLogged::Refused(_) | NotLogged::OtherRecord) = error.downcast_ref() {
+        return Exit::Rejected;
+    }
     match error.downcast_ref::<BotError>() {
         Some(BotError::Plan(_) | BotError::Refused { .. } | BotError::NotAStakeholder { .. }) => {
             Exit::Rejected
@@ -197,6 +204,7 @@ async fn run(arguments: Arguments, output: &Output) -> anyhow::Result<Exit> {
         Command::Node(command) => node::run(&context()?, output, command).await,
         Command::Flist(command) => flist::run(&context, output, command).await,
         Command::Contract(command) => contract::run(&context()?, output, *command).await,
+        Command::Log(command) => log::run(&context()?, output, command).await,
         Command::Config => {
             context()?.show(output);
             Ok(Exit::Done)

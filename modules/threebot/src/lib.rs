@@ -43,6 +43,7 @@ pub mod documents;
 pub mod error;
 pub mod farmer;
 pub mod grid;
+pub mod log;
 pub mod people;
 pub mod results;
 pub mod stakeholder;
