@@ -4,7 +4,7 @@
 //! is moved aside and begun anew, because contracts come again from the registry and what runs is
 //! known to the kernel; the node never refuses to start for it.
 
-use crate::merge;
+use crate::{evidence::Evidence, merge};
 use contract::{
     Bundle, Capacity, ContractId, Envelope, Past, StatementId, Timestamp,
     bundle::BUNDLE_BYTES_MAX,
@@ -117,7 +117,7 @@ fn failed(attempt: &str) -> impl FnOnce(rusqlite::Error) -> DatabaseError {
 pub(crate) struct Kept {
     pub(crate) id: ContractId,
     /// Empty once it has ended by an order: then nothing in it matters any more.
-    pub(crate) bundle: Bundle,
+    pub(crate) bundle: Evidence,
     pub(crate) started: Option<u64>,
     pub(crate) reported: String,
     pub(crate) past: Past,
@@ -128,7 +128,7 @@ impl Kept {
     pub(crate) fn new(id: ContractId) -> Self {
         Self {
             id,
-            bundle: merge::empty(),
+            bundle: Evidence::of(merge::empty()),
             started: None,
             reported: "{}".to_owned(),
             past: Past::default(),
@@ -212,6 +212,7 @@ impl Database {
                         None => strict::read(&bundle, KEPT_BYTES_MAX).ok()?,
                         Some(_) => merge::empty(),
                     };
+                    let bundle = Evidence::of(bundle);
                     let ended = match ended {
                         Some(text) => Some(serde_json::from_str::<End>(&text).ok()?.ended(id)),
                         None => None,

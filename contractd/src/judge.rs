@@ -37,7 +37,7 @@ pub(crate) fn judge(
         let prefix = prefix(&kept.id);
         let available = free.plus(&storage.taken(|id| id.starts_with(&prefix)));
         let trust = Trust { free: available, past: kept.past.clone(), ..trust.clone() };
-        let mut verdict = contract::verdict(&kept.bundle, &trust, now);
+        let mut verdict = kept.bundle.verdict(&trust, now);
         if let Verdict::Run(agreed) = &verdict {
             let volumes = volumes(agreed);
             let missing: Vec<(Medium, u64)> =
@@ -57,6 +57,13 @@ pub(crate) fn judge(
         verdicts.insert(kept.id, verdict);
     }
     (verdicts, free)
+}
+
+/// Whether a contract that was judged to run may still do so now. It has its place, and what it holds
+/// of the node: what may have changed is the time.
+pub(crate) fn still_runs(kept: &Kept, trust: &Trust, now: Timestamp) -> bool {
+    let trust = Trust { free: Capacity::default(), past: kept.past.clone(), ..trust.clone() };
+    matches!(kept.bundle.verdict(&trust, now), Verdict::Run(_))
 }
 
 /// Medium and size of every volume that a contract wants here, by id.

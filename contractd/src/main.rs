@@ -11,6 +11,7 @@ mod clock;
 mod console;
 mod contact;
 mod database;
+mod evidence;
 mod fetches;
 mod housekeeping;
 mod judge;

@@ -6,14 +6,14 @@
 
 pub(crate) mod standing;
 
+use crate::evidence::Evidence;
 use contract::{
-    Bundle, ContractId, Envelope, IdentityId, NodeId, Signed, StatementId,
+    Bundle, ContractId, Envelope, IdentityId, NodeId, Proven, Signed, StatementId,
     bundle::{STATEMENTS_MAX, VERSIONS_MAX},
     decision::{Approval, Cancel},
     farm::Pool,
     header::Header,
     identity::{Identity, Signer},
-    verdict::Case,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -46,22 +46,29 @@ pub(crate) fn is_granted(
     if pools.is_empty() {
         return false;
     }
-    let farm = signers(&bundle.identities, &BTreeSet::from([farm]));
+    let farm = signers(&bundle.identities, &BTreeSet::from([farm]), &mut Proven::default());
     farm.iter().any(|farm| pools.iter().any(|pool| farm.signed(pool)))
 }
 
 /// `known` and whatever is sound and new in `offered`, which is about the same contract. The versions
 /// up to `settled` were in force, whatever was decided since: they are never replaced.
-pub(crate) fn merge(known: &Bundle, offered: &Bundle, settled: u64) -> Bundle {
+/// Looks at no signature of `known` again.
+pub(crate) fn merge(known: &Evidence, offered: &Bundle, settled: u64) -> Evidence {
+    let proven = &mut known.case().map(|case| case.proven().clone()).unwrap_or_default();
+    let merged = merged(known, offered, settled.max(known.in_force()), proven);
+    Evidence::after(merged, proven)
+}
+
+fn merged(known: &Bundle, offered: &Bundle, settled: u64, proven: &mut Proven) -> Bundle {
     let mut merged = known.clone();
     // Whom the contract concerns follows from what its owner signed: nobody else is looked at.
     let Some(owner) = headers(known).chain(headers(offered)).next().map(|one| one.owner) else {
         return merged;
     };
     let owner = BTreeSet::from([owner]);
-    add_identities(&mut merged.identities, &offered.identities, &owner);
-    let owners = signers(&merged.identities, &owner);
-    merged.headers = chain(known, &offered.headers, &owners, settled.max(in_force(known)));
+    add_identities(&mut merged.identities, &offered.identities, &owner, proven);
+    let owners = signers(&merged.identities, &owner, proven);
+    merged.headers = chain(known, &offered.headers, &owners, settled, proven);
     let headers: Vec<Header> = headers(&merged).collect();
     let Some(first_header) = headers.first() else { return merged };
     let named: BTreeSet<StatementId> = headers.iter().map(|header| header.pool).collect();
@@ -77,8 +84,8 @@ pub(crate) fn merge(known: &Bundle, offered: &Bundle, settled: u64) -> Bundle {
     for header in &headers {
         concerned.extend(header.stakeholders.iter().map(|holder| holder.identity));
     }
-    add_identities(&mut merged.identities, &offered.identities, &concerned);
-    let signers = signers(&merged.identities, &concerned);
+    add_identities(&mut merged.identities, &offered.identities, &concerned, proven);
+    let signers = signers(&merged.identities, &concerned, proven);
 
     // More than are kept: which of them stand is seen afterwards.
     add(&mut merged.approvals, &offered.approvals, 2 * STATEMENTS_MAX, |envelope| {
@@ -89,18 +96,18 @@ pub(crate) fn merge(known: &Bundle, offered: &Bundle, settled: u64) -> Bundle {
         };
         let is_about_it =
             approval.body.contract == first_header.contract && headers.iter().any(holds);
-        is_about_it.then(|| signer.signed(&approval))
+        is_about_it.then(|| proven.signed(signer, &approval))
     });
     add(&mut merged.cancels, &offered.cancels, STATEMENTS_MAX, |envelope| {
         let cancel = Signed::<Cancel>::open(envelope).ok()?;
         let owner = signers.iter().find(|signer| signer.id == first_header.owner)?;
-        (cancel.body.contract == first_header.contract).then(|| owner.signed(&cancel))
+        (cancel.body.contract == first_header.contract).then(|| proven.signed(owner, &cancel))
     });
     add(&mut merged.pools, &offered.pools, STATEMENTS_MAX, |envelope| {
         let id = envelope.id().ok()?;
         let pool = named.contains(&id).then(|| Signed::<Pool>::open(envelope).ok()).flatten()?;
         let farm = signers.iter().find(|signer| signer.id == pool.body.farm)?;
-        Some(farm.signed(&pool))
+        Some(proven.signed(farm, &pool))
     });
     merged.pools.retain(|one| one.id().is_ok_and(|id| named.contains(&id)));
     // The farm of a pool that it did not sign is nobody here.
@@ -118,7 +125,7 @@ pub(crate) fn merge(known: &Bundle, offered: &Bundle, settled: u64) -> Bundle {
             merged.documents.push(deployment.clone());
         }
     }
-    standing::keep_standing(&mut merged);
+    standing::keep_standing(&mut merged, proven);
     merged
 }
 
@@ -142,37 +149,51 @@ fn is_of(envelope: &Envelope, whom: &BTreeSet<IdentityId>) -> bool {
 }
 
 /// Those of `whom` whose identity is there and sound.
-fn signers(identities: &[Envelope], whom: &BTreeSet<IdentityId>) -> Vec<Signer> {
+fn signers(
+    identities: &[Envelope],
+    whom: &BTreeSet<IdentityId>,
+    proven: &mut Proven,
+) -> Vec<Signer> {
     first(identities, whom.len(), |envelope| is_of(envelope, whom))
         .filter_map(|envelope| Signed::<Identity>::open(envelope).ok())
-        .filter_map(|identity| Signer::from_statement(&identity))
+        .filter_map(|identity| proven.signer(&identity))
         .collect()
 }
 
-fn add_identities(known: &mut Vec<Envelope>, offered: &[Envelope], whom: &BTreeSet<IdentityId>) {
+fn add_identities(
+    known: &mut Vec<Envelope>,
+    offered: &[Envelope],
+    whom: &BTreeSet<IdentityId>,
+    proven: &mut Proven,
+) {
     add(known, offered, STATEMENTS_MAX, |envelope| {
         let identity = is_of(envelope, whom).then(|| Signed::<Identity>::open(envelope).ok());
-        Some(Signer::from_statement(&identity.flatten()?).is_some())
+        Some(proven.signer(&identity.flatten()?).is_some())
     });
 }
 
 /// The settled versions, and those that are offered on top. A version that was never agreed on gives
 /// way: its owner may have proposed another instead.
-fn chain(known: &Bundle, offered: &[Envelope], signers: &[Signer], settled: u64) -> Vec<Envelope> {
+fn chain(
+    known: &Bundle,
+    offered: &[Envelope],
+    signers: &[Signer],
+    settled: u64,
+    proven: &mut Proven,
+) -> Vec<Envelope> {
     let settled = usize::try_from(settled).unwrap_or(usize::MAX).min(known.headers.len());
     let mut extended = known.headers[..settled].to_vec();
-    extend(&mut extended, offered, signers);
+    extend(&mut extended, offered, signers, proven);
     if extended.len() > settled { extended } else { known.headers.clone() }
 }
 
-/// The version that is in force by these statements; 0: none.
-pub(crate) fn in_force(bundle: &Bundle) -> u64 {
-    let version = |case: Case| case.in_force().ok().flatten().map(|header| header.body.version);
-    Case::read(bundle).ok().and_then(version).unwrap_or(0)
-}
-
 /// Adds versions that follow from the last and that the owner has signed.
-fn extend(chain: &mut Vec<Envelope>, offered: &[Envelope], signers: &[Signer]) {
+fn extend(
+    chain: &mut Vec<Envelope>,
+    offered: &[Envelope],
+    signers: &[Signer],
+    proven: &mut Proven,
+) {
     let mut last: Option<(StatementId, Header)> =
         chain.last().and_then(|envelope| Signed::open(envelope).ok()).map(|one| (one.id, one.body));
     for envelope in offered.iter().take(VERSIONS_MAX) {
@@ -187,7 +208,7 @@ fn extend(chain: &mut Vec<Envelope>, offered: &[Envelope], signers: &[Signer]) {
         };
         let owner = signers.iter().find(|signer| signer.id == next.body.owner);
         let has_room = chain.len() < VERSIONS_MAX && is_slim(envelope);
-        if follows && has_room && owner.is_some_and(|owner| owner.signed(&next)) {
+        if follows && has_room && owner.is_some_and(|owner| proven.signed(owner, &next)) {
             chain.push(envelope.clone());
             last = Some((next.id, next.body));
         }
@@ -200,7 +221,7 @@ fn add(
     known: &mut Vec<Envelope>,
     offered: &[Envelope],
     most: usize,
-    is_sound: impl Fn(&Envelope) -> Option<bool>,
+    mut is_sound: impl FnMut(&Envelope) -> Option<bool>,
 ) {
     let mut ids: BTreeSet<StatementId> = known.iter().filter_map(|one| one.id().ok()).collect();
     let mut forged = 0;

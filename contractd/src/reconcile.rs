@@ -11,6 +11,7 @@ use crate::{
     clock::{self, Now, Worth},
     contact::{self, Contact},
     database::{BUNDLES_BYTES_MAX, Database, DatabaseError, Kept},
+    evidence::{Evidence, SIGNATURES_MAX},
     fetches, judge, merge,
     network::Order,
     node_calls,
@@ -92,12 +93,7 @@ impl Reconciler {
         store: Arc<Store>,
         orders: UnboundedSender<Order>,
     ) -> Result<Self, DatabaseError> {
-        let mut contracts: BTreeMap<ContractId, Kept> =
-            database.contracts()?.into_iter().map(|kept| (kept.id, kept)).collect();
-        for kept in contracts.values_mut() {
-            // An image before did not write it down.
-            kept.past.version = kept.past.version.max(merge::in_force(&kept.bundle));
-        }
+        let contracts = database.contracts()?.into_iter().map(|kept| (kept.id, kept)).collect();
         let chain_is_known = database.chain()?.is_some();
         let contact = Contact::read(database.fact("contact")?.as_deref(), &boot);
         let mut runs = BTreeMap::new();
@@ -152,12 +148,15 @@ impl Reconciler {
             self.complain("inbox", "a contract without a pool of this farm was offered".to_owned());
             return Ok(());
         }
-        let own = merge::standing::of_node(offered, &self.trust.node);
+        let mut own = merge::standing::of_node(offered, &self.trust.node);
+        if own.signatures() > SIGNATURES_MAX {
+            self.complain("contracts", format!("contract {} has too many signatures", id.short()));
+            own = merge::standing::stops(&own);
+        }
         let mut merged = merge::merge(&kept.bundle, &own, kept.past.version);
         let bytes = size(&merged);
-        let about_it = contract::verdict::Case::read(&merged)
-            .is_ok_and(|case| case.headers()[0].body.contract == id);
-        if !about_it || merged == kept.bundle {
+        let about_it = merged.case().is_ok_and(|case| case.headers()[0].body.contract == id);
+        if !about_it || *merged == *kept.bundle {
             return Ok(());
         }
         // What was offered may have named a pool that the owner did not.
@@ -167,18 +166,20 @@ impl Reconciler {
         if is_new {
             self.make_room(bytes)?;
         }
-        let mut version = kept.past.version.max(merge::in_force(&merged));
-        let has_room = bytes <= BUNDLE_BYTES_MAX;
+        // An image before did not write it down.
+        kept.past.version = kept.past.version.max(kept.bundle.in_force());
+        let mut version = kept.past.version.max(merged.in_force());
+        let has_room = bytes <= BUNDLE_BYTES_MAX && merged.signatures() <= SIGNATURES_MAX;
         if !has_room || !self.write(&id, &merged, version, BUNDLES_BYTES_MAX)? {
             self.complain("contracts", format!("there is no room for contract {}", id.short()));
             self.upkeep.ask_later(id);
             // What stops it is taken all the same, on top of what is kept, and counts until the next
             // restart even if it cannot be written.
             merged = merge::merge(&kept.bundle, &merge::standing::stops(&own), kept.past.version);
-            if is_new || merged == kept.bundle {
+            if is_new || *merged == *kept.bundle {
                 return Ok(());
             }
-            version = kept.past.version.max(merge::in_force(&merged));
+            version = kept.past.version.max(merged.in_force());
             self.write(&id, &merged, version, usize::MAX)?;
         }
         kept.past.version = version;
@@ -349,7 +350,7 @@ impl Reconciler {
                 && let Some(kept) = self.contracts.get_mut(&ended.contract)
             {
                 daemon::info!("contract {} has ended by an order", ended.contract.short());
-                kept.bundle = merge::empty();
+                kept.bundle = Evidence::of(merge::empty());
                 kept.past.ended = Some(ended);
             }
         }

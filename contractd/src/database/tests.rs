@@ -98,7 +98,7 @@ fn an_end_is_kept_for_ever_and_the_bundle_is_not() {
     }
     let kept = &open(directory.path()).contracts().unwrap()[0];
     assert_eq!((kept.past.ended.as_ref(), kept.past.version), (Some(&ended), 3));
-    assert_eq!(kept.bundle, empty());
+    assert_eq!(*kept.bundle, empty());
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn a_bundle_that_is_larger_than_any_that_comes_is_read_again() {
     bundle.documents.push(contract::bundle::Deployment::new(&bytes, path));
     assert!(open(directory.path()).keep(&id, &bundle, 0, usize::MAX).unwrap());
     let kept = open(directory.path()).contracts().unwrap();
-    assert!(kept.len() == 1 && kept[0].bundle == bundle);
+    assert!(kept.len() == 1 && *kept[0].bundle == bundle);
 }
 
 #[test]

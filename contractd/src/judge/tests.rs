@@ -1,7 +1,10 @@
 //! Admission with the volumes that are there, and what is final when the clock is wrong.
 
 use super::*;
-use crate::storage::{Pool, Volume};
+use crate::{
+    evidence::Evidence,
+    storage::{Pool, Volume},
+};
 use contract::{
     Bundle,
     bundle::Deployment,
@@ -82,7 +85,7 @@ fn check(world: &World, kept: Kept, storage: &Storage) -> Result<Capacity, Strin
 }
 
 fn kept(world: &World, bundle: Bundle) -> Kept {
-    Kept { bundle, ..Kept::new(world.contract()) }
+    Kept { bundle: Evidence::of(bundle), ..Kept::new(world.contract()) }
 }
 
 fn started(mut kept: Kept, demand: Capacity) -> Kept {
@@ -210,7 +213,7 @@ fn an_ended_contract_needs_nothing_but_its_end() {
     let mut contract = cancelled(&world, 0, Retention::Wipe);
     settle(&world, &mut contract, confirmed(world.at(1)));
     let past = contract.past.clone();
-    contract.bundle = crate::merge::empty();
+    contract.bundle = Evidence::of(crate::merge::empty());
     assert!(settle(&world, &mut contract, confirmed(world.at(2))));
     assert_eq!(contract.past, past);
 }

@@ -7,7 +7,7 @@ use crate::{
     judge, node_calls,
     plan::{self, Have, Kind, Phase, Run, Want},
 };
-use contract::{FlistId, Timestamp, Verdict, report::Ran};
+use contract::{FlistId, Timestamp, report::Ran};
 use node_api::{
     init::{self, ProcessState},
     paths,
@@ -22,8 +22,8 @@ impl Reconciler {
         };
         // The verdict once more, on the bytes that are kept, at the moment of the start.
         let now = clock::now().unwrap_or(Timestamp::from_seconds(0));
-        let (verdicts, _) = judge::judge(&self.contracts, &self.trust, &self.storage, now);
-        if !matches!(verdicts.get(&want.contract), Some(Verdict::Run(_))) {
+        let kept = self.contracts.get(&want.contract);
+        if !kept.is_some_and(|kept| judge::still_runs(kept, &self.trust, now)) {
             return Ok(());
         }
         // Written down first: if this process ends before the launcher answers, the next one finds a

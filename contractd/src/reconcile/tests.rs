@@ -1,5 +1,7 @@
 //! What the reconciler keeps of what it hears, with a real database and store.
 
+mod cost;
+
 use super::*;
 use contract::{
     Envelope, Signed, SigningKey,
@@ -141,7 +143,7 @@ fn nothing_that_arrives_after_an_end_is_taken() {
     bench.hear(&second);
     assert!(matches!(bench.judge(10), Verdict::Stop(_)));
     let kept = &bench.reconciler.contracts[&bench.world.contract()];
-    assert_eq!(kept.bundle, merge::empty());
+    assert_eq!(*kept.bundle, merge::empty());
 }
 
 #[test]

@@ -11,7 +11,6 @@ pub const BUNDLE_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub const VERSIONS_MAX: usize = 64;
 /// Statements of each other kind that one bundle may hold.
 pub const STATEMENTS_MAX: usize = 4096;
-
 /// A contract with its evidence, for one node or for a reader.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -53,6 +52,15 @@ impl Deployment {
 }
 
 impl Bundle {
+    /// How many signatures it carries, of which each may have to be checked.
+    pub fn signatures(&self) -> usize {
+        [&self.headers, &self.approvals, &self.cancels, &self.identities, &self.pools]
+            .into_iter()
+            .flatten()
+            .map(|envelope| envelope.signatures.len())
+            .sum()
+    }
+
     /// Reads a bundle from untrusted bytes.
     pub fn read(bytes: &[u8]) -> Result<Self, crate::strict::ReadError> {
         crate::strict::read(bytes, BUNDLE_BYTES_MAX)

@@ -191,6 +191,11 @@ impl<T: Statement> Signed<T> {
         })
     }
 
+    /// Everything that is said to be a signature of it.
+    pub(crate) fn signatures(&self) -> &[Signature] {
+        &self.signatures
+    }
+
     /// Whether the envelope carries a valid signature of this key.
     pub fn signed_by(&self, key: &PublicKey) -> bool {
         let id = key.id();

@@ -82,10 +82,12 @@ impl Signer {
         signer.signed(signed).then_some(signer)
     }
 
-    /// Whether a threshold of this identity's keys signed the statement.
+    /// Whether a threshold of this identity's keys signed the statement. Looks at no more keys than
+    /// that takes.
     pub fn signed<T: Statement>(&self, statement: &Signed<T>) -> bool {
-        let valid = self.identity.keys.iter().filter(|key| statement.signed_by(key)).count();
-        usize::try_from(self.identity.threshold).is_ok_and(|threshold| valid >= threshold)
+        let threshold = usize::try_from(self.identity.threshold).unwrap_or(usize::MAX);
+        let valid = self.identity.keys.iter().filter(|key| statement.signed_by(key));
+        valid.take(threshold).count() >= threshold
     }
 }
 
@@ -119,6 +121,20 @@ mod tests {
         assert!(open(&[&keys[0]]).is_none());
         let stranger = SigningKey::from_seed(&[9; 32]);
         assert!(open(&[&keys[0], &stranger]).is_none());
+    }
+
+    #[test]
+    fn no_more_keys_are_looked_at_than_the_threshold_takes() {
+        let keys: Vec<_> = (1..=16).map(|n| SigningKey::from_seed(&[n; 32])).collect();
+        let all: Vec<&SigningKey> = keys.iter().collect();
+        for threshold in [1, 3, 16] {
+            let envelope = Envelope::seal(&identity(&all, threshold), &all).unwrap();
+            let statement = Signed::open(&envelope).unwrap();
+            let checks = crate::testkit::checks(|| {
+                assert!(Signer::from_statement(&statement).is_some());
+            });
+            assert_eq!(checks, u64::from(threshold));
+        }
     }
 
     #[test]

@@ -52,6 +52,8 @@ impl PublicKey {
 
     /// Whether `signature` is this key's over `message`, by the strict rule (no malleable forms).
     pub fn verifies(&self, message: &[u8], signature: &[u8; SIGNATURE_BYTES]) -> bool {
+        #[cfg(any(test, feature = "testkit"))]
+        crate::testkit::CHECKS.set(crate::testkit::CHECKS.get() + 1);
         let signature = ed25519_dalek::Signature::from_bytes(signature);
         self.0.verify_strict(message, &signature).is_ok()
     }

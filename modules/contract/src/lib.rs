@@ -8,6 +8,8 @@
 #![forbid(unsafe_code)]
 
 extern crate alloc;
+#[cfg(any(test, feature = "testkit"))]
+extern crate std;
 
 pub mod bundle;
 pub mod capacity;
@@ -21,6 +23,7 @@ pub mod key;
 pub mod merkle;
 pub mod node;
 pub mod past;
+pub mod proven;
 pub mod report;
 pub mod strict;
 pub mod tally;
@@ -37,5 +40,6 @@ pub use envelope::{Envelope, Kind, Signed, Statement};
 pub use id::{ContractId, DocumentId, FlistId, IdentityId, NodeId, StatementId};
 pub use key::{PublicKey, SigningKey};
 pub use past::Past;
+pub use proven::Proven;
 pub use time::Timestamp;
 pub use verdict::{Trust, Verdict, verdict};

@@ -35,15 +35,22 @@ pub fn decisions(
     approvals: &[Signed<Approval>],
     signers: &[Signer],
 ) -> BTreeMap<IdentityId, Decision> {
+    let is_signed = |approval: &&Signed<Approval>| {
+        let signer = signers.iter().find(|signer| signer.id == approval.body.signer);
+        question.asks(&approval.body) && signer.is_some_and(|signer| signer.signed(approval))
+    };
+    standing(question, approvals.iter().filter(is_signed).map(|approval| &approval.body))
+}
+
+/// The same for approvals that are known to be signed.
+pub(crate) fn standing<'a>(
+    question: &Question<'_>,
+    approvals: impl Iterator<Item = &'a Approval>,
+) -> BTreeMap<IdentityId, Decision> {
     let mut latest: BTreeMap<IdentityId, (Timestamp, Decision)> = BTreeMap::new();
-    for approval in approvals.iter().filter(|approval| question.asks(&approval.body)) {
-        let body = &approval.body;
-        let signer = signers.iter().find(|signer| signer.id == body.signer);
-        if !signer.is_some_and(|signer| signer.signed(approval)) {
-            continue;
-        }
-        let decided = (body.issued, body.decision);
-        let standing = latest.entry(body.signer).or_insert(decided);
+    for approval in approvals.filter(|approval| question.asks(approval)) {
+        let decided = (approval.issued, approval.decision);
+        let standing = latest.entry(approval.signer).or_insert(decided);
         *standing = decided.max(*standing);
     }
     latest.into_iter().map(|(identity, (_, decision))| (identity, decision)).collect()

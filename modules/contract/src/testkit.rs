@@ -29,6 +29,18 @@ pub const NETWORK: &str = "test";
 pub const PEOPLE: [&str; 6] = ["owner", "it", "legal", "budget", "farm", "stranger"];
 const VALID: &str = "what is made here is valid";
 
+std::thread_local! {
+    /// Signatures that this thread has held against a key: what a verdict costs.
+    pub static CHECKS: core::cell::Cell<u64> = const { core::cell::Cell::new(0) };
+}
+
+/// How many signatures `work` checks.
+pub fn checks(work: impl FnOnce()) -> u64 {
+    let before = CHECKS.get();
+    work();
+    CHECKS.get() - before
+}
+
 /// Everybody's keys, and the moment around which everything happens.
 #[derive(Debug)]
 pub struct World {

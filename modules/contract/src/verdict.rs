@@ -1,23 +1,20 @@
 //! The consensus rule: may this node run this contract now?
 //!
-//! One pure function, [`verdict`], over a [`Bundle`] that nobody has to be trusted for. The rules
-//! carry the numbers of docs/contract.md. Rule 1, presence in the transparency log, has its place
-//! in [`Case::read`] once bundles carry proofs; rule 7, the files, is enforced by the flist store
-//! and the kernel before anything is executed.
+//! One pure function, [`verdict`], over a [`Bundle`] that nobody has to be trusted for. It has two
+//! steps: [`Case::read`] does what follows from the bundle alone, [`judge`] what hangs on the node and
+//! the time; who judges often keeps the case. The rules carry the numbers of docs/contract.md. Rule 1,
+//! presence in the transparency log, has its place in [`Case::read`] once bundles carry proofs; rule 7,
+//! the files, is enforced by the flist store and the kernel before anything is executed.
+
+mod case;
 
 use crate::{
-    bundle::{Bundle, STATEMENTS_MAX, VERSIONS_MAX},
+    bundle::Bundle,
     capacity::Capacity,
-    decision::{Action, Approval, CANCEL_OPEN_S, Cancel},
-    envelope::{Envelope, Signed, Statement},
-    farm::Pool,
     header::Header,
     id::{DocumentId, IdentityId, NodeId, StatementId},
-    identity::Signer,
-    merkle, strict,
-    tally::{Question, Tally, decisions, tally},
     time::Timestamp,
-    workload::{DOCUMENT_BYTES_MAX, Document},
+    workload::Document,
 };
 use alloc::{
     boxed::Box,
@@ -28,6 +25,7 @@ use alloc::{
 use core::fmt;
 
 pub use crate::past::{Cause, Ended, Past, ToldBy};
+pub use case::{Case, rule};
 
 /// What a node knows without asking anyone, and its state.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -187,17 +185,26 @@ fn refuse<T>(code: Code, message: impl Into<String>) -> Result<T, Refusal> {
 
 /// Decides what the node that is described by `trust` does about the contract, at time `now`.
 pub fn verdict(bundle: &Bundle, trust: &Trust, now: Timestamp) -> Verdict {
-    match judge(bundle, trust, now) {
+    // Of a contract that has ended nothing is opened any more.
+    let case = match &trust.past.ended {
+        Some(ended) => return Verdict::Stop(ended.clone()),
+        None => Case::read(bundle),
+    };
+    judge(case.as_ref(), trust, now)
+}
+
+/// The same for a bundle that was opened before.
+pub fn judge(case: Result<&Case, &Refusal>, trust: &Trust, now: Timestamp) -> Verdict {
+    if let Some(ended) = &trust.past.ended {
+        return Verdict::Stop(ended.clone());
+    }
+    match case.map_err(Clone::clone).and_then(|case| decide(case, trust, now)) {
         Ok(verdict) => verdict,
         Err(refusal) => Verdict::Refuse(refusal),
     }
 }
 
-fn judge(bundle: &Bundle, trust: &Trust, now: Timestamp) -> Result<Verdict, Refusal> {
-    if let Some(ended) = &trust.past.ended {
-        return Ok(Verdict::Stop(ended.clone()));
-    }
-    let case = Case::read(bundle)?;
+fn decide(case: &Case, trust: &Trust, now: Timestamp) -> Result<Verdict, Refusal> {
     if case.network() != trust.network {
         let (theirs, ours) = (case.network(), &trust.network);
         return refuse(Code::WrongNetwork, format!("it belongs to {theirs}, this node to {ours}"));
@@ -238,9 +245,9 @@ fn judge(bundle: &Bundle, trust: &Trust, now: Timestamp) -> Result<Verdict, Refu
         let message = format!("it was to start by {}", header.body.start_by);
         return refuse(Code::TooLate, message);
     }
-    let (document, document_id) = own_document(bundle, &header.body, trust)?;
+    let (document, document_id) = case.document(&header.body, &trust.node)?;
     let demand = document.demand();
-    check_pool(bundle, &case, &header.body, trust, &demand, now)?;
+    check_pool(case, &header.body, trust, &demand, now)?;
     // Free capacity decides about starts. What runs keeps what it has, whatever has broken since.
     let available = trust.free.larger(&trust.past.holds.unwrap_or_default());
     if !demand.fits(&available) {
@@ -249,288 +256,38 @@ fn judge(bundle: &Bundle, trust: &Trust, now: Timestamp) -> Result<Verdict, Refu
     Ok(Verdict::Run(Box::new(Agreed {
         header: header.body.clone(),
         header_id: header.id,
-        document,
+        document: document.clone(),
         document_id,
     })))
 }
 
-/// A bundle whose statements have been parsed.
-#[derive(Debug)]
-pub struct Case {
-    headers: Vec<Signed<Header>>,
-    approvals: Vec<Signed<Approval>>,
-    cancels: Vec<Signed<Cancel>>,
-    signers: Vec<Signer>,
-}
-
-impl Case {
-    /// Parses the statements. A header that does not parse is refused; any other statement that
-    /// does not is left out, for whoever delivers the bundle could have left it out as well.
-    pub fn read(bundle: &Bundle) -> Result<Self, Refusal> {
-        let others = [&bundle.approvals, &bundle.cancels, &bundle.identities, &bundle.pools];
-        if bundle.headers.len() > VERSIONS_MAX
-            || others.iter().any(|list| list.len() > STATEMENTS_MAX)
-        {
-            return refuse(Code::TooLarge, "the bundle holds too many statements");
-        }
-        let mut headers: Vec<Signed<Header>> = Vec::with_capacity(bundle.headers.len());
-        for envelope in &bundle.headers {
-            match Signed::open(envelope) {
-                Ok(header) => headers.push(header),
-                Err(error) => return refuse(Code::Malformed, chain(&error)),
-            }
-        }
-        check_chain(&headers)?;
-        Ok(Self {
-            headers,
-            approvals: readable(&bundle.approvals),
-            cancels: readable(&bundle.cancels),
-            signers: readable(&bundle.identities)
-                .iter()
-                .filter_map(Signer::from_statement)
-                .collect(),
-        })
-    }
-
-    /// The grid that the contract belongs to.
-    pub fn network(&self) -> &str {
-        &self.headers[0].body.network
-    }
-
-    /// Every version, from 1 up; at least one.
-    pub fn headers(&self) -> &[Signed<Header>] {
-        &self.headers
-    }
-
-    /// The identity of this id, when the bundle has it and it is signed by its own keys.
-    pub fn signer(&self, id: &IdentityId) -> Option<&Signer> {
-        self.signers.iter().find(|signer| signer.id == *id)
-    }
-
-    /// The highest version up to which every version was agreed on.
-    pub fn in_force(&self) -> Result<Option<&Signed<Header>>, Refusal> {
-        let mut found = None;
-        for (index, header) in self.headers.iter().enumerate() {
-            let owner = &header.body.owner;
-            let Some(signer) = self.signer(owner) else {
-                let message = format!("no valid identity statement of the owner {}", owner.short());
-                return refuse(Code::UnknownIdentity, message);
-            };
-            if !signer.signed(header) {
-                if found.is_some() {
-                    // Not signed: not a version, and nothing that follows it is one either.
-                    break;
-                }
-                let message = format!("{} has not signed version {}", owner.short(), index + 1);
-                return refuse(Code::OwnerSignature, message);
-            }
-            if self.tallies(index).iter().any(|tally| *tally != Tally::Agreed) {
-                break;
-            }
-            found = Some(header);
-        }
-        Ok(found)
-    }
-
-    /// How far the decision on a version has come: under its own policy, and for an update also
-    /// under the policy of the version before.
-    pub fn tallies(&self, index: usize) -> Vec<Tally> {
-        let subject = &self.headers[index];
-        let judged_by = match index {
-            0 => alloc::vec![subject],
-            _ => alloc::vec![&self.headers[index - 1], subject],
-        };
-        let count = |judge: &&Signed<Header>| {
-            let question = question(judge, subject);
-            let made = decisions(&question, &self.approvals, &self.signers);
-            tally(rule(&judge.body, question.action), &judge.body.stakeholders, &made)
-        };
-        judged_by.iter().map(count).collect()
-    }
-
-    /// Decisions that count on a version, by the stakeholders of that version.
-    pub fn decisions_on(
-        &self,
-        index: usize,
-    ) -> alloc::collections::BTreeMap<IdentityId, crate::decision::Decision> {
-        let subject = &self.headers[index];
-        decisions(&question(subject, subject), &self.approvals, &self.signers)
-    }
-
-    /// A cancel of the version in force that its owner signed and that has quorum. Of several,
-    /// the one that takes effect first.
-    pub fn cancelled(&self, in_force: &Signed<Header>) -> Option<&Signed<Cancel>> {
-        self.cancels
-            .iter()
-            .filter(|cancel| self.cancel_tally(in_force, cancel) == Some(Tally::Agreed))
-            .min_by_key(|cancel| (cancel.body.effective_at, cancel.id))
-    }
-
-    /// Every cancel of the version in force, with how far the decision has come.
-    pub fn cancels(&self, in_force: &Signed<Header>) -> Vec<(&Signed<Cancel>, Tally)> {
-        let counted = |cancel| Some((cancel, self.cancel_tally(in_force, cancel)?));
-        self.cancels.iter().filter_map(counted).collect()
-    }
-
-    /// `None` for a cancel that is not about this version, or that the owner has not signed.
-    fn cancel_tally(&self, in_force: &Signed<Header>, cancel: &Signed<Cancel>) -> Option<Tally> {
-        let header = &in_force.body;
-        let about_it = cancel.body.network == header.network
-            && cancel.body.contract == header.contract
-            && cancel.body.version == header.version;
-        if !about_it || !self.signer(&header.owner)?.signed(cancel) {
-            return None;
-        }
-        let question = Question {
-            header,
-            version: header.version,
-            subject: cancel.id,
-            action: Action::Cancel,
-            until: cancel.body.issued.plus(CANCEL_OPEN_S),
-        };
-        let made = decisions(&question, &self.approvals, &self.signers);
-        Some(tally(&header.policy.cancel, &header.stakeholders, &made))
-    }
-
-    /// This version, when the bundle has it.
-    fn version(&self, version: u64) -> Option<&Signed<Header>> {
-        let index = usize::try_from(version.checked_sub(1)?).ok()?;
-        self.headers.get(index)
-    }
-
-    /// Why the version after `agreed`, the last that is, is not agreed on.
-    fn why_open(&self, agreed: u64) -> (Code, String) {
-        let index = usize::try_from(agreed).unwrap_or(usize::MAX);
-        if index >= self.headers.len() {
-            return (Code::BrokenChain, format!("version {} is missing", agreed.saturating_add(1)));
-        }
-        let tallies = self.tallies(index);
-        let rejected = tallies.iter().any(|tally| matches!(tally, Tally::Rejected(_)));
-        let code = if rejected { Code::Rejected } else { Code::QuorumMissing };
-        let reasons: Vec<_> = tallies.iter().filter_map(Tally::reason).collect();
-        (code, reasons.join("; "))
-    }
-}
-
-/// The question whether version `subject` is agreed on, put to the stakeholders of `judge`.
-fn question<'a>(judge: &'a Signed<Header>, subject: &Signed<Header>) -> Question<'a> {
-    Question {
-        header: &judge.body,
-        version: subject.body.version,
-        subject: subject.id,
-        action: if subject.body.version == 1 { Action::Create } else { Action::Update },
-        until: subject.body.approve_by,
-    }
-}
-
-/// The rule of a policy for an action.
-pub fn rule(header: &Header, action: Action) -> &crate::header::Rule {
-    match action {
-        Action::Create => &header.policy.create,
-        Action::Update => &header.policy.update,
-        Action::Cancel => &header.policy.cancel,
-    }
-}
-
-fn readable<T: Statement>(envelopes: &[Envelope]) -> Vec<Signed<T>> {
-    envelopes.iter().filter_map(|envelope| Signed::open(envelope).ok()).collect()
-}
-
-/// Versions count from 1 without gaps; contract, network, owner and nonce never change; each names
-/// the one before.
-fn check_chain(headers: &[Signed<Header>]) -> Result<(), Refusal> {
-    let Some(first) = headers.first() else {
-        return refuse(Code::BrokenChain, "the bundle holds no version");
-    };
-    for (index, header) in headers.iter().enumerate() {
-        let same = header.body.contract == first.body.contract
-            && header.body.network == first.body.network
-            && header.body.owner == first.body.owner;
-        let prev = index.checked_sub(1).map(|before| headers[before].id);
-        if !same || header.body.version != index as u64 + 1 || header.body.prev != prev {
-            let message = format!("version {} does not follow from those before it", index + 1);
-            return refuse(Code::BrokenChain, message);
-        }
-    }
-    Ok(())
-}
-
-fn own_document(
-    bundle: &Bundle,
-    header: &Header,
-    trust: &Trust,
-) -> Result<(Document, DocumentId), Refusal> {
-    // An older version's document may travel along: take the one that hashes into this root.
-    let mut mismatch = false;
-    for deployment in &bundle.documents {
-        let Some(bytes) = deployment.bytes() else { continue };
-        let leaf = merkle::leaf(&bytes);
-        let deployments = &header.deployments;
-        if !merkle::proves(&leaf, &deployment.path, deployments.count, &deployments.root.0) {
-            mismatch = true;
-            continue;
-        }
-        let document: Document = match strict::read(&bytes, DOCUMENT_BYTES_MAX) {
-            Ok(document) => document,
-            Err(error) => return refuse(Code::Malformed, chain(&error)),
-        };
-        if let Err(rule) = document.check() {
-            return refuse(Code::Malformed, format!("the deployment document: {rule}"));
-        }
-        if document.node != trust.node {
-            continue;
-        }
-        if document.contract != header.contract || document.version != header.version {
-            return refuse(
-                Code::DocumentMismatch,
-                "the document names another contract or version",
-            );
-        }
-        for container in document.containers() {
-            if !header.flists.iter().any(|flist| flist.name == container.flist) {
-                let message = format!("the contract names no flist {}", container.flist);
-                return refuse(Code::DocumentMismatch, message);
-            }
-        }
-        return Ok((document, DocumentId::of(&bytes)));
-    }
-    if mismatch {
-        refuse(Code::DocumentMismatch, "the document does not hash into the contract's root")
-    } else {
-        refuse(Code::WrongNode, "the contract holds no document for this node")
-    }
-}
-
 fn check_pool(
-    bundle: &Bundle,
     case: &Case,
     header: &Header,
     trust: &Trust,
     demand: &Capacity,
     now: Timestamp,
 ) -> Result<(), Refusal> {
-    let pools = readable::<Pool>(&bundle.pools);
-    let Some(pool) = pools.iter().find(|pool| pool.id == header.pool) else {
+    let Some((pool, is_signed)) = case.pool(&header.pool) else {
         return refuse(Code::PoolMismatch, format!("the pool {} is missing", header.pool.short()));
     };
-    let Some(farm) = case.signer(&trust.farm) else {
+    if case.signer(&trust.farm).is_none() {
         return refuse(Code::UnknownIdentity, "no valid identity statement of the farm");
-    };
-    let granted = pool.body.farm == trust.farm && farm.signed(pool);
-    if !granted || pool.body.network != trust.network {
+    }
+    if pool.farm != trust.farm || !is_signed || pool.network != trust.network {
         return refuse(Code::PoolMismatch, "the pool was not granted by this node's farm");
     }
-    if pool.body.owner != header.owner {
+    if pool.owner != header.owner {
         return refuse(Code::PoolMismatch, "the pool was granted to somebody else");
     }
-    if pool.body.nodes.binary_search(&trust.node).is_err() {
+    if pool.nodes.binary_search(&trust.node).is_err() {
         return refuse(Code::PoolMismatch, "the pool does not name this node");
     }
-    if pool.body.expires <= now {
-        return refuse(Code::PoolExpired, format!("the pool expired at {}", pool.body.expires));
+    if pool.expires <= now {
+        return refuse(Code::PoolExpired, format!("the pool expired at {}", pool.expires));
     }
     let seconds = header.expires.seconds() - header.not_before.seconds();
-    if !pool.body.amounts.cover(demand, u64::try_from(seconds).unwrap_or(0)) {
+    if !pool.amounts.cover(demand, u64::try_from(seconds).unwrap_or(0)) {
         return refuse(Code::PoolTooSmall, "the pool does not cover the contract until it expires");
     }
     Ok(())

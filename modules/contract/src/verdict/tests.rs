@@ -1,5 +1,6 @@
 //! The consensus rule over whole bundles.
 
+mod cost;
 mod model;
 mod mutations;
 mod past;
@@ -7,8 +8,10 @@ mod past;
 use super::*;
 use crate::{
     bundle::Deployment,
-    capacity::Capacity,
-    decision::{Decision, Retention},
+    decision::{Action, Approval, Cancel, Decision, Retention},
+    envelope::{Envelope, Signed},
+    farm::Pool,
+    merkle,
     testkit::{NETWORK, World, seal},
     workload::Spec,
 };

@@ -1,0 +1,63 @@
+//! A bundle together with what was verified of it: signatures are checked when it changes, and not
+//! when it is judged.
+//!
+//! The two cannot be changed apart. Nothing of this is stored: after a restart, whatever the state
+//! holds is verified again, when it is judged for the first time.
+
+use contract::{
+    Bundle, Proven, Timestamp, Trust, Verdict,
+    verdict::{Case, Refusal},
+};
+use std::{
+    ops::Deref,
+    sync::{Arc, OnceLock},
+};
+
+/// Signatures of a contract that are looked at: one of each of 64 stakeholders for each of 64 versions,
+/// and as many again. Each takes some 50 µs, so that whoever offers the largest contract keeps the
+/// node busy for less than half a second, once. Only what can stop a contract comes on top.
+pub(crate) const SIGNATURES_MAX: usize = 8192;
+
+/// A bundle, opened once.
+#[derive(Debug, Clone)]
+pub(crate) struct Evidence {
+    bundle: Arc<Bundle>,
+    case: Arc<OnceLock<Result<Case, Refusal>>>,
+}
+
+impl Evidence {
+    /// A bundle of which nothing was verified yet.
+    pub(crate) fn of(bundle: Bundle) -> Self {
+        Self { bundle: Arc::new(bundle), case: Arc::default() }
+    }
+
+    /// A bundle of whose signatures some are known to be right.
+    pub(crate) fn after(bundle: Bundle, known: &Proven) -> Self {
+        let case = Case::read_after(&bundle, known);
+        Self { bundle: Arc::new(bundle), case: Arc::new(case.into()) }
+    }
+
+    /// The bundle, opened.
+    pub(crate) fn case(&self) -> Result<&Case, &Refusal> {
+        self.case.get_or_init(|| Case::read(&self.bundle)).as_ref()
+    }
+
+    /// Exactly what [`contract::verdict`] says of the bundle.
+    pub(crate) fn verdict(&self, trust: &Trust, now: Timestamp) -> Verdict {
+        contract::verdict::judge(self.case(), trust, now)
+    }
+
+    /// The version that is in force by these statements; 0: none.
+    pub(crate) fn in_force(&self) -> u64 {
+        let agreed = self.case().ok().and_then(|case| case.in_force().ok().flatten());
+        agreed.map_or(0, |header| header.body.version)
+    }
+}
+
+impl Deref for Evidence {
+    type Target = Bundle;
+
+    fn deref(&self) -> &Bundle {
+        &self.bundle
+    }
+}
