@@ -283,7 +283,7 @@ impl Database {
         changed.map(drop).map_err(failed("forgetting a contract"))
     }
 
-    /// Notes what the contract takes of the node, and that it is started when it was not before.
+    /// Notes what the contract holds of the node, and that it is started when it was not before.
     pub(crate) fn note_start(
         &self,
         id: &ContractId,

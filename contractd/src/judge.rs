@@ -19,8 +19,9 @@ use std::collections::BTreeMap;
 /// The verdict on every contract, and what they and the volumes that are kept leave of the node's
 /// capacity.
 ///
-/// Contracts that were started first keep their place; of the others, the order of their ids
-/// decides who gets the last room, so that the same contracts give the same verdicts.
+/// What a contract holds is no one else's, until its own verdict gives it back. Of what is free, those
+/// that were started first get theirs first; then the order of their ids decides who gets the last
+/// room, so that the same contracts give the same verdicts.
 pub(crate) fn judge(
     contracts: &BTreeMap<ContractId, Kept>,
     trust: &Trust,
@@ -29,34 +30,42 @@ pub(crate) fn judge(
 ) -> (BTreeMap<ContractId, Verdict>, Capacity) {
     let mut order: Vec<&Kept> = contracts.values().collect();
     order.sort_by_key(|kept| (kept.started.unwrap_or(u64::MAX), kept.id));
+    let claim = |kept: &Kept, own: &Capacity| own.larger(&kept.past.holds.unwrap_or_default());
     // A volume takes its place for as long as it is there, also when its contract has ended.
-    let mut free = trust.free.minus(&storage.taken(|_| true));
+    let mut claimed = storage.taken(|_| true);
+    for kept in &order {
+        let own = storage.taken_by(&kept.id);
+        claimed = claimed.minus(&own).plus(&claim(kept, &own));
+    }
     let mut rooms = storage.rooms();
     let mut verdicts = BTreeMap::new();
     for kept in order {
-        let prefix = prefix(&kept.id);
-        let available = free.plus(&storage.taken(|id| id.starts_with(&prefix)));
-        let trust = Trust { free: available, past: kept.past.clone(), ..trust.clone() };
+        let own = storage.taken_by(&kept.id);
+        claimed = claimed.minus(&claim(kept, &own));
+        let free = trust.free.minus(&claimed);
+        let mut used = own;
+        let trust = Trust { free, past: kept.past.clone(), ..trust.clone() };
         let mut verdict = kept.bundle.verdict(&trust, now);
         if let Verdict::Run(agreed) = &verdict {
             let volumes = volumes(agreed);
             let missing: Vec<(Medium, u64)> =
                 volumes.iter().filter(|(id, _)| !storage.has(id)).map(|(_, one)| *one).collect();
             match rooms.place(&missing) {
-                // What has started goes on: the volume that cannot be made says so for itself.
-                Err(message) if kept.started.is_none() => {
+                // What runs goes on: the volume that cannot be made says so for itself.
+                Err(message) if kept.past.holds.unwrap_or_default() == Capacity::default() => {
                     verdict = Verdict::Refuse(Refusal { code: Code::NoCapacity, message });
                 }
                 Ok(()) | Err(_) => {
+                    let prefix = prefix(&kept.id);
                     let left = |id: &str| id.starts_with(&prefix) && !volumes.contains_key(id);
-                    let used = agreed.document.demand().plus(&storage.taken(left));
-                    free = available.minus(&used);
+                    used = agreed.document.demand().plus(&storage.taken(left));
                 }
             }
         }
+        claimed = claimed.plus(&used);
         verdicts.insert(kept.id, verdict);
     }
-    (verdicts, free)
+    (verdicts, trust.free.minus(&claimed))
 }
 
 /// Whether a contract that was judged to run may still do so now. It has its place, and what it holds

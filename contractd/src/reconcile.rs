@@ -327,17 +327,23 @@ impl Reconciler {
         Ok(wants)
     }
 
-    /// A contract that may run keeps its place, and what it takes, from now on.
+    /// A contract that may run keeps its place, and holds what it takes, from now on. One that was
+    /// started and may not run any more holds nothing, so that it is not given to two.
     fn note_starts(&mut self) -> Result<(), DatabaseError> {
+        let mut last = self.contracts.values().filter_map(|kept| kept.started).max();
         for (id, verdict) in &self.verdicts {
-            let Verdict::Run(agreed) = verdict else { continue };
-            let holds = Some(agreed.document.demand());
-            let last = self.contracts.values().filter_map(|kept| kept.started).max();
             let Some(kept) = self.contracts.get_mut(id) else { continue };
+            let holds = match verdict {
+                Verdict::Run(agreed) => Some(agreed.document.demand()),
+                Verdict::Stop(_) | Verdict::Refuse(_) => kept.started.map(|_| Capacity::default()),
+            };
             if let Some(demand) = holds.filter(|_| kept.past.holds != holds) {
                 self.database.note_start(id, &demand)?;
                 kept.past.holds = holds;
-                kept.started = kept.started.or(Some(last.unwrap_or(0) + 1));
+                if kept.started.is_none() {
+                    last = Some(last.unwrap_or(0) + 1);
+                    kept.started = last;
+                }
             }
         }
         Ok(())

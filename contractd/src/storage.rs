@@ -2,7 +2,8 @@
 //!
 //! A volume is on one pool as a whole, so what is free on all pools together says little.
 
-use contract::{Capacity, workload::Medium};
+use crate::plan::prefix;
+use contract::{Capacity, ContractId, workload::Medium};
 
 /// A pool that can be used now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +48,12 @@ impl Storage {
                 )
             },
         )
+    }
+
+    /// What the volumes of a contract take.
+    pub(crate) fn taken_by(&self, contract: &ContractId) -> Capacity {
+        let prefix = prefix(contract);
+        self.taken(|id| id.starts_with(&prefix))
     }
 
     pub(crate) fn has(&self, id: &str) -> bool {

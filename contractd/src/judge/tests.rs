@@ -136,6 +136,29 @@ fn a_dead_disk_stops_nothing_that_has_started() {
     assert!(check(&world, started(contract, less), &pools(&[])).is_err());
 }
 
+/// One that wanted more than it had got what another one held.
+#[test]
+fn more_than_a_contract_holds_comes_from_what_nobody_holds() {
+    let [one, other] = [1, 2].map(|number| world().with_contract(number));
+    let demand = one.document(1).demand();
+    let check = |free_gib: u64, wanted: [bool; 2]| {
+        let less = Capacity { mru_bytes: GIB / 4, ..demand };
+        let first = started(kept(&one, one.agreed()), less);
+        let second = Kept { started: Some(2), ..started(kept(&other, other.agreed()), demand) };
+        let contracts = BTreeMap::from([first, second].map(|kept| (kept.id, kept)));
+        let free = Capacity { mru_bytes: free_gib * GIB, ..one.node(1).capacity };
+        let trust = Trust { free, ..trust(&one, 0) };
+        let (verdicts, _) = judge(&contracts, &trust, &pools(&[]), one.at(10));
+        let runs =
+            [&one, &other].map(|world| matches!(verdicts[&world.contract()], Verdict::Run(_)));
+        assert_eq!(runs, wanted, "of {free_gib} GiB");
+    };
+    check(2, [true, true]);
+    check(1, [false, true]);
+    // What it has it keeps, whatever is free.
+    check(0, [false, true]);
+}
+
 /// The contract with an order to end it at `offset` that everybody has approved.
 fn cancelled(world: &World, offset: i64, retention: Retention) -> Kept {
     let mut bundle = world.agreed();

@@ -126,6 +126,41 @@ fn a_fetch_ends_with_the_last_contract_that_wants_its_flist() {
     assert!(bench.reconciler.files.is_empty());
 }
 
+/// A contract that was rejected and approved again ran beside the one that had got its place.
+#[test]
+fn what_may_not_run_any_more_holds_nothing() {
+    let mut bench = Bench::new();
+    let other = World::new(bench.world.now).with_contract(2);
+    let (mut first, second) = (bench.world.agreed(), other.agreed());
+    let demand = bench.world.document(1).demand();
+    bench.reconciler.trust.free = demand;
+    let judge = |bench: &mut Bench| {
+        let first = matches!(bench.judge(50), Verdict::Run(_));
+        let second = bench.reconciler.verdicts.get(&other.contract());
+        (first, matches!(second, Some(Verdict::Run(_))))
+    };
+    bench.hear(&first);
+    assert_eq!(judge(&mut bench), (true, false));
+    bench.reconciler.take_bundle(other.contract(), &second).unwrap();
+    assert_eq!(judge(&mut bench), (true, false), "it does not fit beside the first");
+    let header = first.headers[0].clone();
+    first.approvals.push(bench.world.decide("legal", &header, Decision::Reject, 20));
+    bench.hear(&first);
+    assert_eq!(judge(&mut bench), (false, true));
+    first.approvals.push(bench.world.decide("legal", &header, Decision::Approve, 30));
+    bench.hear(&first);
+    for _ in 0..2 {
+        assert_eq!(judge(&mut bench), (false, true));
+        assert_eq!(bench.reconciler.free, Capacity::default());
+        bench = bench.restarted();
+        bench.reconciler.trust.free = demand;
+    }
+    // When there is room, it goes on, although the time for a first start is over.
+    bench.reconciler.trust.free = demand.plus(&demand);
+    assert!(matches!(bench.judge(6000), Verdict::Run(_)));
+    assert_eq!(judge(&mut bench), (true, true));
+}
+
 /// A version that had been withheld arrived after the end, and ran.
 #[test]
 fn nothing_that_arrives_after_an_end_is_taken() {

@@ -14,8 +14,8 @@ use crate::{
 /// What a node remembers of a contract, and no statement changes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Past {
-    /// What it takes of the node since it was started here; `None`: never started. It keeps this
-    /// much whatever is free, and `start_by` no longer matters.
+    /// What it takes of the node since it was started here, nothing while it may not run; `None`: never
+    /// started. It keeps this much whatever is free, and `start_by` no longer matters.
     pub holds: Option<Capacity>,
     /// The highest version that was ever in force; 0: none.
     pub version: u64,
