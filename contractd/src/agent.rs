@@ -266,7 +266,9 @@ impl Agent {
                 self.reconciler.take_bundle(contract, &bundle)?;
                 drop((bundle, room));
             }
-            Event::Fetched { flist, outcome } => self.reconciler.take_fetched(flist, outcome),
+            Event::Fetched { contract, flist, outcome } => {
+                self.reconciler.take_fetched(contract, flist, outcome);
+            }
         }
         Ok(())
     }

@@ -1,8 +1,9 @@
 //! Whose turn it is to fetch. A slow server, or one that drips on purpose, holds no place for longer
 //! than its slice while others wait; what it has sent stays staged, and it goes on with its next turn.
 //!
-//! Turns go round the contracts first, so that one with many flists is no more than one. Nothing is
-//! fetched that nobody wants any more.
+//! Turns go round the contracts first, so that one with many flists is no more than one. Of several
+//! contracts that want the same flist, one at a time fetches it from where it says: that it fails is its
+//! own matter, that it is there serves all. Nothing is fetched that nobody wants any more.
 
 use crate::network::Event;
 use contract::{ContractId, FlistId};
@@ -45,8 +46,8 @@ pub(crate) type Outcome = Result<(), (&'static str, String)>;
 #[derive(Debug)]
 pub(crate) enum Message {
     Fetch(Wanted),
-    /// Nobody wants it any more.
-    Forget(FlistId),
+    /// This contract does not want it any more.
+    Forget(ContractId, FlistId),
     Ended(FlistId, Outcome),
 }
 
@@ -62,11 +63,11 @@ pub(crate) async fn serve(
         match time::timeout(LOOK, heard.recv()).await {
             Ok(None) => return,
             Ok(Some(Message::Fetch(wanted))) => queue.want(wanted),
-            Ok(Some(Message::Forget(flist))) => queue.forget(flist),
+            Ok(Some(Message::Forget(contract, flist))) => queue.forget(contract, flist),
             Ok(Some(Message::Ended(flist, outcome))) => {
-                if let Some(outcome) = queue.end(flist, outcome) {
+                if let Some((contract, outcome)) = queue.end(flist, outcome) {
                     // Nobody listens any more only when the process ends.
-                    drop(events.send(Event::Fetched { flist, outcome }));
+                    drop(events.send(Event::Fetched { contract, flist, outcome }));
                 }
             }
             Err(_elapsed) => {}
@@ -132,23 +133,29 @@ struct Running {
 
 impl Queue {
     fn want(&mut self, wanted: Wanted) {
-        let is_running = |one: &Running| !one.forgotten;
-        let waits = self.waiting.iter().any(|one| one.wanted.flist == wanted.flist);
+        let is_it = |one: &Fetch| {
+            (one.wanted.contract, one.wanted.flist) == (wanted.contract, wanted.flist)
+        };
+        let is_running = |one: &Running| !one.forgotten && is_it(&one.fetch);
+        let waits = self.waiting.iter().any(is_it);
         if !waits && !self.running.get(&wanted.flist).is_some_and(is_running) {
             self.waiting.push(Fetch { wanted, slices: 0 });
         }
     }
 
-    fn forget(&mut self, flist: FlistId) {
-        self.waiting.retain(|one| one.wanted.flist != flist);
-        if let Some(running) = self.running.get_mut(&flist) {
+    fn forget(&mut self, contract: ContractId, flist: FlistId) {
+        self.waiting.retain(|one| (one.wanted.contract, one.wanted.flist) != (contract, flist));
+        if let Some(running) =
+            self.running.get_mut(&flist).filter(|one| one.fetch.wanted.contract == contract)
+        {
             running.forgotten = true;
             running.cancel.cancel();
         }
     }
 
-    /// What is to be told of a fetch that has ended; nothing when it goes on later, or nobody asks.
-    fn end(&mut self, flist: FlistId, outcome: Outcome) -> Option<Outcome> {
+    /// What is to be told of a fetch that has ended, and to whom; nothing when it goes on later, or
+    /// nobody asks. Once it is there, all who wait for it have it.
+    fn end(&mut self, flist: FlistId, outcome: Outcome) -> Option<(ContractId, Outcome)> {
         let running = self.running.remove(&flist)?;
         if running.forgotten {
             return None;
@@ -158,14 +165,23 @@ impl Queue {
             self.waiting.push(Fetch { slices, ..running.fetch });
             return None;
         }
-        Some(outcome)
+        if outcome.is_ok() {
+            self.waiting.retain(|one| one.wanted.flist != flist);
+        }
+        Some((running.fetch.wanted.contract, outcome))
     }
 
-    /// Stops fetches whose slice is over, as many as others wait.
+    /// Stops fetches whose slice is over, as many as others wait, and those of which another contract
+    /// waits for the same flist.
     fn give_way(&mut self, now: Instant) {
         let stopping = self.running.values().filter(|one| one.cancel.is_cancelled()).count();
         let free = FETCHES_MAX.saturating_sub(self.running.len());
-        let needed = self.waiting.len().saturating_sub(stopping + free);
+        let waits_for = |one: &Running| {
+            self.waiting.iter().any(|other| other.wanted.flist == one.fetch.wanted.flist)
+        };
+        let is_held_up = |one: &&Fetch| self.running.contains_key(&one.wanted.flist);
+        let held_up = self.waiting.iter().filter(is_held_up).count();
+        let mut needed = self.waiting.len().saturating_sub(held_up + stopping + free);
         let fewest = self.waiting.iter().map(|one| one.slices).min().unwrap_or(0);
         let is_over = |one: &Running| {
             let mine = one.fetch.slices;
@@ -178,7 +194,14 @@ impl Queue {
             .filter(|one| !one.cancel.is_cancelled() && is_over(one))
             .collect();
         over.sort_by_key(|one| one.since);
-        over.into_iter().take(needed).for_each(|one| one.cancel.cancel());
+        for one in over {
+            if waits_for(one) {
+                one.cancel.cancel();
+            } else if needed > 0 {
+                needed -= 1;
+                one.cancel.cancel();
+            }
+        }
     }
 
     /// The next fetch, when there is room: of the contract that runs the fewest and was served last

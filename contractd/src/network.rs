@@ -51,8 +51,8 @@ pub(crate) enum Order {
     /// Find the last result that the registry has of the node with this key.
     LastResult(PublicKey),
     Fetch(fetches::Wanted),
-    /// No contract wants it any more.
-    Forget(FlistId),
+    /// The contract does not want it any more.
+    Forget(ContractId, FlistId),
     /// Ask for a contract again that there was no room for.
     AskAgain(ContractId),
 }
@@ -79,7 +79,7 @@ pub(crate) enum Event {
     /// Seconds until the next heartbeat.
     Interval(u32),
     /// A fetch has ended, with a code and a reason when it failed.
-    Fetched { flist: FlistId, outcome: Outcome },
+    Fetched { contract: ContractId, flist: FlistId, outcome: Outcome },
 }
 
 /// Serves until the reconciler is gone. Without a client, flists are fetched all the same.
@@ -104,7 +104,9 @@ pub(crate) async fn serve(
         let (client, events) = (Arc::clone(&client), events.clone());
         match order {
             Order::Fetch(wanted) => tell_fetches(&fetching, Message::Fetch(wanted)),
-            Order::Forget(flist) => tell_fetches(&fetching, Message::Forget(flist)),
+            Order::Forget(contract, flist) => {
+                tell_fetches(&fetching, Message::Forget(contract, flist));
+            }
             Order::Register { node, adoption } => {
                 tokio::spawn(register(client, node, adoption, events));
             }
@@ -143,7 +145,9 @@ async fn fetch_only(
     while let Some(order) = orders.recv().await {
         match order {
             Order::Fetch(wanted) => tell_fetches(fetching, Message::Fetch(wanted)),
-            Order::Forget(flist) => tell_fetches(fetching, Message::Forget(flist)),
+            Order::Forget(contract, flist) => {
+                tell_fetches(fetching, Message::Forget(contract, flist));
+            }
             Order::Results(_) => tell(events, Event::Acknowledged(Vec::new())),
             Order::Register { .. }
             | Order::Heartbeat(_)

@@ -89,7 +89,8 @@ pub(crate) struct Stop {
     pub(crate) grace_ms: u64,
 }
 
-/// State of an flist's files in the store.
+/// State of an flist's files in the store, for a contract that wants it: each fetches it from where it
+/// says itself.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Files {
     /// On their way.
@@ -112,7 +113,7 @@ pub(crate) struct Have {
     pub(crate) volumes: BTreeMap<String, u64>,
     /// Volumes that could not be made, or found.
     pub(crate) failures: BTreeMap<String, Failure>,
-    pub(crate) flists: BTreeMap<FlistId, Files>,
+    pub(crate) flists: BTreeMap<(ContractId, FlistId), Files>,
     /// Processes of which it is not certain yet that nobody wants them.
     pub(crate) spared: BTreeSet<String>,
     /// Contracts whose workloads wait for contact to the registry.
@@ -256,7 +257,7 @@ fn container(
     }
     let contract = want.contract;
     let fetch = || Some(Step::Fetch { contract, flist, urls: urls.to_vec(), bytes });
-    match have.flists.get(&flist) {
+    match have.flists.get(&(contract, flist)) {
         None => return fetch(),
         Some(Files::Failed { until_ms, .. }) if *until_ms <= have.now_ms => {
             return fetch();

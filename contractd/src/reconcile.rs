@@ -69,9 +69,9 @@ pub(crate) struct Reconciler {
     judged_ms: Option<u64>,
     pub(crate) free: Capacity,
     runs: BTreeMap<String, Run>,
-    files: BTreeMap<FlistId, Files>,
+    files: BTreeMap<(ContractId, FlistId), Files>,
     /// The wait before the next try of a fetch, for flists whose last fetch failed.
-    fetch_delay_ms: BTreeMap<FlistId, u64>,
+    fetch_delay_ms: BTreeMap<(ContractId, FlistId), u64>,
     /// Volumes that could not be made.
     failures: BTreeMap<String, Failure>,
     upkeep: upkeep::Upkeep,
@@ -239,27 +239,31 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Takes in the outcome of a fetch.
+    /// Takes in the outcome of a fetch. That it failed is the contract's own matter, that the files are
+    /// there serves all who want them.
     pub(crate) fn take_fetched(
         &mut self,
+        contract: ContractId,
         flist: FlistId,
-        outcome: Result<(), (&'static str, String)>,
+        outcome: fetches::Outcome,
     ) {
-        let files = match outcome {
+        let wanted = (contract, flist);
+        match outcome {
             Ok(()) => {
-                self.fetch_delay_ms.remove(&flist);
+                self.fetch_delay_ms.retain(|(_, one), _| *one != flist);
                 self.damaged.remove(&flist);
-                Files::Ready
+                self.files.insert(wanted, Files::Ready);
+                let all = self.files.iter_mut().filter(|((_, one), _)| *one == flist);
+                all.for_each(|(_, files)| *files = Files::Ready);
             }
             Err((code, message)) => {
-                let delay = retry_delay(self.fetch_delay_ms.get(&flist).copied());
-                self.fetch_delay_ms.insert(flist, delay);
+                let delay = retry_delay(self.fetch_delay_ms.get(&wanted).copied());
+                self.fetch_delay_ms.insert(wanted, delay);
                 daemon::warn!("flist {}: {code}: {message}", flist.short());
                 let until_ms = clock::boot_ms().unwrap_or(0).saturating_add(delay);
-                Files::Failed { until_ms, code, message }
+                self.files.insert(wanted, Files::Failed { until_ms, code, message });
             }
-        };
-        self.files.insert(flist, files);
+        }
     }
 
     /// One look at the node, and everything that follows from it.
@@ -378,40 +382,36 @@ impl Reconciler {
 
     /// Flists that are in the store already need no fetch: every file is measured instead.
     fn look_for_files(&mut self, wants: &[Want]) {
-        for want in wants {
-            let Kind::Container { flist, .. } = &want.kind else { continue };
-            if !self.files.contains_key(flist)
-                && !self.damaged.contains(flist)
-                && self
-                    .store
-                    .verify(*flist, flist::Depth::Measure)
-                    .is_ok_and(|faults| faults.is_empty())
-            {
-                self.files.insert(*flist, Files::Ready);
+        for (contract, flist) in flists_of(wants) {
+            if self.files.contains_key(&(contract, flist)) || self.damaged.contains(&flist) {
+                continue;
+            }
+            let is_ready = |(of, files): (&(ContractId, FlistId), &Files)| {
+                of.1 == flist && *files == Files::Ready
+            };
+            let measure = || self.store.verify(flist, flist::Depth::Measure);
+            if self.files.iter().any(is_ready) || measure().is_ok_and(|faults| faults.is_empty()) {
+                self.files.insert((contract, flist), Files::Ready);
             }
         }
     }
 
-    /// A fetch ends with the last contract that wants its flist.
+    /// A fetch ends when its contract does not want the flist any more.
     fn forget_fetches(&mut self, wants: &[Want]) {
-        let flist_of = |want: &Want| match want.kind {
-            Kind::Container { flist, .. } => Some(flist),
-            Kind::Volume { .. } => None,
-        };
-        let wanted: BTreeSet<FlistId> = wants.iter().filter_map(flist_of).collect();
-        let unwanted = |flist: &FlistId, files: &mut Files| {
-            *files == Files::Fetching && !wanted.contains(flist)
-        };
-        for (flist, _) in self.files.extract_if(.., unwanted) {
-            // The network thread ends only with the process.
-            drop(self.orders.send(Order::Forget(flist)));
+        let wanted: BTreeSet<(ContractId, FlistId)> = flists_of(wants).collect();
+        self.fetch_delay_ms.retain(|of, _| wanted.contains(of));
+        for ((contract, flist), files) in self.files.extract_if(.., |of, _| !wanted.contains(of)) {
+            if files == Files::Fetching {
+                // The network thread ends only with the process.
+                drop(self.orders.send(Order::Forget(contract, flist)));
+            }
         }
     }
 
     fn apply(&mut self, step: Step, have: &Have) -> Result<(), DatabaseError> {
         match step {
             Step::Fetch { contract, flist, urls, bytes } => {
-                self.files.insert(flist, Files::Fetching);
+                self.files.insert((contract, flist), Files::Fetching);
                 let repair = self.damaged.contains(&flist);
                 self.order(Order::Fetch(fetches::Wanted { contract, flist, urls, bytes, repair }));
             }
@@ -565,6 +565,14 @@ impl Reconciler {
         // The network thread ends only with the process; then nothing matters any more.
         drop(self.orders.send(order));
     }
+}
+
+/// Which contract wants which flist.
+fn flists_of(wants: &[Want]) -> impl Iterator<Item = (ContractId, FlistId)> {
+    wants.iter().filter_map(|want| match want.kind {
+        Kind::Container { flist, .. } => Some((want.contract, flist)),
+        Kind::Volume { .. } => None,
+    })
 }
 
 /// Bytes of a bundle as it is kept.

@@ -125,7 +125,7 @@ fn workload(want: &Want, have: &Have) -> Option<Line> {
     {
         return Some(line);
     }
-    match have.flists.get(flist) {
+    match have.flists.get(&(want.contract, *flist)) {
         Some(Files::Failed { code, message, .. }) => {
             let state = if is_refusal(code) { State::Refused } else { State::Failed };
             Some(Line::new(state, code, message.clone()))

@@ -11,6 +11,10 @@ fn start(queue: &mut Queue, now: Instant) -> Vec<u8> {
     std::iter::from_fn(|| queue.start(now)).map(|(wanted, _)| wanted.flist.0[0]).collect()
 }
 
+fn told(contract: u8, outcome: Outcome) -> (ContractId, Outcome) {
+    (ContractId([contract; 32]), outcome)
+}
+
 /// Ends every fetch that was told to stop, as the fetches do.
 fn stopped(queue: &mut Queue) -> Vec<u8> {
     let cancelled = queue.running.iter().filter(|(_, one)| one.cancel.is_cancelled());
@@ -40,7 +44,7 @@ fn who_waits_gets_the_place_of_a_fetch_whose_slice_is_over() {
     assert_eq!(stopped(&mut queue), [1], "one for the one that waits");
     let later = begin + SLICE;
     assert_eq!(start(&mut queue, later), [3]);
-    assert_eq!(queue.end(FlistId([3; 32]), Ok(())), Some(Ok(())));
+    assert_eq!(queue.end(FlistId([3; 32]), Ok(())), Some(told(3, Ok(()))));
     assert_eq!(start(&mut queue, later), [1], "it goes on");
 }
 
@@ -81,7 +85,7 @@ fn a_contract_with_many_flists_is_no_more_than_one() {
     }
     assert_eq!(start(&mut queue, now), [1, 2]);
     queue.want(wanted(2, 200));
-    assert_eq!(queue.end(FlistId([1; 32]), Ok(())), Some(Ok(())));
+    assert_eq!(queue.end(FlistId([1; 32]), Ok(())), Some(told(1, Ok(()))));
     assert_eq!(start(&mut queue, now), [200]);
 }
 
@@ -93,13 +97,57 @@ fn what_nobody_wants_is_stopped_and_not_told_of() {
         queue.want(wanted(n, n));
     }
     assert_eq!(start(&mut queue, now), [1, 2]);
-    queue.forget(FlistId([1; 32]));
-    queue.forget(FlistId([3; 32]));
+    for n in [1, 3] {
+        queue.forget(ContractId([n; 32]), FlistId([n; 32]));
+    }
     // Wanted again while it still ends: it begins again after that.
     queue.want(wanted(1, 1));
     assert_eq!(stopped(&mut queue), [1]);
     assert_eq!(start(&mut queue, now), [1]);
     assert!(queue.waiting.is_empty());
     let failed = Err(("content_missing", "it is not there".to_owned()));
-    assert_eq!(queue.end(FlistId([2; 32]), failed.clone()), Some(failed));
+    assert_eq!(queue.end(FlistId([2; 32]), failed.clone()), Some(told(2, failed)));
+}
+
+/// A contract of a stranger with the same flist, whose server was gone, kept it from ever being fetched.
+#[test]
+fn a_contract_whose_server_fails_keeps_no_other_from_the_same_flist() {
+    let (mut queue, now) = (Queue::default(), Instant::now());
+    let flist = FlistId([9; 32]);
+    let begin = |queue: &mut Queue| {
+        std::iter::from_fn(|| queue.start(now))
+            .map(|(wanted, _)| wanted.contract.0[0])
+            .collect::<Vec<u8>>()
+    };
+    for contract in [1, 2, 3, 1] {
+        queue.want(wanted(contract, 9));
+    }
+    assert_eq!(begin(&mut queue), [1], "one at a time");
+    let failed = Err(("source_unreachable", "nobody answers".to_owned()));
+    assert_eq!(queue.end(flist, failed.clone()), Some(told(1, failed.clone())));
+    assert_eq!(begin(&mut queue), [2]);
+    queue.want(wanted(1, 9));
+    assert_eq!(queue.end(flist, failed.clone()), Some(told(2, failed)));
+    assert_eq!(begin(&mut queue), [3], "who failed before comes later");
+    assert_eq!(queue.end(flist, Ok(())), Some(told(3, Ok(()))));
+    assert!(queue.waiting.is_empty(), "it is there for all");
+}
+
+/// Nor one whose server drips, although another place is free all the time.
+#[test]
+fn a_contract_whose_server_drips_gives_way_to_another_that_wants_the_same_flist() {
+    let (mut queue, begin) = (Queue::default(), Instant::now());
+    queue.want(wanted(1, 9));
+    assert_eq!(start(&mut queue, begin), [9]);
+    queue.want(wanted(2, 9));
+    queue.give_way(begin + SLICE / 2);
+    assert_eq!(stopped(&mut queue), [0; 0]);
+    queue.give_way(begin + SLICE);
+    assert_eq!(stopped(&mut queue), [9]);
+    let (next, _) = queue.start(begin + SLICE).unwrap();
+    assert_eq!(next.contract, ContractId([2; 32]));
+    // The one that waits is forgotten, not the one that runs.
+    queue.forget(ContractId([1; 32]), FlistId([9; 32]));
+    assert!(queue.waiting.is_empty() && !queue.running[&next.flist].forgotten);
+    assert_eq!(queue.end(next.flist, Ok(())), Some(told(2, Ok(()))));
 }

@@ -64,20 +64,20 @@ fn files_come_before_the_start() {
     assert_eq!(check(&wants, &have()), std::slice::from_ref(&fetch));
 
     let mut fetching = have();
-    fetching.flists.insert(FLIST, Files::Fetching);
+    fetching.flists.insert((CONTRACT, FLIST), Files::Fetching);
     assert_eq!(check(&wants, &fetching), []);
 
     let failed = |until_ms| {
         let mut have = have();
         let files = Files::Failed { until_ms, code: "x", message: "y".into() };
-        have.flists.insert(FLIST, files);
+        have.flists.insert((CONTRACT, FLIST), files);
         have
     };
     assert_eq!(check(&wants, &failed(100_001)), []);
     assert_eq!(check(&wants, &failed(100_000)), [fetch]);
 
     let mut ready = have();
-    ready.flists.insert(FLIST, Files::Ready);
+    ready.flists.insert((CONTRACT, FLIST), Files::Ready);
     assert_eq!(check(&wants, &ready), [Step::Start { want: wants[0].clone() }]);
 }
 
@@ -96,7 +96,7 @@ fn an_ended_process_is_reaped_and_waits_before_it_starts_again() {
     let wants = [want("web", FLIST, "r1")];
     let id = wants[0].id.clone();
     let mut have = have();
-    have.flists.insert(FLIST, Files::Ready);
+    have.flists.insert((CONTRACT, FLIST), Files::Ready);
     have.processes.insert(id.clone(), ProcessState::Exited(1));
     have.runs.insert(id.clone(), run("r1", Phase::Up { since_ms: 1 }));
     let reap = Step::Reap { id: id.clone(), state: ProcessState::Exited(1), wanted: true };
@@ -116,16 +116,18 @@ fn an_update_fetches_first_then_stops_then_starts() {
     let wants = [want("web", NEW_FLIST, "r2")];
     let id = wants[0].id.clone();
     let mut have = have();
-    have.flists.insert(FLIST, Files::Ready);
+    have.flists.insert((CONTRACT, FLIST), Files::Ready);
     have.processes.insert(id.clone(), ProcessState::Running);
     have.runs.insert(id.clone(), run("r1", Phase::Up { since_ms: 1 }));
     assert!(matches!(check(&wants, &have)[..], [Step::Fetch { flist: NEW_FLIST, .. }]));
 
-    have.flists
-        .insert(NEW_FLIST, Files::Failed { until_ms: 999_999, code: "x", message: String::new() });
+    have.flists.insert(
+        (CONTRACT, NEW_FLIST),
+        Files::Failed { until_ms: 999_999, code: "x", message: String::new() },
+    );
     assert_eq!(check(&wants, &have), [], "the old version goes on");
 
-    have.flists.insert(NEW_FLIST, Files::Ready);
+    have.flists.insert((CONTRACT, NEW_FLIST), Files::Ready);
     let signal = Step::Signal { id: id.clone(), signal: 15, kill_at_ms: 105_000 };
     assert_eq!(check(&wants, &have), [signal]);
 
@@ -187,7 +189,7 @@ fn a_container_waits_for_what_it_needs() {
     web.needs.push(data.id.clone());
     let wants = [data.clone(), web.clone()];
     let mut have = have();
-    have.flists.insert(FLIST, Files::Ready);
+    have.flists.insert((CONTRACT, FLIST), Files::Ready);
     let ensure = Step::EnsureVolume { id: data.id.clone(), size_bytes: 10, class: Medium::Ssd };
     assert_eq!(check(&wants, &have), std::slice::from_ref(&ensure));
     have.volumes.insert(data.id.clone(), 5);
@@ -203,7 +205,7 @@ fn a_container_whose_start_was_only_announced_is_found_again_or_started_again() 
     let Kind::Container { container, .. } = &wants[0].kind else { panic!("a container") };
     let run = intent("boot", "r1", container, None, 99_000);
     let mut have = have();
-    have.flists.insert(FLIST, Files::Ready);
+    have.flists.insert((CONTRACT, FLIST), Files::Ready);
     have.runs.insert(wants[0].id.clone(), run.clone());
     assert_eq!(check(&wants, &have), [Step::Start { want: wants[0].clone() }]);
     have.processes.insert(wants[0].id.clone(), ProcessState::Running);
@@ -296,7 +298,7 @@ fn what_ran_in_an_earlier_version_gives_its_ports_back_before_the_next_starts() 
     let flist = FlistId([1; 32]);
     let wants = [want("a", flist, "2"), want("b", flist, "2")];
     let mut have = have();
-    have.flists.insert(flist, Files::Ready);
+    have.flists.insert((CONTRACT, flist), Files::Ready);
     for want in &wants {
         have.attachments.insert(want.id.clone());
     }

@@ -56,7 +56,7 @@ impl Reconciler {
                 daemon::warn!("starting {}: {}: {}", want.id, error.code, error.message);
                 if node_calls::DAMAGE.contains(&error.code.as_str()) {
                     // Every byte is read again, and exactly the bad objects are fetched.
-                    self.files.remove(flist);
+                    self.files.retain(|(_, one), _| one != flist);
                     self.damaged.insert(*flist);
                 }
                 let delay = restart_delay(run.delay_ms, 0);

@@ -1,6 +1,7 @@
 //! What the reconciler keeps of what it hears, with a real database and store.
 
 mod cost;
+mod files;
 
 use super::*;
 use contract::{
@@ -109,21 +110,6 @@ fn a_contract_is_kept_only_with_a_grant_of_the_farm() {
     bench.hear(&more);
     let kept = &bench.reconciler.contracts[&bench.world.contract()];
     assert_eq!((kept.bundle.headers.len(), kept.bundle.pools.len()), (2, 1));
-}
-
-#[test]
-fn a_fetch_ends_with_the_last_contract_that_wants_its_flist() {
-    let mut bench = Bench::new();
-    bench.hear(&bench.world.agreed());
-    bench.judge(10);
-    let wants = judge::wants(&bench.reconciler.verdicts);
-    let Kind::Container { flist, .. } = wants[0].kind else { panic!("{wants:?}") };
-    bench.reconciler.files.insert(flist, Files::Fetching);
-    bench.reconciler.forget_fetches(&wants);
-    assert!(bench.orders.try_recv().is_err());
-    bench.reconciler.forget_fetches(&[]);
-    assert!(matches!(bench.orders.try_recv(), Ok(Order::Forget(one)) if one == flist));
-    assert!(bench.reconciler.files.is_empty());
 }
 
 /// A contract that was rejected and approved again ran beside the one that had got its place.
@@ -264,7 +250,8 @@ fn files_go_when_no_kept_contract_names_them_and_the_registry_was_heard() {
     assert_eq!(look(&mut bench, day_ms), (true, true), "the registry was not heard");
     bench.reconciler.take_pulled();
     assert_eq!(look(&mut bench, 2 * day_ms), (true, true), "not needed from now on");
-    bench.reconciler.files.insert(FlistId([7; 32]), Files::Fetching);
+    let fetched = (bench.world.contract(), FlistId([7; 32]));
+    bench.reconciler.files.insert(fetched, Files::Fetching);
     assert_eq!(look(&mut bench, 3 * day_ms), (true, true), "something is fetched");
     bench.reconciler.files.clear();
     assert_eq!(look(&mut bench, 4 * day_ms), (true, false));

@@ -114,8 +114,8 @@ impl Reconciler {
                     swept.objects,
                     swept.bytes
                 );
-                self.files.retain(|flist, _| pinned.contains(flist));
-                self.fetch_delay_ms.retain(|flist, _| pinned.contains(flist));
+                self.files.retain(|(_, flist), _| pinned.contains(flist));
+                self.fetch_delay_ms.retain(|(_, flist), _| pinned.contains(flist));
                 self.damaged.retain(|flist| pinned.contains(flist));
                 self.complaints.remove("store");
             }
