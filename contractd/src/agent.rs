@@ -6,6 +6,7 @@ use crate::{
     database::Database,
     network::{self, Event, Order},
     patience::Patience,
+    probe,
     reconcile::Reconciler,
     register::{self, Machine},
     results::Results,
@@ -108,7 +109,9 @@ pub(crate) fn run() -> anyhow::Result<()> {
         boot: node.boot_id.clone(),
         key: node.key(),
     };
-    let reconciler = Reconciler::new(trust, node.boot_id.clone(), database, results, store, orders)
+    let probes = probe::spawn().context("starting the thread of health checks")?;
+    let boot_id = node.boot_id.clone();
+    let reconciler = Reconciler::new(trust, boot_id, database, results, store, orders, probes)
         .context("reading the node's state")?;
     console.show("node", console::node(&node.id.to_string(), &node.boot, &node.image));
     daemon::ready().context("saying that contractd is ready")?;

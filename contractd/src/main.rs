@@ -1,12 +1,13 @@
 //! Pulls, verifies and executes the contracts of this node, and says what became of them.
 //!
 //! Decides and asks: it owns no kernel object itself. `judge` holds contracts against the consensus
-//! rule, `plan` decides the next steps, `node_calls` has the other daemons take them, `results`
-//! signs what happened. It serves nobody, so nobody can tell it anything but by a signed statement.
+//! rule, `plan` decides the next steps, `node_calls` has the other daemons take them, `checks` and
+//! `probe` find out whether containers work, `results` signs what happened. It serves nobody, so nobody can tell it anything but by a signed statement.
 
 #![forbid(unsafe_code)]
 
 mod agent;
+mod checks;
 mod clock;
 mod console;
 mod contact;
@@ -20,6 +21,7 @@ mod network;
 mod node_calls;
 mod patience;
 mod plan;
+mod probe;
 mod reconcile;
 mod register;
 mod results;

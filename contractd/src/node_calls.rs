@@ -8,7 +8,7 @@ use contract::workload::{Medium, Protocol};
 use flist::Store;
 use ipc::CallError;
 use node_api::{init, launcher, netd, paths, storaged};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Why a container could not be started.
 #[derive(Debug)]
@@ -51,11 +51,11 @@ fn snake_case(name: &str) -> String {
 /// What the other daemons have; the rest of [`Have`] is contractd's own.
 pub(crate) fn observe() -> Result<(Have, Vec<Volume>), CallError> {
     let workloads = ipc::call(paths::INIT_SOCKET, &init::Workloads {})?.workloads;
-    let attachments = ipc::call(paths::NETD_SOCKET, &netd::Attachments {})?.ids;
+    let attachments = ipc::call(paths::NETD_SOCKET, &netd::Attachments {})?.attachments;
     let volumes = ipc::call(paths::STORAGED_SOCKET, &storaged::Volumes {})?.volumes;
     let have = Have {
         processes: workloads.into_iter().map(|one| (one.id, one.state)).collect(),
-        attachments: attachments.into_iter().collect::<BTreeSet<_>>(),
+        attachments: attachments.into_iter().map(|one| (one.id, one.address)).collect(),
         volumes: volumes.iter().map(|one| (one.id.clone(), one.size_bytes)).collect(),
         ..Have::default()
     };

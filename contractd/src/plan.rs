@@ -9,6 +9,7 @@
 //!                                       ▲                                             │
 //!                                       └──────────────── back-off over ──────────────┘
 //! no longer wanted: Up → Signal → Stopping ──exit or Kill──► Forget → Detach
+//! does not work:    Up → Signal → Stopping ──exit or Kill──► Waiting
 //! ```
 
 use contract::{
@@ -18,7 +19,10 @@ use contract::{
 };
 use node_api::init::ProcessState;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 /// A stop that names no signal sends SIGTERM.
 const SIGTERM: i32 = 15;
@@ -67,6 +71,8 @@ pub(crate) struct Run {
     /// The wait before the last start, if there was one.
     pub(crate) delay_ms: Option<u64>,
     pub(crate) stop: Stop,
+    /// Whether it works: it has passed its health check since its start, or has none.
+    pub(crate) passed: bool,
     /// What the kernel measured when it was started.
     pub(crate) ran: Option<Ran>,
 }
@@ -76,10 +82,18 @@ pub(crate) enum Phase {
     /// Started, or about to be: written down before the launcher is called, so that whoever finds
     /// the process knows that it is the wanted one. In milliseconds of the boot clock.
     Up { since_ms: u64 },
-    /// Asked to end; killed at this time.
-    Stopping { kill_at_ms: u64 },
+    /// Asked to end, perhaps because it does not work; killed at this time.
+    Stopping { kill_at_ms: u64, fault: Option<Fault> },
     /// Ended or could not be started; tried again at this time.
     Waiting { until_ms: u64, code: String, message: String },
+}
+
+/// Why a container is ended that is wanted: it does not work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Fault {
+    pub(crate) message: String,
+    /// How long it was up until then; zero when it has never worked.
+    pub(crate) up_ms: u64,
 }
 
 /// How the process wants to be ended, as it was when it was started.
@@ -88,6 +102,9 @@ pub(crate) struct Stop {
     pub(crate) signal: i32,
     pub(crate) grace_ms: u64,
 }
+
+/// Code of a container that is stopped, or was, because it does not work.
+pub(crate) const UNHEALTHY: &str = "unhealthy";
 
 /// State of an flist's files in the store, for a contract that wants it: each fetches it from where it
 /// says itself.
@@ -108,7 +125,8 @@ pub(crate) struct Have {
     pub(crate) now_ms: u64,
     pub(crate) processes: BTreeMap<String, ProcessState>,
     pub(crate) runs: BTreeMap<String, Run>,
-    pub(crate) attachments: BTreeSet<String>,
+    /// Address of each attached container, by its id.
+    pub(crate) attachments: BTreeMap<String, IpAddr>,
     /// Quota in bytes, by id.
     pub(crate) volumes: BTreeMap<String, u64>,
     /// Volumes that could not be made, or found.
@@ -116,6 +134,8 @@ pub(crate) struct Have {
     pub(crate) flists: BTreeMap<(ContractId, FlistId), Files>,
     /// Processes of which it is not certain yet that nobody wants them.
     pub(crate) spared: BTreeSet<String>,
+    /// Containers that failed their health check, and how.
+    pub(crate) faults: BTreeMap<String, String>,
     /// Contracts whose workloads wait for contact to the registry.
     pub(crate) partitioned: BTreeSet<ContractId>,
 }
@@ -151,6 +171,7 @@ pub(crate) enum Step {
         id: String,
         signal: i32,
         kill_at_ms: u64,
+        fault: Option<Fault>,
     },
     Kill {
         id: String,
@@ -201,7 +222,7 @@ pub(crate) fn plan(
                 steps.push(Step::Reap { id, state, wanted });
             }
             ProcessState::Running if !is_container(id) && !have.spared.contains(id) => {
-                steps.extend(stop(id, have));
+                steps.extend(stop(id, None, have));
             }
             ProcessState::Running => {}
         }
@@ -211,7 +232,7 @@ pub(crate) fn plan(
         (Some(Kind::Container { revision, .. }), Some(run)) => run.revision == *revision,
         (Some(Kind::Container { .. } | Kind::Volume { .. }) | None, _) => false,
     };
-    for id in &have.attachments {
+    for id in have.attachments.keys() {
         if !is_current(id) && !have.processes.contains_key(id) {
             steps.push(Step::Detach { id: id.clone() });
         }
@@ -252,8 +273,9 @@ fn container(
     let current = run.is_some_and(|run| run.revision == revision);
     let stopping = run.is_some_and(|run| matches!(run.phase, Phase::Stopping { .. }));
     let process = have.processes.get(&want.id);
-    if process == Some(&ProcessState::Running) && current && !stopping {
-        return None;
+    if process == Some(&ProcessState::Running) && (current || stopping) {
+        let fault = fault(&want.id, have);
+        return if stopping || fault.is_some() { stop(&want.id, fault, have) } else { None };
     }
     let contract = want.contract;
     let fetch = || Some(Step::Fetch { contract, flist, urls: urls.to_vec(), bytes });
@@ -262,12 +284,12 @@ fn container(
         Some(Files::Failed { until_ms, .. }) if *until_ms <= have.now_ms => {
             return fetch();
         }
-        Some(Files::Fetching | Files::Failed { .. }) if !stopping => return None,
-        Some(Files::Fetching | Files::Failed { .. } | Files::Ready) => {}
+        Some(Files::Fetching | Files::Failed { .. }) => return None,
+        Some(Files::Ready) => {}
     }
     match process {
-        // Of another version, or on its way out: it goes, and the next look starts the new one.
-        Some(ProcessState::Running) => stop(&want.id, have),
+        // Of another version: it goes, and the next look starts the new one.
+        Some(ProcessState::Running) => stop(&want.id, None, have),
         // Reaped first.
         Some(ProcessState::Exited(_) | ProcessState::Killed(_)) => None,
         None => {
@@ -300,6 +322,7 @@ pub(crate) fn intent(
             signal: i32::from(container.stop.signal),
             grace_ms: u64::from(container.stop.grace_s) * 1000,
         },
+        passed: container.health.is_none(),
         ran: None,
     }
 }
@@ -331,15 +354,26 @@ pub(crate) fn strangers<'c>(
     processes.keys().filter(is_strange).cloned().collect()
 }
 
+/// Whether what needs it may start: a container is up when it runs and works.
 fn is_up(id: &str, have: &Have) -> bool {
-    have.volumes.contains_key(id) || have.processes.get(id) == Some(&ProcessState::Running)
+    have.volumes.contains_key(id)
+        || (have.processes.get(id) == Some(&ProcessState::Running)
+            && have.runs.get(id).is_none_or(|run| run.passed))
+}
+
+/// What is wrong with a container that runs, if anything is.
+fn fault(id: &str, have: &Have) -> Option<Fault> {
+    let (message, run) = (have.faults.get(id)?.clone(), have.runs.get(id)?);
+    let Phase::Up { since_ms } = run.phase else { return None };
+    let up_ms = if run.passed { have.now_ms.saturating_sub(since_ms) } else { 0 };
+    Some(Fault { message, up_ms })
 }
 
 /// The next step in ending a running process.
-fn stop(id: &str, have: &Have) -> Option<Step> {
+fn stop(id: &str, fault: Option<Fault>, have: &Have) -> Option<Step> {
     let run = have.runs.get(id);
     match run.map(|run| &run.phase) {
-        Some(Phase::Stopping { kill_at_ms }) => {
+        Some(Phase::Stopping { kill_at_ms, .. }) => {
             (*kill_at_ms <= have.now_ms).then(|| Step::Kill { id: id.to_owned() })
         }
         Some(Phase::Up { .. } | Phase::Waiting { .. }) | None => {
@@ -348,6 +382,7 @@ fn stop(id: &str, have: &Have) -> Option<Step> {
                 id: id.to_owned(),
                 signal: stop.signal,
                 kill_at_ms: have.now_ms.saturating_add(stop.grace_ms),
+                fault,
             })
         }
     }

@@ -4,10 +4,12 @@
 //! threads of their own, which send [`Event`]s. Whatever is lost or fails is found again at the
 //! next look.
 
+mod health;
 mod start;
 mod upkeep;
 
 use crate::{
+    checks::Checks,
     clock::{self, Now, Worth},
     contact::{self, Contact},
     database::{BUNDLES_BYTES_MAX, Database, DatabaseError, Kept},
@@ -15,7 +17,8 @@ use crate::{
     fetches, judge, merge,
     network::Order,
     node_calls,
-    plan::{self, Failure, Files, Have, Kind, Phase, Run, Step, Stop, Want},
+    plan::{self, Failure, Files, Have, Kind, Phase, Run, Step, Stop, UNHEALTHY, Want},
+    probe::Probes,
     results::Results,
     status,
     storage::{self, Storage},
@@ -74,6 +77,8 @@ pub(crate) struct Reconciler {
     fetch_delay_ms: BTreeMap<(ContractId, FlistId), u64>,
     /// Volumes that could not be made.
     failures: BTreeMap<String, Failure>,
+    checks: Checks,
+    probes: Probes,
     upkeep: upkeep::Upkeep,
     /// Flists of which files in the store were found changed.
     damaged: BTreeSet<FlistId>,
@@ -92,6 +97,7 @@ impl Reconciler {
         results: Results,
         store: Arc<Store>,
         orders: UnboundedSender<Order>,
+        probes: Probes,
     ) -> Result<Self, DatabaseError> {
         let contracts = database.contracts()?.into_iter().map(|kept| (kept.id, kept)).collect();
         let chain_is_known = database.chain()?.is_some();
@@ -126,6 +132,8 @@ impl Reconciler {
             files: BTreeMap::new(),
             fetch_delay_ms: BTreeMap::new(),
             failures: BTreeMap::new(),
+            checks: Checks::default(),
+            probes,
             upkeep: upkeep::Upkeep::default(),
             damaged: BTreeSet::new(),
             complaints: BTreeMap::new(),
@@ -297,6 +305,7 @@ impl Reconciler {
         have.runs = self.runs.clone();
         have.flists = self.files.clone();
         have.failures = self.failures.clone();
+        self.look_at_health(&wants, &mut have)?;
         if !self.pulled {
             have.spared = plan::strangers(&have.processes, self.contracts.keys());
         }
@@ -422,17 +431,21 @@ impl Reconciler {
                 }
             }
             Step::Start { want } => self.start(&want, have)?,
-            Step::Signal { id, signal, kill_at_ms } => {
+            Step::Signal { id, signal, kill_at_ms, fault } => {
+                if let Some(fault) = &fault {
+                    daemon::warn!("{id}: {}", fault.message);
+                }
                 self.call(&id, paths::INIT_SOCKET, &init::Signal { id: id.clone(), signal });
                 if let Some(run) = self.runs.get_mut(&id) {
-                    run.phase = Phase::Stopping { kill_at_ms };
+                    run.phase = Phase::Stopping { kill_at_ms, fault };
                 } else {
                     let run = Run {
                         boot: self.boot.clone(),
                         revision: String::new(),
-                        phase: Phase::Stopping { kill_at_ms },
+                        phase: Phase::Stopping { kill_at_ms, fault },
                         delay_ms: None,
                         stop: Stop { signal, grace_ms: 0 },
+                        passed: true,
                         ran: None,
                     };
                     self.runs.insert(id.clone(), run);
@@ -521,15 +534,23 @@ impl Reconciler {
             Phase::Waiting { code, message, .. } if id.starts_with(&prefix) => {
                 Some(format!("{title}: {code}: {message}"))
             }
+            Phase::Stopping { fault: Some(fault), .. } if id.starts_with(&prefix) => {
+                Some(format!("{title}: {UNHEALTHY}: {}", fault.message))
+            }
             Phase::Waiting { .. } | Phase::Up { .. } | Phase::Stopping { .. } => None,
         });
         let missing = || {
             let mut failures = self.failures.iter().filter(|(id, _)| id.starts_with(&prefix));
             failures.next().map(|(_, one)| format!("{title}: {}: {}", one.code, one.message))
         };
-        let up = self.runs.keys().any(|id| id.starts_with(&prefix));
+        let mut runs = self.runs.iter().filter(|(id, _)| id.starts_with(&prefix)).peekable();
+        let up = runs.peek().is_some();
+        let starting = runs.any(|(_, run)| !run.passed);
         match failing.or_else(missing) {
             Some(text) => (State::Failed, text),
+            None if starting => {
+                (State::Accepted, format!("{title}: {}: no good answer yet", status::STARTING))
+            }
             None if up => (State::Running, format!("{title}: running")),
             None => (State::Accepted, format!("{title}: agreed, fetching its files")),
         }

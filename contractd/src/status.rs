@@ -3,7 +3,7 @@
 
 use crate::{
     contact,
-    plan::{Files, Have, Kind, Phase, Want, prefix},
+    plan::{Files, Have, Kind, Phase, UNHEALTHY, Want, prefix},
 };
 use contract::{
     ContractId, StatementId, Verdict,
@@ -12,6 +12,9 @@ use contract::{
 };
 use node_api::init::ProcessState;
 use std::collections::BTreeMap;
+
+/// Code of a container that runs and has not passed its health check yet.
+pub(crate) const STARTING: &str = "starting";
 
 /// One line of status; changes of it are reported.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,8 +111,15 @@ fn workload(want: &Want, have: &Have) -> Option<Line> {
             Phase::Waiting { code, message, .. } if !have.processes.contains_key(&want.id) => {
                 return Some(Line::new(State::Failed, code, message.clone()));
             }
+            Phase::Stopping { fault: Some(fault), .. } => {
+                return Some(Line::new(State::Failed, UNHEALTHY, fault.message.clone()));
+            }
             Phase::Up { .. } if have.processes.contains_key(&want.id) => {
-                let mut line = Line::new(State::Running, "running", "its processes run");
+                let mut line = if run.passed {
+                    Line::new(State::Running, "running", "its processes run")
+                } else {
+                    Line::new(State::Accepted, STARTING, "its processes run; no good answer yet")
+                };
                 line.ran.clone_from(&run.ran);
                 return Some(line);
             }
@@ -143,4 +153,60 @@ fn failure(id: &str, have: &Have) -> Option<Line> {
 /// could not be had.
 fn is_refusal(code: &str) -> bool {
     ["content_mismatch", "content_truncated", "flist_refused"].contains(&code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{Fault, Run, Stop};
+    use contract::FlistId;
+
+    /// Status of a container whose run is in this phase.
+    fn line(phase: Phase, passed: bool) -> Option<Line> {
+        let world = contract::testkit::World::new(contract::Timestamp::from_seconds(1_800_000_000));
+        let document = world.document(1);
+        let container = document.containers().next()?;
+        let id = "web".to_owned();
+        let kind = Kind::Container {
+            container: Box::new(container.clone()),
+            flist: FlistId([1; 32]),
+            urls: vec![],
+            bytes: 7,
+            revision: "r1".into(),
+            volumes: vec![],
+        };
+        let name = "web".to_owned();
+        let want = Want { id: id.clone(), contract: world.contract(), name, needs: vec![], kind };
+        let run = Run {
+            boot: "boot".into(),
+            revision: "r1".into(),
+            phase,
+            delay_ms: None,
+            stop: Stop { signal: 15, grace_ms: 5000 },
+            passed,
+            ran: None,
+        };
+        let have = Have {
+            processes: [(id.clone(), ProcessState::Running)].into(),
+            runs: [(id, run)].into(),
+            ..Have::default()
+        };
+        workload(&want, &have)
+    }
+
+    #[test]
+    fn a_container_starts_works_and_does_not_work() {
+        let fault = Fault { message: "no connection".into(), up_ms: 0 };
+        let stopping = Phase::Stopping { kill_at_ms: 1, fault: Some(fault) };
+        for (phase, passed, state, code) in [
+            (Phase::Up { since_ms: 1 }, false, State::Accepted, "starting"),
+            (Phase::Up { since_ms: 1 }, true, State::Running, "running"),
+            (stopping.clone(), true, State::Failed, "unhealthy"),
+            (stopping, false, State::Failed, "unhealthy"),
+        ] {
+            let line = line(phase, passed).unwrap();
+            assert_eq!((line.state, line.code.as_str()), (state, code));
+        }
+        assert_eq!(line(Phase::Stopping { kill_at_ms: 1, fault: None }, true), None);
+    }
 }

@@ -4,7 +4,7 @@
 //! node. Pure but for its state file, which the owner reads and writes.
 
 use crate::plan::Fact;
-use node_api::netd::{Port, Protocol};
+use node_api::netd::{self, Port, Protocol};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -120,6 +120,15 @@ impl Containers {
         let mut next = self.clone();
         next.table.remove(id);
         next
+    }
+
+    /// Every container and its address, sorted by id.
+    pub(crate) fn addresses(&self) -> Vec<netd::Attachment> {
+        let address = |(id, one): (&String, &Attachment)| netd::Attachment {
+            id: id.clone(),
+            address: one.address().into(),
+        };
+        self.table.iter().map(address).collect()
     }
 
     fn check_ports(&self, id: &str, ports: &[Port]) -> Result<(), Refusal> {

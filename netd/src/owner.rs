@@ -32,7 +32,7 @@ use crate::{
 use netd::{clock, rdnss::Announced};
 use node_api::{
     boot::{AddressConfig, BootConfig},
-    netd::{AttachReply, Port, StatusReply, Time},
+    netd::{AttachReply, Attachment, Port, StatusReply, Time},
     paths::{ALL_READY, NETNS},
 };
 use rtnetlink::Handle;
@@ -75,7 +75,7 @@ pub(crate) enum Request {
     Status(oneshot::Sender<Result<StatusReply, ReadError>>),
     Attach(String, Vec<Port>, oneshot::Sender<Result<AttachReply, CallError>>),
     Detach(String, oneshot::Sender<Result<(), CallError>>),
-    Attachments(oneshot::Sender<Vec<String>>),
+    Attachments(oneshot::Sender<Vec<Attachment>>),
 }
 
 /// Why a container could not be attached or detached.
@@ -263,9 +263,7 @@ impl Owner {
             Request::Status(reply) => drop(reply.send(self.status().await)),
             Request::Attach(id, ports, reply) => drop(reply.send(self.attach(&id, &ports).await)),
             Request::Detach(id, reply) => drop(reply.send(self.detach(&id).await)),
-            Request::Attachments(reply) => {
-                drop(reply.send(self.containers.table.keys().cloned().collect()));
-            }
+            Request::Attachments(reply) => drop(reply.send(self.containers.addresses())),
         }
     }
 

@@ -23,8 +23,8 @@ pub(crate) fn answer(call: Call, owner: &mpsc::Sender<Request>) -> Outcome {
             Ok::<_, Failure>(Done {})
         }),
         Attachments::NAME => call.answer(|_: Attachments| {
-            let ids = ask(owner, Request::Attachments)?;
-            Ok::<_, Failure>(AttachmentsReply { ids })
+            let attachments = ask(owner, Request::Attachments)?;
+            Ok::<_, Failure>(AttachmentsReply { attachments })
         }),
         _ => call.unknown(),
     }

@@ -41,13 +41,16 @@ pub struct Terms<'a> {
     pub port: u16,
     /// Size of its volume.
     pub volume_mib: u32,
+    /// How it is found out whether the server works; `None`: while it runs.
+    pub health: Option<&'a str>,
 }
 
 impl<'a> Terms<'a> {
     /// The contract that every story begins with: the page of [`Stage::publish_nginx`], with a
     /// small volume.
     pub fn of_web(node: &'a str, pool: &'a str, flist: &'a str) -> Self {
-        Self { name: "web", node, pool, flist, published: "published", port: 8080, volume_mib: 64 }
+        let (published, health) = ("published", None);
+        Self { name: "web", node, pool, flist, published, port: 8080, volume_mib: 64, health }
     }
 }
 
@@ -221,7 +224,8 @@ impl Stage {
 
     /// Writes the source of a contract that runs a web server on a node.
     pub fn write_source(&self, terms: &Terms<'_>) -> Result<PathBuf> {
-        let Terms { name, node, pool, flist, published, port, volume_mib } = terms;
+        let Terms { name, node, pool, flist, published, port, volume_mib, health } = terms;
+        let health = health.map(|health| format!("health = {health}\n")).unwrap_or_default();
         let stakeholders: String = STAKEHOLDERS
             .map(|(name, role)| {
                 format!("[[stakeholders]]\nidentity = \"{name}\"\nrole = \"{role}\"\n\n")
@@ -238,7 +242,7 @@ impl Stage {
              urls = [\"{REGISTRY_URL}/content\"]\n\n\
              [containers.web]\nflist = \"nginx\"\ncpu = 0.3\nmemory = \"128 MiB\"\n\
              ports = [\"{port}:80/tcp\"]\n\
-             mounts = [{{ path = \"/var/lib/nginx\", volume = \"data\" }}]\n\n\
+             mounts = [{{ path = \"/var/lib/nginx\", volume = \"data\" }}]\n{health}\n\
              [volumes.data]\nsize = \"{volume_mib} MiB\"\n"
         );
         let path = self.directory.join(format!("{name}.toml"));

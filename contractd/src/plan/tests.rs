@@ -6,6 +6,7 @@ use contract::workload;
 const FLIST: FlistId = FlistId([1; 32]);
 const NEW_FLIST: FlistId = FlistId([2; 32]);
 const CONTRACT: ContractId = ContractId([3; 32]);
+const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(100, 127, 0, 2));
 
 fn want(name: &str, flist: FlistId, revision: &str) -> Want {
     let container = Container {
@@ -20,6 +21,7 @@ fn want(name: &str, flist: FlistId, revision: &str) -> Want {
         mounts: vec![],
         ports: vec![],
         stop: workload::Stop { signal: 15, grace_s: 5 },
+        health: None,
     };
     Want {
         id: workload_id(&CONTRACT, name),
@@ -44,6 +46,7 @@ fn run(revision: &str, phase: Phase) -> Run {
         phase,
         delay_ms: None,
         stop: Stop { signal: 15, grace_ms: 5000 },
+        passed: true,
         ran: None,
     }
 }
@@ -87,7 +90,7 @@ fn what_runs_as_wanted_is_left_alone() {
     let mut have = have();
     have.processes.insert(wants[0].id.clone(), ProcessState::Running);
     have.runs.insert(wants[0].id.clone(), run("r1", Phase::Up { since_ms: 1 }));
-    have.attachments.insert(wants[0].id.clone());
+    have.attachments.insert(wants[0].id.clone(), ADDRESS);
     assert_eq!(check(&wants, &have), []);
 }
 
@@ -128,10 +131,10 @@ fn an_update_fetches_first_then_stops_then_starts() {
     assert_eq!(check(&wants, &have), [], "the old version goes on");
 
     have.flists.insert((CONTRACT, NEW_FLIST), Files::Ready);
-    let signal = Step::Signal { id: id.clone(), signal: 15, kill_at_ms: 105_000 };
+    let signal = Step::Signal { id: id.clone(), signal: 15, kill_at_ms: 105_000, fault: None };
     assert_eq!(check(&wants, &have), [signal]);
 
-    have.runs.insert(id.clone(), run("r1", Phase::Stopping { kill_at_ms: 105_000 }));
+    have.runs.insert(id.clone(), run("r1", Phase::Stopping { kill_at_ms: 105_000, fault: None }));
     assert_eq!(check(&wants, &have), [], "it has time to end");
     have.now_ms = 105_000;
     assert_eq!(check(&wants, &have), [Step::Kill { id: id.clone() }]);
@@ -146,9 +149,9 @@ fn what_is_no_longer_wanted_is_stopped_and_detached_and_its_data_kept() {
     let id = workload_id(&CONTRACT, "web");
     let mut have = have();
     have.processes.insert(id.clone(), ProcessState::Running);
-    have.attachments.insert(id.clone());
+    have.attachments.insert(id.clone(), ADDRESS);
     have.volumes.insert(workload_id(&CONTRACT, "data"), 1);
-    let signal = Step::Signal { id: id.clone(), signal: 15, kill_at_ms: 110_000 };
+    let signal = Step::Signal { id: id.clone(), signal: 15, kill_at_ms: 110_000, fault: None };
     assert_eq!(check(&[], &have), [signal]);
 
     have.processes.insert(id.clone(), ProcessState::Killed(9));
@@ -255,7 +258,7 @@ fn processes_of_unknown_contracts_are_spared_until_the_registry_was_heard() {
     for contract in [&CONTRACT, &other] {
         have.processes.insert(workload_id(contract, "web"), ProcessState::Running);
     }
-    have.attachments.insert(workload_id(&other, "web"));
+    have.attachments.insert(workload_id(&other, "web"), ADDRESS);
     have.spared = strangers(&have.processes, [&CONTRACT].into_iter());
     assert_eq!(have.spared, BTreeSet::from([workload_id(&other, "web")]));
     // The one whose contract is known, and does not want it, is stopped.
@@ -300,7 +303,7 @@ fn what_ran_in_an_earlier_version_gives_its_ports_back_before_the_next_starts() 
     let mut have = have();
     have.flists.insert((CONTRACT, flist), Files::Ready);
     for want in &wants {
-        have.attachments.insert(want.id.clone());
+        have.attachments.insert(want.id.clone(), ADDRESS);
     }
     let detach = |n: usize| Step::Detach { id: wants[n].id.clone() };
     let start = |n: usize| Step::Start { want: wants[n].clone() };
@@ -309,4 +312,48 @@ fn what_ran_in_an_earlier_version_gives_its_ports_back_before_the_next_starts() 
     let waiting = Phase::Waiting { until_ms: 0, code: String::new(), message: String::new() };
     have.runs.insert(wants[0].id.clone(), run("2", waiting));
     assert_eq!(check(&wants, &have), [detach(1), start(0), start(1)]);
+}
+
+#[test]
+fn what_does_not_work_is_stopped_and_waits_before_it_starts_again() {
+    let wants = [want("web", FLIST, "r1")];
+    let id = wants[0].id.clone();
+    let mut have = have();
+    have.flists.insert((CONTRACT, FLIST), Files::Ready);
+    have.processes.insert(id.clone(), ProcessState::Running);
+    have.runs.insert(id.clone(), run("r1", Phase::Up { since_ms: 40_000 }));
+    assert_eq!(check(&wants, &have), [], "one that works is left alone");
+    have.faults.insert(id.clone(), "no connection".into());
+    let fault = |up_ms| Some(Fault { message: "no connection".into(), up_ms });
+    let signal = |fault| Step::Signal { id: id.clone(), signal: 15, kill_at_ms: 105_000, fault };
+    assert_eq!(check(&wants, &have), [signal(fault(60_000))]);
+    // One that has never worked was not up, however long it ran.
+    have.runs.get_mut(&id).unwrap().passed = false;
+    assert_eq!(check(&wants, &have), [signal(fault(0))]);
+
+    // It is killed in time, also while its files are fetched again.
+    for files in [None, Some(Files::Fetching), Some(Files::Ready)] {
+        have.flists.clear();
+        have.flists.extend(files.map(|files| ((CONTRACT, FLIST), files)));
+        let stopping = |kill_at_ms| Phase::Stopping { kill_at_ms, fault: fault(0) };
+        have.runs.insert(id.clone(), run("r1", stopping(100_001)));
+        assert_eq!(check(&wants, &have), []);
+        have.runs.insert(id.clone(), run("r1", stopping(100_000)));
+        assert_eq!(check(&wants, &have), [Step::Kill { id: id.clone() }]);
+    }
+}
+
+#[test]
+fn what_needs_a_container_waits_until_it_works() {
+    let mut wants = [want("db", FLIST, "r1"), want("web", FLIST, "r1")];
+    wants[1].needs.push(wants[0].id.clone());
+    let id = wants[0].id.clone();
+    let mut have = have();
+    have.flists.insert((CONTRACT, FLIST), Files::Ready);
+    have.processes.insert(id.clone(), ProcessState::Running);
+    let starting = Run { passed: false, ..run("r1", Phase::Up { since_ms: 1 }) };
+    have.runs.insert(id.clone(), starting);
+    assert_eq!(check(&wants, &have), []);
+    have.runs.get_mut(&id).unwrap().passed = true;
+    assert_eq!(check(&wants, &have), [Step::Start { want: wants[1].clone() }]);
 }

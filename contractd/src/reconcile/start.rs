@@ -5,7 +5,7 @@ use crate::{
     clock,
     database::DatabaseError,
     judge, node_calls,
-    plan::{self, Have, Kind, Phase, Run, Want},
+    plan::{self, Fault, Have, Kind, Phase, Run, UNHEALTHY, Want},
 };
 use contract::{FlistId, Timestamp, report::Ran};
 use node_api::{
@@ -141,19 +141,21 @@ impl Reconciler {
 
 /// What is remembered of a container that is wanted, when its process has ended.
 fn reaped(mut run: Run, ended: String, now_ms: u64) -> Option<Run> {
-    match run.phase {
-        Phase::Up { since_ms } => {
-            let delay = restart_delay(run.delay_ms, now_ms.saturating_sub(since_ms));
-            run.delay_ms = Some(delay);
-            let until_ms = now_ms.saturating_add(delay);
-            run.phase = Phase::Waiting { until_ms, code: "exited".to_owned(), message: ended };
-            Some(run)
+    let (up_ms, code, message) = match run.phase {
+        Phase::Up { since_ms } => (now_ms.saturating_sub(since_ms), "exited", ended),
+        Phase::Stopping { fault: Some(Fault { message, up_ms }), .. } => {
+            (up_ms, UNHEALTHY, message)
         }
         // Its start has failed, and is tried again after the wait that follows from that.
-        Phase::Waiting { .. } => Some(run),
+        Phase::Waiting { .. } => return Some(run),
         // Stopped on purpose: nothing is held against the next start.
-        Phase::Stopping { .. } => None,
-    }
+        Phase::Stopping { fault: None, .. } => return None,
+    };
+    let delay = restart_delay(run.delay_ms, up_ms);
+    run.delay_ms = Some(delay);
+    let until_ms = now_ms.saturating_add(delay);
+    run.phase = Phase::Waiting { until_ms, code: code.to_owned(), message };
+    Some(run)
 }
 
 /// Milliseconds to wait before the next start of a container that was up for so long.
@@ -178,6 +180,7 @@ mod tests {
                 phase,
                 delay_ms: Some(2000),
                 stop,
+                passed: true,
                 ran: None,
             };
             let waits = match reaped(run, "its program returned 1".into(), 10_000) {
@@ -190,7 +193,14 @@ mod tests {
             assert_eq!(waits, wanted.map(|(until_ms, code)| (until_ms, code.to_owned())));
         };
         check(Phase::Up { since_ms: 9_000 }, Some((14_000, "exited")));
-        check(Phase::Stopping { kill_at_ms: 11_000 }, None);
+        check(Phase::Stopping { kill_at_ms: 11_000, fault: None }, None);
+        // One that did not work had been up for some time, or for none.
+        let stopped = |up_ms| Phase::Stopping {
+            kill_at_ms: 11_000,
+            fault: Some(Fault { message: "no connection".to_owned(), up_ms }),
+        };
+        check(stopped(0), Some((14_000, "unhealthy")));
+        check(stopped(60_000), Some((11_000, "unhealthy")));
         let (code, message) = ("exec_failed".to_owned(), String::new());
         check(Phase::Waiting { until_ms: 12_000, code, message }, Some((12_000, "exec_failed")));
     }

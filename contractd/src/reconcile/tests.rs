@@ -20,6 +20,11 @@ struct Bench {
     orders: UnboundedReceiver<Order>,
 }
 
+/// Nobody is asked, and nobody answers.
+fn no_probes() -> Probes {
+    Probes { questions: unbounded_channel().0, answers: std::sync::mpsc::channel().1 }
+}
+
 fn open(world: &World, directory: &std::path::Path) -> (Reconciler, UnboundedReceiver<Order>) {
     let (database, problem) = Database::open(directory).unwrap();
     assert_eq!(problem, None);
@@ -37,7 +42,8 @@ fn open(world: &World, directory: &std::path::Path) -> (Reconciler, UnboundedRec
     let store = Arc::new(Store::open(&directory.join("store")).unwrap());
     let (orders, taken) = unbounded_channel();
     let reconciler =
-        Reconciler::new(trust, "boot".into(), database, results, store, orders).unwrap();
+        Reconciler::new(trust, "boot".into(), database, results, store, orders, no_probes())
+            .unwrap();
     (reconciler, taken)
 }
 
@@ -298,8 +304,15 @@ fn what_was_started_in_another_boot_is_forgotten() {
     let run = |boot: &str| {
         let stop = Stop { signal: 15, grace_ms: 1 };
         let phase = Phase::Up { since_ms: 1 };
-        let run =
-            Run { boot: boot.into(), revision: "r".into(), phase, delay_ms: None, stop, ran: None };
+        let run = Run {
+            boot: boot.into(),
+            revision: "r".into(),
+            phase,
+            delay_ms: None,
+            stop,
+            passed: true,
+            ran: None,
+        };
         serde_json::to_string(&run).unwrap()
     };
     for (id, boot) in [("now", "boot"), ("before", "other")] {

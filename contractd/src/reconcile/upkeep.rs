@@ -80,7 +80,7 @@ impl Reconciler {
             return Ok(());
         }
         self.sweep(have.now_ms);
-        let here = have.volumes.keys().chain(have.processes.keys()).chain(&have.attachments);
+        let here = have.volumes.keys().chain(have.processes.keys()).chain(have.attachments.keys());
         let here: BTreeSet<String> = here.cloned().collect();
         let table = self.database.user_ids()?;
         let used = housekeeping::ids_in_use(&table, &self.contracts, &here);

@@ -13,6 +13,7 @@ use contract::{
     decision::Decision,
     report::State,
     testkit::{World, seal},
+    workload::Spec,
 };
 use std::{fs, path::Path};
 
@@ -60,7 +61,14 @@ fn statements() {
         put("statement", kind.name(), &[&[place][..], &payload].concat());
         put("strict_json", kind.name(), &payload);
     }
-    put("statement", "document", &[&[10][..], &world.document_bytes(1)].concat());
+    let mut document = world.document(1);
+    put("statement", "document-health", &[&[10][..], &json(&document)].concat());
+    for workload in &mut document.workloads {
+        if let Spec::Container(container) = &mut workload.spec {
+            container.health = None;
+        }
+    }
+    put("statement", "document", &[&[10][..], &json(&document)].concat());
     put("bundle", "agreed", &json(&world.agreed()));
     put("bundle", "updated", &json(&world.updated(|_| {}, &["it", "legal"])));
     for (first, name) in [(0, "agreed"), (1, "updated"), (2, "half")] {
@@ -246,6 +254,8 @@ fn node() {
     );
     put("boot_options", "all", options.as_bytes());
     put("boot_options", "ipv6", b"zos.ip=fd00::1/64,fd00::2 zos.dns=fd00::3");
+    put("health_answer", "good", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    put("health_answer", "other", b"HTTP/1.0 503 \r\n");
     let call = |method: &str, parameters: &str| {
         format!("{{\"method\":\"io.zeroos.{method}\",\"parameters\":{parameters}}}\0")
     };

@@ -24,7 +24,7 @@ pub use log::{
 pub use net::{
     MAC, dhcp_client, dhcp_message, dhcp6_client, dhcp6_message, router_announcement, sntp_answer,
 };
-pub use node::{boot_options, ipc_answer, ipc_frames};
+pub use node::{boot_options, health_answer, ipc_answer, ipc_frames};
 pub use registry::registry_answers;
 pub use statements::{bundle, envelope, now, statement, strict_json, verdict};
 
@@ -46,6 +46,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("envelope", envelope),
     ("erofs_image", erofs_image),
     ("flist_body", flist_body),
+    ("health_answer", health_answer),
     ("ipc_answer", ipc_answer),
     ("ipc_frames", ipc_frames),
     ("log_answer", log_answer),

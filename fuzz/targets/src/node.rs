@@ -1,5 +1,6 @@
-//! What reaches a node from its boot loader, and its daemons from each other.
+//! What reaches a node from its boot loader, its daemons from each other, and from containers.
 
+use container::health::{self, Bad, STATUS_BYTES};
 use ipc::{Call, Client, Incoming, Outcome, encode_outcome};
 use node_api::{boot::BootConfig, init, launcher, netd, storaged};
 use std::{io::Write as _, os::unix::net::UnixStream, time::Duration};
@@ -14,6 +15,21 @@ pub fn boot_options(data: &[u8]) -> bool {
     assert!(config.farm.iter().chain(&config.token).all(hexadecimal));
     assert!((1..=32).contains(&config.network.len()));
     words > 0 && config.problems.is_empty()
+}
+
+/// What a container sends to a health check: nothing behind the digits of the status matters.
+pub fn health_answer(data: &[u8]) -> bool {
+    let first = &data[..data.len().min(STATUS_BYTES)];
+    let outcome = health::judge_status(data, 200, 399);
+    assert_eq!(outcome, health::judge_status(first, 200, 399));
+    match outcome {
+        Ok(()) => true,
+        Err(Bad::Status(status)) => {
+            assert!((100..=599).contains(&status) && !(200..=399).contains(&status));
+            true
+        }
+        Err(Bad::Closed | Bad::Late | Bad::NotHttp) => false,
+    }
 }
 
 /// Requests as a daemon receives them. However the bytes are cut, the messages are the same.

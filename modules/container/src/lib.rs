@@ -1,9 +1,10 @@
 //! Containers: from the words of a contract to a process that can execute only its flist.
 //!
-//! [`plan`], [`ids`] and [`restart`] are pure and belong to contractd: they decide what a container
-//! is and when it starts again. [`launch`] is the launcher's: it builds the root, the namespaces
-//! and the limits of one process, hands it to init and forgets it. [`check`] stands between them,
-//! because the launcher believes nobody. [`usage`] reads what the kernel counts for a container.
+//! [`plan`], [`ids`], [`health`] and [`restart`] are pure and belong to contractd: they decide what a
+//! container is, whether it works and when it starts again. [`launch`] is the launcher's: it builds
+//! the root, the namespaces and the limits of one process, hands it to init and forgets it. [`check`]
+//! stands between them, because the launcher believes nobody. [`usage`] reads what the kernel counts
+//! for a container.
 //!
 //! Refuses to run anything but files whose digest hangs off the measured metadata image: the root
 //! is read-only and verified by the kernel, and nothing in a writable mount can be executed.
@@ -11,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 pub mod check;
+pub mod health;
 pub mod ids;
 pub mod launch;
 pub mod plan;

@@ -187,6 +187,7 @@ mod tests {
             mounts: Vec::new(),
             ports: Vec::new(),
             stop: Stop { signal: 15, grace_s: 10 },
+            health: None,
         }
     }
 

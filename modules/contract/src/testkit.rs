@@ -19,9 +19,9 @@ use crate::{
     node::{Disk, Evidence, Hardware, Nic, Node, node_id},
     report::{Heartbeat, Report, State},
     strict::Extensions,
-    workload::{Container, Document, Spec, Stop, Workload},
+    workload::{Container, Document, Health, Probe, Spec, Stop, Workload},
 };
-use alloc::{collections::BTreeMap, format, string::String, vec, vec::Vec};
+use alloc::{boxed::Box, collections::BTreeMap, format, string::String, vec, vec::Vec};
 
 /// The grid of the fixtures.
 pub const NETWORK: &str = "test";
@@ -214,6 +214,13 @@ impl World {
             mounts: vec![],
             ports: vec![],
             stop: Stop { signal: 15, grace_s: 10 },
+            health: Some(Box::new(Health {
+                probe: Probe::Http { port: 80, path: "/".into(), status_min: 200, status_max: 399 },
+                interval_s: 10,
+                timeout_s: 5,
+                retries: 3,
+                start_period_s: 30,
+            })),
         };
         let workload =
             Workload { name: "web".into(), spec: Spec::Container(container), needs: vec![] };

@@ -1,10 +1,13 @@
 //! What runs on one node: the deployment document and its workloads.
 
+mod health;
+
 use crate::{
     capacity::Capacity,
     id::{ContractId, NodeId},
 };
-use alloc::{string::String, vec::Vec};
+use alloc::{boxed::Box, string::String, vec::Vec};
+pub use health::{Health, Probe};
 use serde::{Deserialize, Serialize};
 
 /// Largest deployment document in bytes.
@@ -78,6 +81,9 @@ pub struct Container {
     pub ports: Vec<Port>,
     /// How it is asked to end.
     pub stop: Stop,
+    /// How the node finds out whether it works; without it, a container works while it runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<Box<Health>>,
 }
 
 /// A writable place in a container. Nothing in it can be executed.
@@ -300,7 +306,7 @@ impl Container {
         if !(1..=64).contains(&self.stop.signal) || self.stop.grace_s > 3600 {
             return Err("a stop has a signal from 1 to 64 and a grace of at most an hour");
         }
-        Ok(())
+        self.health.as_deref().map_or(Ok(()), Health::check)
     }
 }
 

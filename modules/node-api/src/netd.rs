@@ -110,6 +110,15 @@ method!(Attachments, "io.zeroos.netd.Attachments", AttachmentsReply);
 /// Answer to [`Attachments`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct AttachmentsReply {
-    /// Ids, sorted.
-    pub ids: Vec<String>,
+    /// Sorted by id.
+    pub attachments: Vec<Attachment>,
+}
+
+/// An attached container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// Id of the workload.
+    pub id: String,
+    /// Its address inside the node.
+    pub address: IpAddr,
 }

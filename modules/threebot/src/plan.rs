@@ -17,7 +17,9 @@ use contract::{
         Stakeholder, contract_id,
     },
     merkle,
-    workload::{Container, Document, Mount, MountSource, Port, Spec, Stop, Volume, Workload},
+    workload::{
+        Container, Document, Health, Mount, MountSource, Port, Probe, Spec, Stop, Volume, Workload,
+    },
 };
 use flist::{
     Flist as FlistBody,
@@ -462,12 +464,38 @@ fn container(
             })
             .collect(),
         stop: Stop { signal: written.stop.signal, grace_s: written.stop.grace.seconds },
+        health: written
+            .health
+            .as_ref()
+            .and_then(|written| health(name, written, problems))
+            .map(Box::new),
     };
     if let Some(known) = inputs.flists.get(&container.flist) {
         let fits = fits_flist(&container, &known.flist);
         problems.0.extend(fits.into_iter().map(|problem| format!("container {name}: {problem}")));
     }
     container
+}
+
+fn health(name: &str, written: &source::Health, problems: &mut Problems) -> Option<Health> {
+    let probe = match (&written.http, written.tcp) {
+        (Some(http), None) => {
+            let [status_min, status_max] = http.status;
+            Probe::Http { port: http.port, path: http.path.clone(), status_min, status_max }
+        }
+        (None, Some(port)) => Probe::Tcp { port },
+        (Some(_), Some(_)) | (None, None) => {
+            problems.add(format!("container {name}: `health` has either `http` or `tcp`"));
+            return None;
+        }
+    };
+    Some(Health {
+        probe,
+        interval_s: written.interval.seconds,
+        timeout_s: written.timeout.seconds,
+        retries: written.retries,
+        start_period_s: written.start_period.seconds,
+    })
 }
 
 /// What the flist lacks that the container needs.

@@ -181,6 +181,8 @@ pub struct Container {
     /// How it is asked to end.
     #[serde(default)]
     pub stop: Stop,
+    /// How the node finds out whether it works; while it runs, unless given.
+    pub health: Option<Health>,
 }
 
 fn pids() -> u32 {
@@ -224,6 +226,66 @@ impl Default for Stop {
     fn default() -> Self {
         Self { signal: 15, grace: Span { seconds: 10 } }
     }
+}
+
+/// How the node finds out whether a container works: by `http` or by `tcp`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Health {
+    /// A GET request.
+    pub http: Option<HttpProbe>,
+    /// A connection to this port of the container.
+    pub tcp: Option<u16>,
+    /// Time between two questions.
+    #[serde(default = "ten_seconds")]
+    pub interval: Span,
+    /// Time after which no answer is a bad one.
+    #[serde(default = "five_seconds")]
+    pub timeout: Span,
+    /// After so many bad answers in a row it is stopped and started again.
+    #[serde(default = "three")]
+    pub retries: u32,
+    /// Time after the start in which bad answers do not count before the first good one.
+    #[serde(default = "half_a_minute")]
+    pub start_period: Span,
+}
+
+/// A GET request to a container.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpProbe {
+    /// Port in the container.
+    pub port: u16,
+    /// Path and query.
+    #[serde(default = "root")]
+    pub path: String,
+    /// The lowest and the highest status that is a good answer.
+    #[serde(default = "success")]
+    pub status: [u16; 2],
+}
+
+fn ten_seconds() -> Span {
+    Span { seconds: 10 }
+}
+
+fn five_seconds() -> Span {
+    Span { seconds: 5 }
+}
+
+fn half_a_minute() -> Span {
+    Span { seconds: 30 }
+}
+
+fn three() -> u32 {
+    3
+}
+
+fn root() -> String {
+    "/".to_owned()
+}
+
+fn success() -> [u16; 2] {
+    [200, 399]
 }
 
 /// Storage that outlives the containers that use it.

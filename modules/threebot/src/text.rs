@@ -12,7 +12,7 @@ use contract::{
     NodeId,
     decision::{Cancel, Retention},
     header::{Header, OnPartition, Rule},
-    workload::{Container, Document, Medium, MountSource, Protocol, Spec, Workload},
+    workload::{Container, Document, Health, Medium, MountSource, Probe, Protocol, Spec, Workload},
 };
 use std::collections::BTreeMap;
 
@@ -161,7 +161,26 @@ fn container(name: &str, container: &Container) -> Vec<String> {
     }
     let stop = container.stop;
     lines.push(format!("    stopped by signal {}, killed after {} s", stop.signal, stop.grace_s));
+    lines.extend(container.health.as_deref().into_iter().flat_map(health));
     lines
+}
+
+fn health(health: &Health) -> [String; 2] {
+    let Health { probe, interval_s, timeout_s, retries, start_period_s } = health;
+    let question = match probe {
+        Probe::Tcp { port } => format!("a connection to its port {port}"),
+        Probe::Http { port, path, status_min, status_max } => {
+            let path = clean(path);
+            format!("GET {path} at its port {port} gives a status of {status_min} to {status_max}")
+        }
+    };
+    [
+        format!("    works when {question}, asked every {interval_s} s, within {timeout_s} s"),
+        format!(
+            "    started again after {retries} bad answers, of which those in the first \
+             {start_period_s} s do not count"
+        ),
+    ]
 }
 
 /// Text of others on one line of ours.
@@ -221,6 +240,9 @@ mod tests {
             "works in /data".to_owned(),
             "runs as user 1000:1000".to_owned(),
             "signal 2, killed after 60 s".to_owned(),
+            "GET /ready?full=1 at its port 80 gives a status of 200 to 204, asked every 10 s, within 5 s"
+                .to_owned(),
+            "again after 3 bad answers, of which those in the first 60 s do not count".to_owned(),
             "stops after 43200 s".to_owned(),
             "1 of role legal; weight 2 together; no reject by role legal".to_owned(),
         ];

@@ -40,6 +40,11 @@ fn the_template_is_a_source() {
     assert_eq!(full.owner.as_deref(), Some("alice"));
     assert_eq!(full.policy.create.unwrap().min_weight, 2);
     assert_eq!(full.containers["web"].stop, Stop::default());
+    let by_default =
+        parse(&format!("{SMALL}health = {{ http = {{ port = 80 }} }}"), Language::Toml);
+    let by_default = by_default.unwrap().containers["web"].health.clone();
+    assert!(by_default.is_some(), "the template says what is so by default");
+    assert_eq!(full.containers["web"].health, by_default);
 }
 
 #[test]
