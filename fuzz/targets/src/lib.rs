@@ -24,7 +24,7 @@ pub use log::{
 pub use net::{
     MAC, dhcp_client, dhcp_message, dhcp6_client, dhcp6_message, router_announcement, sntp_answer,
 };
-pub use node::{boot_options, health_answer, ipc_answer, ipc_frames};
+pub use node::{boot_options, health_answer, ipc_answer, ipc_frames, oci_config};
 pub use registry::registry_answers;
 pub use statements::{bundle, envelope, now, statement, strict_json, verdict};
 
@@ -57,6 +57,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("log_request", log_request),
     ("log_tile", log_tile),
     ("modules_database", modules_database),
+    ("oci_config", oci_config),
     ("oci_import", oci_import),
     ("registry_answers", registry_answers),
     ("router_announcement", router_announcement),

@@ -1,9 +1,13 @@
-//! What reaches a node from its boot loader, its daemons from each other, and from containers.
+//! What reaches a node from its boot loader, its daemons from each other, and from containers, and a
+//! runtime from engines.
 
-use container::health::{self, Bad, STATUS_BYTES};
+use container::{
+    health::{self, Bad, STATUS_BYTES},
+    oci::{config, plan},
+};
 use ipc::{Call, Client, Incoming, Outcome, encode_outcome};
 use node_api::{boot::BootConfig, init, launcher, netd, storaged};
-use std::{io::Write as _, os::unix::net::UnixStream, time::Duration};
+use std::{io::Write as _, os::unix::net::UnixStream, path::Path, time::Duration};
 
 /// The kernel command line.
 pub fn boot_options(data: &[u8]) -> bool {
@@ -108,4 +112,10 @@ pub fn ipc_answer(data: &[u8]) -> bool {
     let mut client = Client::from_stream(ours).with_timeout(Duration::from_secs(1));
     let disks = client.call(&storaged::Disks {}).is_ok();
     disks || client.call(&netd::Status {}).is_ok()
+}
+
+/// Configurations of OCI bundles, to the end of their plan.
+pub fn oci_config(data: &[u8]) -> bool {
+    let Ok(config) = config::parse(data) else { return false };
+    plan::plan("c", Path::new("/bundle"), config).is_ok()
 }

@@ -3,7 +3,7 @@
 //! `container-vm LAUNCHER BTRFS_DEVICE`: makes a store with a small verified image on the device,
 //! starts the real launcher, plays init for it, and runs containers. One line for each check,
 //! `PASS` or `FAIL`; the exit code is the number of failures. As `container-vm probe …` it is the
-//! program inside the containers.
+//! program inside the containers, as `container-vm oci …` the program `container`.
 
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "a check program talks to its caller")]
@@ -14,6 +14,8 @@ mod cases;
 mod cves;
 #[path = "container-vm/node.rs"]
 mod node;
+#[path = "container-vm/oci.rs"]
+mod oci;
 #[path = "container-vm/probe.rs"]
 mod probe;
 
@@ -24,6 +26,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         [_, "probe", what @ ..] => probe::run(what),
+        [_, "oci", ..] => container::oci::command_line(std::env::args_os().skip(1)),
         [_, launcher, device] => {
             let mut node = node::Node::new(launcher, device);
             cases::run(&mut node);

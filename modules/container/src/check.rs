@@ -29,7 +29,7 @@ const RESERVED: [&str; 3] = ["/dev", "/proc", "/sys"];
 #[error("{0}")]
 pub struct Invalid(pub String);
 
-fn refuse<T>(why: impl Into<String>) -> Result<T, Invalid> {
+pub(crate) fn refuse<T>(why: impl Into<String>) -> Result<T, Invalid> {
     Err(Invalid(why.into()))
 }
 

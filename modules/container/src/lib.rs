@@ -6,8 +6,11 @@
 //! stands between them, because the launcher believes nobody. [`usage`] reads what the kernel counts
 //! for a container.
 //!
-//! Refuses to run anything but files whose digest hangs off the measured metadata image: the root
-//! is read-only and verified by the kernel, and nothing in a writable mount can be executed.
+//! [`oci`] is another face of the same launcher, for engines that speak the OCI runtime specification.
+//!
+//! Of the node's containers, refuses to run anything but files whose digest hangs off the measured
+//! metadata image: the root is read-only and verified by the kernel, and nothing in a writable mount
+//! can be executed.
 
 #![forbid(unsafe_code)]
 
@@ -15,6 +18,7 @@ pub mod check;
 pub mod health;
 pub mod ids;
 pub mod launch;
+pub mod oci;
 pub mod plan;
 pub mod reason;
 pub mod restart;

@@ -31,8 +31,10 @@ pub const NEWIPC: u64 = 0x0800_0000;
 pub const NEWUSER: u64 = 0x1000_0000;
 /// A new PID namespace; the child is its first process.
 pub const NEWPID: u64 = 0x2000_0000;
+/// A new, empty network namespace.
+pub const NEWNET: u64 = 0x4000_0000;
 /// The namespaces that [`spawn`] can make.
-const NAMESPACES: u64 = NEWNS | NEWCGROUP | NEWUTS | NEWIPC | NEWUSER | NEWPID;
+const NAMESPACES: u64 = NEWNS | NEWCGROUP | NEWUTS | NEWIPC | NEWUSER | NEWPID | NEWNET;
 
 /// `struct clone_args` of linux/sched.h, version 2.
 #[repr(C)]

@@ -45,16 +45,30 @@ pub fn set_attributes(
         attr.attr_set |= IDMAP;
         attr.userns_fd = u64::from(userns.as_raw_fd().unsigned_abs());
     }
-    let fd = mount.as_fd().as_raw_fd();
+    set(mount.as_fd(), &attr, 0)
+}
+
+/// Adds `attributes` to the mount whose root `mount` is, and to all mounts below it, and makes them
+/// private: what is mounted there is seen nowhere else.
+pub fn set_attributes_below(mount: impl AsFd, attributes: u64) -> io::Result<()> {
+    if attributes & !ATTRIBUTES != 0 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let attr =
+        MountAttr { attr_set: attributes, propagation: libc::MS_PRIVATE, ..MountAttr::default() };
+    set(mount.as_fd(), &attr, libc::AT_RECURSIVE)
+}
+
+fn set(mount: BorrowedFd<'_>, attr: &MountAttr, flags: i32) -> io::Result<()> {
     // SAFETY: the path is an empty C string, as AT_EMPTY_PATH asks for; the struct is mount_attr
     // version 0 and its size is passed along. The kernel only reads both.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
-            fd,
+            mount.as_raw_fd(),
             c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
-            &raw const attr,
+            libc::AT_EMPTY_PATH | flags,
+            std::ptr::from_ref(attr),
             size_of::<MountAttr>(),
         )
     };
@@ -77,6 +91,8 @@ mod tests {
     fn unknown_attributes_are_refused() {
         let root = std::fs::File::open("/").unwrap();
         let error = set_attributes(&root, IDMAP, None).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        let error = set_attributes_below(&root, IDMAP).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     }
 }

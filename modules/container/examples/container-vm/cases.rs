@@ -3,6 +3,7 @@
 use crate::{
     cves,
     node::{self, Node, shell},
+    oci,
 };
 use container::usage;
 use node_api::{
@@ -32,6 +33,7 @@ pub(crate) fn run(node: &mut Node) {
     cves::run(node);
     deaths(node);
     residue(node);
+    oci::run(node);
 }
 
 pub(crate) fn lines<'a>(output: &'a str, start: &str) -> Vec<&'a str> {

@@ -65,10 +65,13 @@ pub(super) fn sweep(parent: &Path) {
 }
 
 impl Group {
-    /// An empty cgroup `id` below `parent`. A leftover is replaced; one with a process in it fails
-    /// with [`Reason::AlreadyRunning`].
-    pub(super) fn make(parent: &Path, id: &str, limits: &Limits) -> Result<Self, Failure> {
-        let path = parent.join(id);
+    /// An empty cgroup at `path` for `id`, with each value in its file. A leftover is replaced; one
+    /// with a process in it fails with [`Reason::AlreadyRunning`].
+    pub(super) fn make<S: AsRef<str>>(
+        path: PathBuf,
+        id: &str,
+        settings: impl IntoIterator<Item = (S, String)>,
+    ) -> Result<Self, Failure> {
         let attempt = || format!("making cgroup {}", path.display());
         match fs::remove_dir(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -82,7 +85,8 @@ impl Group {
         let fd = rustix::fs::open(&path, flags, Mode::empty())
             .context(Reason::LimitsRefused, attempt())?;
         let group = Self { path, fd, keep: false };
-        for (file, value) in settings(limits) {
+        for (file, value) in settings {
+            let file = file.as_ref();
             match fs::write(group.path.join(file), &value) {
                 // A kernel without swap has no such file, and nothing to limit.
                 Err(error)

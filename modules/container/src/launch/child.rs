@@ -6,24 +6,20 @@
 
 use super::{
     devices,
-    entry::Entry,
-    failure::{Context as _, Failure},
-    filter::Filters,
+    entry::{self, Entry},
     landlock::Domain,
-    mounts::Prepared,
+    setup::{Finish, Place, Prepared, Privileges, Setup, Source},
     status::{self, Step, StepFailed},
 };
-use crate::reason::Reason;
-use node_api::launcher::Start;
 use rustix::{
-    fs::{CWD, Gid, Mode, OFlags, ResolveFlags, Uid, openat, openat2},
+    fs::{AtFlags, CWD, Gid, Mode, OFlags, ResolveFlags, Uid, mkdirat, openat, openat2, unlinkat},
     io::Errno,
     mount::{
-        FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
-        OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen,
-        mount_change, move_mount, open_tree, unmount,
+        FsMountFlags, FsOpenFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
+        UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount_change,
+        move_mount, open_tree, unmount,
     },
-    process::{Resource, Rlimit, chdir, fchdir, getrlimit, pivot_root, setrlimit, setsid, umask},
+    process::{Rlimit, chdir, fchdir, pivot_root, setrlimit, setsid, umask},
     thread::{CapabilitySet, CapabilitySets},
 };
 use std::{
@@ -31,110 +27,42 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
 };
-use sys::clone;
-
-/// Capabilities of a process with user id 0 in the container: over its own user namespace, and so
-/// over nothing but its own files and processes. Any other user has none.
-const ROOT_CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
-    .union(CapabilitySet::DAC_OVERRIDE)
-    .union(CapabilitySet::FOWNER)
-    .union(CapabilitySet::FSETID)
-    .union(CapabilitySet::KILL)
-    .union(CapabilitySet::SETGID)
-    .union(CapabilitySet::SETUID)
-    .union(CapabilitySet::SETPCAP)
-    .union(CapabilitySet::NET_BIND_SERVICE);
-
-/// Written while the child still has the node's user id, which the kernel asks for. Each applies to
-/// the namespaces of the writer alone, but the last, which applies to the writer.
-const SETTINGS: [(&CStr, &[u8]); 3] = [
-    // Memory files cannot be executed, whatever flags they are made with.
-    (c"/proc/sys/vm/memfd_noexec", b"2"),
-    // The surface behind nested user namespaces stays closed, also if a filter had a hole.
-    (c"/proc/sys/user/max_user_namespaces", b"0"),
-    // The launcher is protected from the memory killer, its children are not.
-    (c"/proc/self/oom_score_adj", b"0"),
-];
-
-/// Files of the kernel about the node, hidden. One that does not exist is skipped. The command line
-/// may hold a token with which machines are enrolled.
-const MASKED_PROC: [&CStr; 12] = [
-    c"acpi",
-    c"asound",
-    c"cmdline",
-    c"interrupts",
-    c"kcore",
-    c"keys",
-    c"key-users",
-    c"latency_stats",
-    c"sched_debug",
-    c"scsi",
-    c"timer_list",
-    c"timer_stats",
-];
-/// The same below /sys.
-const MASKED_SYS: [&CStr; 3] = [c"firmware", c"devices/virtual/powercap", c"kernel/security"];
-/// Shown, but never written.
-const READ_ONLY_PROC: [&CStr; 5] = [c"bus", c"fs", c"irq", c"sys", c"sysrq-trigger"];
-
-/// Soft and hard limit; the launcher's own hard limit still bounds it.
-const RESOURCE_LIMITS: [(Resource, u64, u64); 3] = [
-    // The soft limit that select(2) can live with.
-    (Resource::Nofile, 1024, 524_288),
-    // A dump would be written by the node, on behalf of nobody.
-    (Resource::Core, 0, 0),
-    (Resource::Memlock, 8 << 20, 8 << 20),
-];
-
-const NO_SUID_DEV_EXEC: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
-    .union(MountAttrFlags::MOUNT_ATTR_NODEV)
-    .union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
-
-/// Every string that the child needs, made before it exists.
-#[derive(Debug)]
-pub(super) struct Strings {
-    argv: clone::Strings,
-    envp: clone::Strings,
-    cwd: CString,
-    program: CString,
-}
-
-impl Strings {
-    pub(super) fn new(start: &Start, entry: &Entry) -> Result<Self, Failure> {
-        let make = || {
-            Ok::<_, std::io::Error>(Self {
-                argv: clone::Strings::new(&start.command)?,
-                envp: clone::Strings::new(&start.env)?,
-                cwd: CString::new(start.cwd.as_str())?,
-                program: entry
-                    .script
-                    .as_ref()
-                    .map(|script| script.path.clone())
-                    .unwrap_or_default(),
-            })
-        };
-        make().context(Reason::PlanInvalid, "preparing arguments")
-    }
-}
+use sys::{clone, seccomp::Program};
 
 /// Everything that the child uses. It inherits the descriptors under their numbers.
-pub(super) struct Child<'a> {
-    pub(super) start: &'a Start,
+pub(super) struct Body<'a> {
+    pub(super) setup: &'a Setup,
+    /// A directory over which the root is attached for an instant.
     pub(super) staging: &'a Path,
     pub(super) root: BorrowedFd<'a>,
-    pub(super) dev: BorrowedFd<'a>,
-    pub(super) sysfs: BorrowedFd<'a>,
-    pub(super) mounts: &'a [Prepared],
-    pub(super) entry: &'a Entry,
-    pub(super) filters: &'a Filters,
-    pub(super) domain: &'a Domain,
-    pub(super) strings: &'a Strings,
-    pub(super) stdin: BorrowedFd<'a>,
-    pub(super) log: BorrowedFd<'a>,
+    pub(super) program: Executable<'a>,
+    /// In the order in which they are installed.
+    pub(super) filters: &'a [Program],
+    pub(super) domain: Option<&'a Domain>,
+    /// What becomes stdin, and what becomes stdout and stderr; as they are without.
+    pub(super) streams: Option<[BorrowedFd<'a>; 2]>,
+    /// A FIFO, open for reading and writing, at which the child waits once more before it executes:
+    /// nobody has to live for that.
+    pub(super) hold: Option<BorrowedFd<'a>>,
+    /// The launcher's end of a pipe that must end with it.
+    pub(super) foreign: Option<BorrowedFd<'a>>,
+}
+
+/// What is executed.
+pub(super) enum Executable<'a> {
+    /// The file that was measured.
+    Measured(&'a Entry),
+    /// The first of these paths that is an executable file for the process's user.
+    Named(&'a [CString]),
+}
+
+/// The child, with its ends of the two pipes.
+pub(super) struct Child<'a> {
+    pub(super) body: &'a Body<'a>,
     pub(super) gate: BorrowedFd<'a>,
     pub(super) status: BorrowedFd<'a>,
-    /// The launcher's ends of the pipes. A copy here would keep the gate open after its death.
-    pub(super) foreign: [BorrowedFd<'a>; 3],
+    /// The launcher's ends. A copy here would keep the gate open after its death.
+    pub(super) foreign: [BorrowedFd<'a>; 2],
 }
 
 type Done = Result<(), StepFailed>;
@@ -175,34 +103,59 @@ impl Child<'_> {
     }
 
     fn become_program(&self) -> Done {
+        let Body { setup, program, .. } = self.body;
         clone::close_inherited(self.foreign).at(Step::Gate)?;
+        if let Some(foreign) = self.body.foreign {
+            clone::close_inherited([foreign]).at(Step::Gate)?;
+        }
         self.wait_at_gate()?;
-        for (file, value) in SETTINGS {
+        for (file, value) in &setup.settings {
             write_setting(file, value).at(Step::Settings)?;
         }
-        let root = self.attach_root()?;
-        become_ids(0, 0).at(Step::Ids)?;
-        self.mount_kernel_files()?;
-        self.mount_own_files()?;
-        self.mask()?;
-        self.mount_volumes()?;
-        nix::unistd::sethostname(&self.start.hostname).at(Step::Hostname)?;
-        pivot(root).at(Step::Pivot)?;
-        Self::limit()?;
-        self.connect_streams()?;
-        self.drop_privileges().at(Step::Privileges)?;
-        self.domain.enter().at(Step::Domain)?;
-        let program = self.entry.file.as_fd();
+        self.body.attach_root()?;
+        become_ids(0, 0, &[]).at(Step::Ids)?;
+        self.body.attach_all(&setup.kernel, Step::Kernel, Step::Kernel)?;
+        self.body.mount_own_files()?;
+        self.body.attach_all(&setup.mounts, Step::Target, Step::Mount)?;
+        self.body.mask()?;
+        self.body.finish()?;
+        if let Some(hostname) = &setup.hostname {
+            nix::unistd::sethostname(hostname).at(Step::Hostname)?;
+        }
+        pivot(self.body.root).at(Step::Pivot)?;
+        self.body.limit()?;
+        self.body.connect_streams()?;
+        let early = setup.process.privileges == Privileges::ByFile;
+        if early {
+            // Allowed only with the capabilities that are dropped next.
+            self.body.install_filters()?;
+        }
+        self.body.drop_privileges().at(Step::Privileges)?;
+        if let Some(domain) = self.body.domain {
+            domain.enter().at(Step::Domain)?;
+        }
+        let file = match program {
+            Executable::Measured(entry) => entry.file.as_fd(),
+            Executable::Named(_) => self.gate,
+        };
+        let hold = self.body.hold.unwrap_or(self.gate);
         // Before the working directory, which may be named through /proc/self/fd.
-        clone::close_all_but([self.gate, self.status, program]).at(Step::Descriptors)?;
-        self.enter_cwd().at(Step::Cwd)?;
-        self.check_script()?;
-        self.filters.install().at(Step::Filter)?;
+        clone::close_all_but([self.gate, self.status, file, hold]).at(Step::Descriptors)?;
+        self.body.enter_cwd().at(Step::Cwd)?;
+        let found = program.find()?;
+        if !early {
+            self.body.install_filters()?;
+        }
         rustix::io::write(self.status, &status::encode(Ok(()))).at(Step::Gate)?;
         self.wait_at_gate()?;
-        let strings = self.strings;
-        let error = clone::execveat(program, &strings.program, &strings.argv, &strings.envp);
-        Err(error).at(Step::Exec)
+        self.wait_to_be_held()?;
+        let process = &setup.process;
+        let (file, path) = match &found {
+            Found::Measured(file) => (*file, c""),
+            Found::File(file) => (file.as_fd(), c""),
+            Found::Path(path) => (CWD, *path),
+        };
+        Err(clone::execveat(file, path, &process.argv, &process.envp)).at(Step::Exec)
     }
 
     /// The launcher writes one byte for each gate; the end of the pipe is its death.
@@ -213,46 +166,110 @@ impl Child<'_> {
         }
     }
 
+    /// The launcher goes; whoever starts the container writes one byte into the FIFO.
+    fn wait_to_be_held(&self) -> Done {
+        let Some(hold) = self.body.hold else { return Ok(()) };
+        clone::close_inherited([self.status]).at(Step::Gate)?;
+        rustix::io::retry_on_intr(|| rustix::io::read(hold, &mut [0])).at(Step::Gate).map(drop)
+    }
+}
+
+/// What is handed to the kernel.
+enum Found<'a> {
+    Measured(BorrowedFd<'a>),
+    File(OwnedFd),
+    Path(&'a CStr),
+}
+
+impl Executable<'_> {
+    fn find(&self) -> Result<Found<'_>, StepFailed> {
+        match self {
+            Self::Measured(Entry { script: None, file, .. }) => Ok(Found::Measured(file.as_fd())),
+            // A script is executed by its path: it has to be the file that was measured.
+            Self::Measured(Entry { script: Some(script), .. }) => {
+                let stat = rustix::fs::stat(script.path.as_c_str()).at(Step::Entry)?;
+                if (stat.st_dev, stat.st_ino) == (script.device, script.inode) {
+                    Ok(Found::Path(&script.path))
+                } else {
+                    Err(Errno::STALE).at(Step::Entry)
+                }
+            }
+            Self::Named(paths) => {
+                let mut last = Errno::NOENT;
+                for path in *paths {
+                    match named(path) {
+                        Err(Errno::NOENT | Errno::NOTDIR) => {}
+                        Err(errno) => last = errno,
+                        Ok(found) => return Ok(found),
+                    }
+                }
+                Err(last).at(Step::Entry)
+            }
+        }
+    }
+}
+
+/// A file that the calling user may execute. It is not reached through the links of `/proc`, one of
+/// which still leads to the program of the launcher.
+fn named(path: &CStr) -> rustix::io::Result<Found<'_>> {
+    let open = |flags| {
+        let flags = flags | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS)
+    };
+    let (file, is_readable) = match open(OFlags::RDONLY) {
+        // A program need not be readable.
+        Err(Errno::ACCESS) => (open(OFlags::PATH)?, false),
+        done => (done?, true),
+    };
+    let stat = rustix::fs::fstat(&file)?;
+    if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::RegularFile {
+        return Err(Errno::ACCESS);
+    }
+    rustix::fs::accessat(CWD, path, rustix::fs::Access::EXEC_OK, AtFlags::EACCESS)?;
+    if is_readable && entry::is_script(file.as_fd())? {
+        Ok(Found::Path(path))
+    } else {
+        Ok(Found::File(file))
+    }
+}
+
+impl Body<'_> {
     /// Attaches the root in the child's own mount namespace; below it, everything goes by this
     /// descriptor. Needs the node's user id, which may pass the launcher's directory.
-    fn attach_root(&self) -> Result<BorrowedFd<'_>, StepFailed> {
+    fn attach_root(&self) -> Done {
         let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
         mount_change("/", private).at(Step::Root)?;
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-        move_mount(self.root, "", CWD, self.staging, flags).at(Step::Root)?;
-        Ok(self.root)
+        move_mount(self.root, "", CWD, self.staging, flags).at(Step::Root)
     }
 
-    fn mount_kernel_files(&self) -> Done {
-        self.attach(self.dev, c"dev").at(Step::Dev)?;
-        // The namespace still has the node's /proc, without which the kernel allows no new one.
-        let hidden = [(c"hidepid", c"invisible")];
-        let proc = new_mount(c"proc", &hidden, NO_SUID_DEV_EXEC).at(Step::Proc)?;
-        self.attach(proc.as_fd(), c"proc").at(Step::Proc)?;
-        self.attach(self.sysfs, c"sys").at(Step::Sys)?;
-        let read_only = NO_SUID_DEV_EXEC | MountAttrFlags::MOUNT_ATTR_RDONLY;
-        let cgroup = new_mount(c"cgroup2", &[], read_only).at(Step::Cgroup)?;
-        self.attach(cgroup.as_fd(), c"sys/fs/cgroup").at(Step::Cgroup)?;
-        let terminal = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-        let pts = [(c"ptmxmode", c"0666"), (c"mode", c"0620"), (c"gid", c"5")];
-        let shm = [(c"mode", c"1777"), (c"size", c"64m"), (c"nr_inodes", c"16384")];
-        for (name, options, attributes, target) in [
-            (c"devpts", &pts[..], terminal, c"dev/pts"),
-            (c"tmpfs", &shm[..], NO_SUID_DEV_EXEC, c"dev/shm"),
-            (c"mqueue", &[], NO_SUID_DEV_EXEC, c"dev/mqueue"),
-        ] {
-            let mount = new_mount(name, options, attributes).at(Step::Ipc)?;
-            self.attach(mount.as_fd(), target).at(Step::Ipc)?;
+    fn attach_all(&self, all: &[Prepared], target: Step, attach: Step) -> Done {
+        for (which, one) in (0..).zip(all) {
+            let place = self.place(one).at(target);
+            let place = place.map_err(|failed| StepFailed { which, ..failed })?;
+            let attached = attach_source(&one.source, place.as_fd()).at(attach);
+            attached.map_err(|failed| StepFailed { which, ..failed })?;
         }
         Ok(())
+    }
+
+    fn place(&self, one: &Prepared) -> rustix::io::Result<OwnedFd> {
+        match one.place {
+            Place::Found => self.target(&one.target, OFlags::DIRECTORY),
+            Place::Directory | Place::File => make_place(self.root, &one.target, one.place),
+        }
     }
 
     /// resolv.conf and the like. A symbolic link of the image under such a name is covered itself,
     /// not followed.
     fn mount_own_files(&self) -> Done {
-        for (file, target) in devices::FILES {
-            match self.target(target, OFlags::NOFOLLOW) {
-                Ok(target) => self.cover(file, target.as_fd()).at(Step::Files)?,
+        if self.setup.files.is_empty() {
+            return Ok(());
+        }
+        let dev = self.target(c"dev", OFlags::DIRECTORY).at(Step::Files)?;
+        for (file, target) in self.setup.files {
+            match self.target(*target, OFlags::NOFOLLOW) {
+                Ok(target) => cover(dev.as_fd(), file, target.as_fd()).at(Step::Files)?,
                 // The image has something else where /etc should be.
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
                 Err(errno) => return Err(errno).at(Step::Files),
@@ -262,21 +279,18 @@ impl Child<'_> {
     }
 
     fn mask(&self) -> Done {
-        for (directory, names) in [(c"proc", &MASKED_PROC[..]), (c"sys", &MASKED_SYS[..])] {
-            let below = self.target(directory, OFlags::DIRECTORY).at(Step::Masks)?;
-            for name in names {
-                let Some(target) = inside(below.as_fd(), name).at(Step::Masks)? else { continue };
-                let stat = rustix::fs::fstat(&target).at(Step::Masks)?;
-                let mask = match rustix::fs::FileType::from_raw_mode(stat.st_mode) {
-                    rustix::fs::FileType::Directory => devices::EMPTY,
-                    _ => devices::NULL,
-                };
-                self.cover(mask, target.as_fd()).at(Step::Masks)?;
-            }
+        let dev = self.target(c"dev", OFlags::DIRECTORY).at(Step::Masks)?;
+        for name in &self.setup.masked {
+            let Some(target) = self.existing(name).at(Step::Masks)? else { continue };
+            let stat = rustix::fs::fstat(&target).at(Step::Masks)?;
+            let mask = match rustix::fs::FileType::from_raw_mode(stat.st_mode) {
+                rustix::fs::FileType::Directory => devices::EMPTY,
+                _ => devices::NULL,
+            };
+            cover(dev.as_fd(), mask, target.as_fd()).at(Step::Masks)?;
         }
-        let proc = self.target(c"proc", OFlags::DIRECTORY).at(Step::Masks)?;
-        for name in READ_ONLY_PROC {
-            let Some(target) = inside(proc.as_fd(), name).at(Step::Masks)? else { continue };
+        for name in &self.setup.read_only {
+            let Some(target) = self.existing(name).at(Step::Masks)? else { continue };
             let copy = clone_of(target.as_fd(), c"").at(Step::Masks)?;
             sys::mount::set_attributes(&copy, sys::mount::RDONLY, None).at(Step::Masks)?;
             attach_to(copy.as_fd(), target.as_fd()).at(Step::Masks)?;
@@ -284,12 +298,22 @@ impl Child<'_> {
         Ok(())
     }
 
-    fn mount_volumes(&self) -> Done {
-        for (which, prepared) in (0..).zip(self.mounts) {
-            let target = self.target(&prepared.target, OFlags::DIRECTORY).at(Step::Target);
-            let target = target.map_err(|failed| StepFailed { which, ..failed })?;
-            let attached = attach_to(prepared.mount.as_fd(), target.as_fd()).at(Step::Mount);
-            attached.map_err(|failed| StepFailed { which, ..failed })?;
+    fn finish(&self) -> Done {
+        match self.setup.finish {
+            Finish::Nothing => return Ok(()),
+            Finish::RemoveMasks | Finish::RemoveMasksAndLock => {}
+        }
+        let dev = self.target(c"dev", OFlags::DIRECTORY).at(Step::Masks)?;
+        // What covers directories is then a directory that nothing can be put into.
+        for name in [devices::EMPTY, devices::HIDDEN] {
+            match unlinkat(&dev, name, AtFlags::REMOVEDIR) {
+                // A /dev that was asked for read-only.
+                Ok(()) | Err(Errno::ROFS) => {}
+                Err(errno) => return Err(errno).at(Step::Masks),
+            }
+        }
+        if self.setup.finish == Finish::RemoveMasksAndLock {
+            sys::mount::set_attributes(self.root, sys::mount::RDONLY, None).at(Step::Lock)?;
         }
         Ok(())
     }
@@ -301,42 +325,43 @@ impl Child<'_> {
         openat2(self.root, path, flags | OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
     }
 
-    fn attach(&self, mount: BorrowedFd<'_>, path: &CStr) -> rustix::io::Result<()> {
-        let target = self.target(path, OFlags::DIRECTORY)?;
-        attach_to(mount, target.as_fd())
-    }
-
-    /// Mounts a file or directory of the container's /dev over `target`. A copy is as read-only as
-    /// the original.
-    fn cover(&self, source: &str, target: BorrowedFd<'_>) -> rustix::io::Result<()> {
-        let copy = clone_of(self.dev, source)?;
-        attach_to(copy.as_fd(), target)
-    }
-
-    fn limit() -> Done {
-        for (resource, soft, hard) in RESOURCE_LIMITS {
-            let ours = getrlimit(resource).maximum.unwrap_or(u64::MAX);
-            let hard = hard.min(ours);
-            let limit = Rlimit { current: Some(soft.min(hard)), maximum: Some(hard) };
-            setrlimit(resource, limit).at(Step::Limits)?;
+    /// The same; `None` when this kernel has no such file.
+    fn existing(&self, path: &CStr) -> rustix::io::Result<Option<OwnedFd>> {
+        match self.target(path, OFlags::empty()) {
+            Ok(fd) => Ok(Some(fd)),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(errno) => Err(errno),
         }
-        umask(Mode::from_raw_mode(0o022));
+    }
+
+    fn limit(&self) -> Done {
+        let process = &self.setup.process;
+        for (resource, soft, hard) in &process.limits {
+            let limit = Rlimit { current: *soft, maximum: *hard };
+            setrlimit(*resource, limit).at(Step::Limits)?;
+        }
+        umask(Mode::from_raw_mode(process.umask));
         setsid().at(Step::Limits)?;
         clone::reset_signals().at(Step::Limits)
     }
 
     fn connect_streams(&self) -> Done {
-        rustix::stdio::dup2_stdin(self.stdin).at(Step::Descriptors)?;
-        rustix::stdio::dup2_stdout(self.log).at(Step::Descriptors)?;
-        rustix::stdio::dup2_stderr(self.log).at(Step::Descriptors)
+        let Some([stdin, log]) = self.streams else { return Ok(()) };
+        rustix::stdio::dup2_stdin(stdin).at(Step::Descriptors)?;
+        rustix::stdio::dup2_stdout(log).at(Step::Descriptors)?;
+        rustix::stdio::dup2_stderr(log).at(Step::Descriptors)
+    }
+
+    fn install_filters(&self) -> Done {
+        self.filters.iter().try_for_each(Program::install).at(Step::Filter)
     }
 
     /// The bounding set first, which needs capabilities; then the ids, then everything else.
     fn drop_privileges(&self) -> rustix::io::Result<()> {
         use rustix::thread;
-        let start = self.start;
-        let keep = if start.uid == 0 { ROOT_CAPABILITIES } else { CapabilitySet::empty() };
-        for capability in CapabilitySet::all().difference(keep).iter() {
+        let process = &self.setup.process;
+        let keep = process.capabilities;
+        for capability in CapabilitySet::all().difference(keep.bounding).iter() {
             match thread::remove_capability_from_bounding_set(capability) {
                 // A capability that is younger than the kernel.
                 Ok(()) | Err(Errno::INVAL) => {}
@@ -344,34 +369,76 @@ impl Child<'_> {
             }
         }
         thread::clear_ambient_capability_set()?;
-        become_ids(start.uid, start.gid)?;
+        // Over the change of ids, until the sets are set.
+        thread::set_keep_capabilities(true)?;
+        become_ids(process.uid, process.gid, &process.groups)?;
+        thread::set_keep_capabilities(false)?;
         let sets = CapabilitySets {
-            effective: keep,
-            permitted: keep,
-            inheritable: CapabilitySet::empty(),
+            effective: keep.effective,
+            permitted: keep.permitted,
+            inheritable: keep.inheritable,
         };
         thread::set_capabilities(None, sets)?;
-        thread::set_no_new_privs(true)
+        for capability in keep.ambient.iter() {
+            thread::configure_capability_in_ambient_set(capability, true)?;
+        }
+        match process.privileges {
+            Privileges::NeverMore => thread::set_no_new_privs(true),
+            Privileges::ByFile => Ok(()),
+        }
     }
 
     /// As the final user. Also makes sure that the directory is inside the root: the kernel gives
     /// no absolute path for one that is not.
     fn enter_cwd(&self) -> rustix::io::Result<()> {
-        chdir(self.strings.cwd.as_c_str())?;
+        chdir(self.setup.process.cwd.as_c_str())?;
         let cwd = rustix::process::getcwd(Vec::new())?;
         if cwd.as_bytes().starts_with(b"/") { Ok(()) } else { Err(Errno::XDEV) }
     }
+}
 
-    /// A script is executed by its path: it has to be the file that was measured.
-    fn check_script(&self) -> Done {
-        let Some(script) = &self.entry.script else { return Ok(()) };
-        let stat = rustix::fs::stat(script.path.as_c_str()).at(Step::Entry)?;
-        if (stat.st_dev, stat.st_ino) == (script.device, script.inode) {
-            Ok(())
-        } else {
-            Err(Errno::STALE).at(Step::Entry)
-        }
+/// The place of a mount in a root that may lack it. Links lead around inside the root.
+fn make_place(root: BorrowedFd<'_>, path: &CStr, kind: Place) -> rustix::io::Result<OwnedFd> {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let open = |path: &[u8], flags| {
+        openat2(root, path, flags | OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
+    };
+    let flags = if kind == Place::File { OFlags::empty() } else { OFlags::DIRECTORY };
+    match open(path.to_bytes(), flags) {
+        Err(Errno::NOENT) => {}
+        done => return done,
     }
+    let path = path.to_bytes();
+    let mut parent = open(b".", OFlags::DIRECTORY)?;
+    for (at, part) in parts(path) {
+        let is_last = at + part.len() == path.len();
+        let here = path.get(..at + part.len()).unwrap_or(path);
+        let flags = if is_last { flags } else { OFlags::DIRECTORY };
+        parent = match open(here, flags) {
+            Err(Errno::NOENT) => {
+                if is_last && kind == Place::File {
+                    let new = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+                    openat(&parent, part, new, Mode::from_raw_mode(0o644)).map(drop)?;
+                } else {
+                    mkdirat(&parent, part, Mode::from_raw_mode(0o755))?;
+                }
+                open(here, flags)?
+            }
+            done => done?,
+        };
+    }
+    Ok(parent)
+}
+
+/// The parts of a path, each with where it begins.
+fn parts(path: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+    path.split(|byte| *byte == b'/')
+        .scan(0, |next, part| {
+            let at = *next;
+            *next += part.len() + 1;
+            Some((at, part))
+        })
+        .filter(|(_, part)| !part.is_empty())
 }
 
 fn write_setting(file: &CStr, value: &[u8]) -> rustix::io::Result<()> {
@@ -380,25 +447,34 @@ fn write_setting(file: &CStr, value: &[u8]) -> rustix::io::Result<()> {
 }
 
 /// The launcher's child is a process with one thread, so the ids of the thread are its ids.
-fn become_ids(uid: u32, gid: u32) -> rustix::io::Result<()> {
+fn become_ids(uid: u32, gid: u32, groups: &[Gid]) -> rustix::io::Result<()> {
     use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-    set_thread_groups(&[])?;
+    set_thread_groups(groups)?;
     set_thread_res_gid(gid, gid, gid)?;
     set_thread_res_uid(uid, uid, uid)
 }
 
-fn new_mount(
-    kind: &CStr,
-    options: &[(&CStr, &CStr)],
-    attributes: MountAttrFlags,
-) -> rustix::io::Result<OwnedFd> {
-    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
-    for (key, value) in options {
-        fsconfig_set_string(&context, *key, *value)?;
+fn attach_source(source: &Source, target: BorrowedFd<'_>) -> rustix::io::Result<()> {
+    match source {
+        Source::Ready(mount) => attach_to(mount.as_fd(), target),
+        Source::New { kind, options, attributes } => {
+            let context = fsopen(*kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+            for (key, value) in options {
+                fsconfig_set_string(&context, key.as_c_str(), value.as_c_str())?;
+            }
+            fsconfig_create(&context)?;
+            let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, *attributes)?;
+            attach_to(mount.as_fd(), target)
+        }
     }
-    fsconfig_create(&context)?;
-    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}
+
+/// Mounts a file or directory of the container's /dev over `target`. A copy is as read-only as
+/// the original.
+fn cover(dev: BorrowedFd<'_>, source: &str, target: BorrowedFd<'_>) -> rustix::io::Result<()> {
+    let copy = clone_of(dev, source)?;
+    attach_to(copy.as_fd(), target)
 }
 
 fn attach_to(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> rustix::io::Result<()> {
@@ -415,20 +491,6 @@ fn clone_of(
         | OpenTreeFlags::AT_EMPTY_PATH
         | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
     open_tree(directory, path, flags)
-}
-
-/// Something below a directory of the kernel, on the same mount and without links; `None` when this
-/// kernel has no such file.
-fn inside(directory: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<Option<OwnedFd>> {
-    let resolve = ResolveFlags::BENEATH
-        | ResolveFlags::NO_SYMLINKS
-        | ResolveFlags::NO_MAGICLINKS
-        | ResolveFlags::NO_XDEV;
-    match openat2(directory, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve) {
-        Ok(fd) => Ok(Some(fd)),
-        Err(Errno::NOENT) => Ok(None),
-        Err(errno) => Err(errno),
-    }
 }
 
 /// Makes `root` the root, and lets go of the node's.

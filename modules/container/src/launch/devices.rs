@@ -9,8 +9,8 @@ use crate::reason::Reason;
 use node_api::launcher::Start;
 use rustix::{
     fs::{
-        AtFlags, CWD, FileType, Mode, OFlags, chmodat, fchmod, makedev, mkdirat, mknodat, openat,
-        symlinkat,
+        AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, chmodat, chownat, fchmod, makedev, mkdirat,
+        mknodat, openat, symlinkat,
     },
     mount::{
         FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount,
@@ -18,6 +18,7 @@ use rustix::{
     },
 };
 use std::{
+    ffi::CString,
     fs::File,
     io::{self, Write as _},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -38,7 +39,7 @@ const LINKS: [(&str, &str); 6] = [
 /// Places of mounts that the child adds.
 const DIRECTORIES: [&str; 5] = ["pts", "shm", "mqueue", HIDDEN, EMPTY];
 /// Holds what is mounted elsewhere.
-const HIDDEN: &str = ".zos";
+pub(super) const HIDDEN: &str = ".zos";
 /// What masks a directory.
 pub(super) const EMPTY: &str = ".zos/empty";
 /// What masks a file.
@@ -58,6 +59,38 @@ pub(super) fn prepare(start: &Start, userns: BorrowedFd<'_>) -> Result<OwnedFd, 
     make(start, userns).context(Reason::RootMountFailed, "making the devices")
 }
 
+/// The `/dev` of an OCI bundle: as its configuration wants it, with the devices and links that the
+/// specification promises, for the user and group that are root inside.
+pub(super) fn prepare_writable(
+    options: &[(CString, CString)],
+    attributes: MountAttrFlags,
+    owner: (u32, u32),
+) -> Result<OwnedFd, Failure> {
+    let made = || {
+        let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        for (key, value) in options {
+            fsconfig_set_string(&context, key.as_c_str(), value.as_c_str())?;
+        }
+        fsconfig_create(&context)?;
+        let read_only = MountAttrFlags::MOUNT_ATTR_RDONLY;
+        let now = attributes - MountAttrFlags::MOUNT_ATTR_NODEV - read_only;
+        let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, now)?;
+        populate(mount.as_fd())?;
+        if owner != (0, 0) {
+            let (uid, gid) = (Some(Uid::from_raw(owner.0)), Some(Gid::from_raw(owner.1)));
+            let devices = MEMORY_DEVICES.iter().map(|(name, _)| *name);
+            for name in devices.chain(["tty", "."]).chain(DIRECTORIES) {
+                chownat(&mount, name, uid, gid, AtFlags::empty())?;
+            }
+        }
+        if attributes.contains(read_only) {
+            sys::mount::set_attributes(&mount, sys::mount::RDONLY, None)?;
+        }
+        Ok::<_, io::Error>(mount)
+    };
+    made().context(Reason::RootMountFailed, "making the devices")
+}
+
 fn make(start: &Start, userns: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     for (key, value) in [("mode", "755"), ("size", SIZE), ("nr_inodes", "64")] {
@@ -66,17 +99,7 @@ fn make(start: &Start, userns: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     fsconfig_create(&context)?;
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
-
-    for (name, minor) in MEMORY_DEVICES {
-        device(mount.as_fd(), name, 1, minor)?;
-    }
-    device(mount.as_fd(), "tty", 5, 0)?;
-    for (name, target) in LINKS {
-        symlinkat(target, &mount, name)?;
-    }
-    for name in DIRECTORIES {
-        mkdirat(&mount, name, Mode::from_raw_mode(0o755))?;
-    }
+    populate(mount.as_fd())?;
     for ((name, _), content) in FILES.into_iter().zip(contents(start)) {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let file = openat(&mount, name, flags, Mode::from_raw_mode(0o644))?;
@@ -85,6 +108,21 @@ fn make(start: &Start, userns: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     }
     sys::mount::set_attributes(&mount, sys::mount::RDONLY, Some(userns))?;
     Ok(mount)
+}
+
+/// Devices, links and places of mounts.
+fn populate(mount: BorrowedFd<'_>) -> io::Result<()> {
+    for (name, minor) in MEMORY_DEVICES {
+        device(mount, name, 1, minor)?;
+    }
+    device(mount, "tty", 5, 0)?;
+    for (name, target) in LINKS {
+        symlinkat(target, mount, name)?;
+    }
+    for name in DIRECTORIES {
+        mkdirat(mount, name, Mode::from_raw_mode(0o755))?;
+    }
+    Ok(())
 }
 
 fn device(directory: BorrowedFd<'_>, name: &str, major: u32, minor: u32) -> io::Result<()> {

@@ -101,7 +101,7 @@ const READ: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NONBLOC
 const INSIDE: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
 
 /// Absolute paths to try, in order, as a shell would.
-fn candidates(program: &str, env: &[String], cwd: &str) -> Vec<String> {
+pub(super) fn candidates(program: &str, env: &[String], cwd: &str) -> Vec<String> {
     if program.starts_with('/') {
         return vec![program.to_owned()];
     }
@@ -120,7 +120,7 @@ fn candidates(program: &str, env: &[String], cwd: &str) -> Vec<String> {
         .collect()
 }
 
-fn is_script(file: BorrowedFd<'_>) -> rustix::io::Result<bool> {
+pub(super) fn is_script(file: BorrowedFd<'_>) -> rustix::io::Result<bool> {
     let mut start = [0; 2];
     let n = rustix::io::pread(file, &mut start, 0)?;
     Ok(start.get(..n) == Some(b"#!"))

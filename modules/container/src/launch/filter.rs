@@ -2,32 +2,17 @@
 
 use super::failure::{Failure, fail};
 use crate::reason::Reason;
-use std::io;
 use sys::seccomp::Program;
 
 const ALLOW: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/allow.bpf"));
 const ABSENT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/absent.bpf"));
 
-/// Both filters.
-#[derive(Debug)]
-pub(super) struct Filters {
-    allow: Program,
-    absent: Program,
-}
-
-impl Filters {
-    pub(super) fn load() -> Result<Self, Failure> {
-        match (Program::from_bytes(ALLOW), Program::from_bytes(ABSENT)) {
-            (Some(allow), Some(absent)) => Ok(Self { allow, absent }),
-            _ => fail(Reason::IsolationFailed, "reading the built-in system call filter"),
-        }
-    }
-
-    /// Puts the calling process under both. When both refuse a call, the one that was installed
-    /// last gives the error number: `ENOSYS`.
-    pub(super) fn install(&self) -> io::Result<()> {
-        self.allow.install()?;
-        self.absent.install()
+/// Both filters, in the order in which they are installed: when both refuse a call, the one that was
+/// installed last gives the error number, `ENOSYS`.
+pub(super) fn load() -> Result<[Program; 2], Failure> {
+    match (Program::from_bytes(ALLOW), Program::from_bytes(ABSENT)) {
+        (Some(allow), Some(absent)) => Ok([allow, absent]),
+        _ => fail(Reason::IsolationFailed, "reading the built-in system call filter"),
     }
 }
 

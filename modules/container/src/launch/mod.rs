@@ -19,6 +19,7 @@
 //! handler for, SIGTERM as well: a program that does not handle it ends by the kill after the grace
 //! time.
 
+mod bundle;
 mod cgroup;
 mod child;
 mod devices;
@@ -29,12 +30,17 @@ mod landlock;
 mod mounts;
 mod namespace;
 mod root;
+mod setup;
 mod status;
+mod walls;
 
+pub(crate) use bundle::create;
 pub use failure::Failure;
+pub(crate) use namespace::Maps;
+pub(crate) use setup::{Capabilities, Privileges};
 
 use crate::{check, reason::Reason};
-use child::Child;
+use child::{Body, Child, Executable};
 use failure::{Context as _, fail};
 use node_api::{
     init::Adopt,
@@ -45,6 +51,7 @@ use rustix::{
     fs::{Mode, OFlags},
     pipe::{PipeFlags, pipe_with},
 };
+use setup::Names;
 use std::{
     fs::File,
     io::Write as _,
@@ -106,38 +113,30 @@ impl Launcher {
         let layers = root::Layers::mount(self, start, digest, userns.as_fd())?;
         let entry = entry::find(start, &layers)?;
         let root = layers.into_root();
-        let mounts = mounts::prepare(&start.mounts, root.as_fd(), start.id_base, userns.as_fd())?;
+        let mut setup = walls::setup(start, root.as_fd(), userns.as_fd())?;
         let dev = devices::prepare(start, userns.as_fd())?;
-        let filters = filter::Filters::load()?;
+        let filters = filter::load()?;
         let domain = landlock::Domain::prepare()?;
-        let strings = child::Strings::new(start, &entry)?;
         let null = devices::open_null()?;
         let (log_read, log_write) = log_pipe(start)?;
-        let (gate_read, gate_write) = pipe()?;
-        let (status_read, status_write) = pipe()?;
-
-        let cgroup = cgroup::Group::make(&self.cgroups, &start.id, &start.limits)?;
-        let spawned = namespace::within_network(
+        let limits = cgroup::settings(&start.limits);
+        let cgroup = cgroup::Group::make(self.cgroups.join(&start.id), &start.id, limits)?;
+        let process = namespace::within_network(
             self.netns.as_fd(),
             start.netns.as_deref(),
             start.id_base,
             |sysfs| {
-                let child = Child {
-                    start,
+                setup.kernel = walls::kernel(dev, sysfs);
+                let body = Body {
+                    setup: &setup,
                     staging: &self.staging,
                     root: root.as_fd(),
-                    dev: dev.as_fd(),
-                    sysfs,
-                    mounts: &mounts,
-                    entry: &entry,
+                    program: Executable::Measured(&entry),
                     filters: &filters,
-                    domain: &domain,
-                    strings: &strings,
-                    stdin: null.as_fd(),
-                    log: log_write.as_fd(),
-                    gate: gate_read.as_fd(),
-                    status: status_write.as_fd(),
-                    foreign: [gate_write.as_fd(), status_read.as_fd(), log_read.as_fd()],
+                    domain: Some(&domain),
+                    streams: Some([null.as_fd(), log_write.as_fd()]),
+                    hold: None,
+                    foreign: Some(log_read.as_fd()),
                 };
                 let options = Spawn {
                     namespaces: clone::NEWUSER
@@ -149,30 +148,21 @@ impl Launcher {
                     cgroup: Some(cgroup.as_fd()),
                     parent: Parent::OfCaller,
                 };
-                clone::spawn(options, || child.run())
-                    .context(Reason::LimitsRefused, "making the process in its cgroup")
+                Process::spawn(&body, options)
             },
         )?;
-        drop((gate_read, status_write, log_write));
-
-        let process = Process {
-            pid: spawned.pid,
-            pidfd: spawned.pidfd,
-            gate: gate_write.into(),
-            status: status_read,
-            deadline: Instant::now() + SETUP_TIME,
+        drop(log_write);
+        let (pid, pidfd) = (process.pid, process.pidfd.as_fd());
+        let hand_over = |cgroup: &cgroup::Group| {
+            cgroup.limit_cpu(&start.limits)?;
+            let adopt = Adopt { id: start.id.clone(), pid };
+            supervisor.adopt(&adopt, [pidfd, log_read.as_fd()]).or_else(|why| {
+                fail(Reason::AdoptFailed, format!("handing the process to init: {why}"))
+            })
         };
-        match process.bring_up(start, &cgroup, log_read.as_fd(), supervisor) {
-            Ok(()) => {
-                cgroup.keep();
-                Ok(StartReply { pid: process.pid, entrypoint_digest: hex::encode(entry.digest) })
-            }
-            Err(failure) => {
-                cgroup.kill();
-                status::wait_for_end(process.pidfd.as_fd());
-                Err(failure)
-            }
-        }
+        let maps = Maps::shifted(start.id_base);
+        process.bring_up(Some(&maps), &Names::of(&setup), hand_over, cgroup)?;
+        Ok(StartReply { pid: process.pid, entrypoint_digest: hex::encode(entry.digest) })
     }
 }
 
@@ -186,31 +176,68 @@ struct Process {
 }
 
 impl Process {
+    /// Makes the child. It waits at the gate.
+    fn spawn(body: &Body<'_>, options: Spawn<'_>) -> Result<Self, Failure> {
+        let (gate_read, gate_write) = pipe()?;
+        let (status_read, status_write) = pipe()?;
+        let child = Child {
+            body,
+            gate: gate_read.as_fd(),
+            status: status_write.as_fd(),
+            foreign: [gate_write.as_fd(), status_read.as_fd()],
+        };
+        let spawned = clone::spawn(options, || child.run())
+            .context(Reason::LimitsRefused, "making the process in its cgroup")?;
+        Ok(Self {
+            pid: spawned.pid,
+            pidfd: spawned.pidfd,
+            gate: gate_write.into(),
+            status: status_read,
+            deadline: Instant::now() + SETUP_TIME,
+        })
+    }
+
+    /// Leads the child to its program, or ends it with everything in its cgroup. `hand_over` is
+    /// called when nothing can fail any more but the execution itself.
     fn bring_up(
         &self,
-        start: &Start,
-        cgroup: &cgroup::Group,
-        log: BorrowedFd<'_>,
-        supervisor: &mut dyn Supervisor,
+        maps: Option<&Maps>,
+        names: &Names,
+        hand_over: impl FnOnce(&cgroup::Group) -> Result<(), Failure>,
+        cgroup: cgroup::Group,
     ) -> Result<(), Failure> {
-        namespace::map_ids(self.pid, self.pidfd.as_fd(), start.id_base)?;
+        let outcome = self.lead(maps, names, || hand_over(&cgroup));
+        if outcome.is_ok() {
+            cgroup.keep();
+        } else {
+            cgroup.kill();
+            status::wait_for_end(self.pidfd.as_fd());
+        }
+        outcome
+    }
+
+    fn lead(
+        &self,
+        maps: Option<&Maps>,
+        names: &Names,
+        hand_over: impl FnOnce() -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        if let Some(maps) = maps {
+            namespace::map_ids(self.pid, self.pidfd.as_fd(), maps)?;
+        }
         self.open_gate()?;
-        match status::read(self.status.as_fd(), self.deadline, &start.mounts)? {
+        match status::read(self.status.as_fd(), self.deadline, names)? {
             status::Status::Ready => {}
             status::Status::Closed => {
                 return fail(Reason::LimitsRefused, "the process was killed during its setup");
             }
             status::Status::Failed(failure) => return Err(failure),
         }
-        cgroup.limit_cpu(&start.limits)?;
-        let adopt = Adopt { id: start.id.clone(), pid: self.pid };
-        supervisor.adopt(&adopt, [self.pidfd.as_fd(), log]).or_else(|why| {
-            fail(Reason::AdoptFailed, format!("handing the process to init: {why}"))
-        })?;
+        hand_over()?;
         self.open_gate()?;
-        match status::read(self.status.as_fd(), self.deadline, &start.mounts)? {
-            // execveat closed the pipe. It is also closed when the process was killed at this
-            // instant, which is init's to see.
+        match status::read(self.status.as_fd(), self.deadline, names)? {
+            // execveat closed the pipe, or the process waits to be started. It is also closed when
+            // the process was killed at this instant, which is its parent's to see.
             status::Status::Closed => Ok(()),
             status::Status::Failed(failure) => Err(failure),
             status::Status::Ready => fail(Reason::ExecFailed, "the process said ready twice"),

@@ -1,7 +1,10 @@
 //! The writable mounts of a container: opened by the node, shifted into its user namespace, and
 //! never executable. The child only attaches them.
 
-use super::failure::{Context as _, Failure};
+use super::{
+    failure::{Context as _, Failure},
+    setup::{Place, Prepared, Source},
+};
 use crate::{check::IDS, reason::Reason};
 use node_api::launcher::{Mount, MountSource};
 use rustix::{
@@ -26,14 +29,6 @@ const BYTES_PER_INODE: u64 = 4096;
 /// Even a small tmpfs holds so many files.
 const INODES_MIN: u64 = 256;
 
-/// A mount that is attached nowhere, and its place.
-#[derive(Debug)]
-pub(super) struct Prepared {
-    /// Relative to the root.
-    pub(super) target: CString,
-    pub(super) mount: OwnedFd,
-}
-
 /// Opens every source. `root` is the container's root, which says whose an empty volume becomes.
 pub(super) fn prepare(
     mounts: &[Mount],
@@ -56,7 +51,8 @@ pub(super) fn prepare(
         let opened = opened.context(Reason::MountFailed, attempt())?;
         let target = CString::new(mount.path.trim_start_matches('/'))
             .context(Reason::MountTargetMissing, attempt())?;
-        prepared.push(Prepared { target, mount: opened });
+        let source = Source::Ready(opened);
+        prepared.push(Prepared { target, place: Place::Found, source });
     }
     Ok(prepared)
 }

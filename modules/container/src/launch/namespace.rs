@@ -30,7 +30,8 @@ pub(super) fn user_namespace(id_base: u32) -> Result<OwnedFd, Failure> {
     let options = Spawn { namespaces: clone::NEWUSER, cgroup: None, parent: Parent::Caller };
     let spawned =
         clone::spawn(options, || hold(read.as_fd())).context(Reason::NamespaceFailed, ATTEMPT)?;
-    let mapped = map_ids(spawned.pid, spawned.pidfd.as_fd(), id_base).and_then(|directory| {
+    let maps = Maps::shifted(id_base);
+    let mapped = map_ids(spawned.pid, spawned.pidfd.as_fd(), &maps).and_then(|directory| {
         openat(&directory, "ns/user", READ, Mode::empty()).context(Reason::NamespaceFailed, ATTEMPT)
     });
     drop(write);
@@ -60,8 +61,23 @@ fn reap(pidfd: BorrowedFd<'_>) -> Result<(), Errno> {
     }
 }
 
+/// What is written to `uid_map` and `gid_map`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Maps {
+    pub(crate) uid: String,
+    pub(crate) gid: String,
+}
+
+impl Maps {
+    /// Ids 0 to 65535 to `id_base` and up.
+    pub(super) fn shifted(id_base: u32) -> Self {
+        let map = format!("0 {id_base} {IDS}\n");
+        Self { uid: map.clone(), gid: map }
+    }
+}
+
 /// Writes the maps of the user namespace of a new process. Returns its directory in /proc.
-pub(super) fn map_ids(pid: i32, pidfd: BorrowedFd<'_>, id_base: u32) -> Result<OwnedFd, Failure> {
+pub(super) fn map_ids(pid: i32, pidfd: BorrowedFd<'_>, maps: &Maps) -> Result<OwnedFd, Failure> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = openat(CWD, format!("/proc/{pid}"), flags, Mode::empty())
         .context(Reason::NamespaceFailed, "finding the new process in /proc")?;
@@ -72,8 +88,7 @@ pub(super) fn map_ids(pid: i32, pidfd: BorrowedFd<'_>, id_base: u32) -> Result<O
     if ended != 0 {
         return fail(Reason::NamespaceFailed, "the new process ended before its ids were mapped");
     }
-    let map = format!("0 {id_base} {IDS}\n");
-    for file in ["uid_map", "gid_map"] {
+    for (file, map) in [("uid_map", &maps.uid), ("gid_map", &maps.gid)] {
         let attempt = || format!("writing {file}");
         let fd = openat(&directory, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
             .context(Reason::NamespaceFailed, attempt())?;
@@ -94,7 +109,7 @@ pub(super) fn within_network<T>(
     home: BorrowedFd<'_>,
     file: Option<&str>,
     id_base: u32,
-    body: impl FnOnce(BorrowedFd<'_>) -> Result<T, Failure>,
+    body: impl FnOnce(OwnedFd) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     match file {
         Some(file) => {
@@ -106,7 +121,7 @@ pub(super) fn within_network<T>(
         None => unshare(CloneFlags::CLONE_NEWNET)
             .context(Reason::NetworkMissing, "making an empty network namespace")?,
     }
-    let outcome = open_for_users(id_base).and_then(|sysfs| body(sysfs.as_fd()));
+    let outcome = open_for_users(id_base).and_then(body);
     if setns(home, CloneFlags::CLONE_NEWNET).is_err() {
         std::process::abort();
     }

@@ -1,8 +1,10 @@
 //! What the child says over its status pipe: one message of six bytes.
 
-use super::failure::{Context as _, Failure, fail};
+use super::{
+    failure::{Context as _, Failure, fail},
+    setup::Names,
+};
 use crate::reason::Reason;
-use node_api::launcher::Mount;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
@@ -28,15 +30,12 @@ pub(super) enum Step {
     Settings,
     Root,
     Ids,
-    Dev,
-    Proc,
-    Sys,
-    Cgroup,
-    Ipc,
+    Kernel,
     Files,
     Masks,
     Target,
     Mount,
+    Lock,
     Hostname,
     Pivot,
     Cwd,
@@ -50,16 +49,12 @@ pub(super) enum Step {
 }
 
 impl Step {
-    const ALL: [(Self, Reason, &'static str); 23] = [
+    const ALL: [(Self, Reason, &'static str); 20] = [
         (Self::Gate, Reason::NamespaceFailed, "waiting for the launcher"),
         (Self::Settings, Reason::IsolationFailed, "writing the settings of its namespaces"),
         (Self::Root, Reason::RootMountFailed, "attaching the root"),
         (Self::Ids, Reason::NamespaceFailed, "becoming root of its user namespace"),
-        (Self::Dev, Reason::RootMountFailed, "mounting /dev"),
-        (Self::Proc, Reason::RootMountFailed, "mounting /proc"),
-        (Self::Sys, Reason::RootMountFailed, "mounting /sys"),
-        (Self::Cgroup, Reason::RootMountFailed, "mounting /sys/fs/cgroup"),
-        (Self::Ipc, Reason::RootMountFailed, "mounting /dev/pts, /dev/shm and /dev/mqueue"),
+        (Self::Kernel, Reason::RootMountFailed, "mounting files of the kernel"),
         (Self::Files, Reason::RootMountFailed, "mounting resolv.conf, hosts and hostname"),
         (Self::Masks, Reason::IsolationFailed, "masking files of the kernel"),
         (
@@ -68,6 +63,7 @@ impl Step {
             "opening the place of a mount, a directory of the flist that no symbolic link leads to",
         ),
         (Self::Mount, Reason::MountFailed, "attaching a mount"),
+        (Self::Lock, Reason::RootMountFailed, "making the root read-only"),
         (Self::Hostname, Reason::NamespaceFailed, "setting the host name"),
         (Self::Pivot, Reason::RootMountFailed, "changing the root"),
         (Self::Cwd, Reason::CwdMissing, "entering the working directory"),
@@ -76,7 +72,7 @@ impl Step {
         (Self::Domain, Reason::IsolationFailed, "entering its Landlock domain"),
         (Self::Descriptors, Reason::IsolationFailed, "closing descriptors"),
         (Self::Filter, Reason::IsolationFailed, "installing the system call filter"),
-        (Self::Entry, Reason::EntrypointMissing, "finding the measured script under its path"),
+        (Self::Entry, Reason::EntrypointMissing, "finding the program, executable by its user"),
         (Self::Exec, Reason::ExecFailed, "executing the program"),
     ];
 
@@ -111,7 +107,7 @@ pub(super) enum Status {
     Closed,
 }
 
-fn decode(message: [u8; LENGTH], mounts: &[Mount]) -> Result<Status, Failure> {
+fn decode(message: [u8; LENGTH], names: &Names) -> Result<Status, Failure> {
     let [kind, which, errno @ ..] = message;
     if kind == READY {
         return Ok(Status::Ready);
@@ -119,9 +115,9 @@ fn decode(message: [u8; LENGTH], mounts: &[Mount]) -> Result<Status, Failure> {
     let Some((step, reason, attempt)) = Step::from_byte(kind) else {
         return fail(Reason::NamespaceFailed, format!("the process failed in unknown step {kind}"));
     };
-    let attempt = match (step, mounts.get(usize::from(which))) {
-        (Step::Target | Step::Mount, Some(mount)) => format!("{attempt}: {}", mount.path),
-        _ => attempt.to_owned(),
+    let attempt = match names.find(step, which) {
+        Some(name) => format!("{attempt}: {name}"),
+        None => attempt.to_owned(),
     };
     let cause = io::Error::from_raw_os_error(i32::from_le_bytes(errno));
     Ok(Status::Failed(Failure { reason, attempt, source: Some(cause.into()) }))
@@ -131,7 +127,7 @@ fn decode(message: [u8; LENGTH], mounts: &[Mount]) -> Result<Status, Failure> {
 pub(super) fn read(
     pipe: BorrowedFd<'_>,
     deadline: Instant,
-    mounts: &[Mount],
+    names: &Names,
 ) -> Result<Status, Failure> {
     if !wait(pipe, deadline).context(Reason::NamespaceFailed, "waiting for the process")? {
         return fail(Reason::NamespaceFailed, "the process did not finish its setup in time");
@@ -141,7 +137,7 @@ pub(super) fn read(
         .context(Reason::NamespaceFailed, "reading what the process said")?;
     match n {
         0 => Ok(Status::Closed),
-        LENGTH => decode(message, mounts),
+        LENGTH => decode(message, names),
         _ => fail(Reason::NamespaceFailed, "the process sent half a message"),
     }
 }
@@ -172,20 +168,21 @@ mod tests {
 
     #[test]
     fn every_step_travels() {
+        let none = Names::of_mounts(&[]);
         for (step, reason, _) in Step::ALL {
             let bytes = encode(Err(StepFailed { step, which: 0, errno: Errno::PERM }));
-            let Ok(Status::Failed(failure)) = decode(bytes, &[]) else { panic!("{step:?}") };
+            let Ok(Status::Failed(failure)) = decode(bytes, &none) else { panic!("{step:?}") };
             assert_eq!(failure.reason, reason);
         }
-        assert!(matches!(decode(encode(Ok(())), &[]), Ok(Status::Ready)));
-        assert!(decode([200, 0, 0, 0, 0, 0], &[]).is_err());
+        assert!(matches!(decode(encode(Ok(())), &none), Ok(Status::Ready)));
+        assert!(decode([200, 0, 0, 0, 0, 0], &none).is_err());
     }
 
     #[test]
     fn a_mount_that_failed_is_named() {
-        let mounts = crate::check::tests::good().mounts;
+        let names = Names::of_mounts(&["/tmp"]);
         let failed = StepFailed { step: Step::Target, which: 0, errno: Errno::NOENT };
-        let Ok(Status::Failed(failure)) = decode(encode(Err(failed)), &mounts) else { panic!() };
+        let Ok(Status::Failed(failure)) = decode(encode(Err(failed)), &names) else { panic!() };
         assert!(failure.attempt.ends_with(": /tmp"), "{failure}");
     }
 

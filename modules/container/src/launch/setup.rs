@@ -1,0 +1,139 @@
+//! What a child becomes, as data: a request of the node and a bundle of the OCI both end up here.
+//!
+//! Everything is opened and allocated before the child exists.
+
+use super::status::Step;
+use rustix::{fs::Gid, mount::MountAttrFlags, process::Resource, thread::CapabilitySet};
+use std::{
+    ffi::{CStr, CString},
+    os::fd::OwnedFd,
+};
+use sys::clone;
+
+/// Everything but the program.
+#[derive(Debug)]
+pub(super) struct Setup {
+    /// File below `/proc` and what is written, while the child still has the node's user id.
+    pub(super) settings: Vec<(CString, Vec<u8>)>,
+    /// Attached first, in order.
+    pub(super) kernel: Vec<Prepared>,
+    /// Files of `/dev` that cover files of the image.
+    pub(super) files: &'static [(&'static str, &'static str)],
+    /// Attached next, in order.
+    pub(super) mounts: Vec<Prepared>,
+    /// What cannot be read, relative to the root. One that does not exist is skipped.
+    pub(super) masked: Vec<CString>,
+    /// What cannot be written, in the same way.
+    pub(super) read_only: Vec<CString>,
+    /// Whether the root and the sources of masks are closed once everything is mounted.
+    pub(super) finish: Finish,
+    pub(super) hostname: Option<String>,
+    pub(super) process: Process,
+}
+
+/// What is done to the root after the last mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Finish {
+    /// It was read-only from the beginning.
+    Nothing,
+    /// The sources of masks go, for `/dev` can be written.
+    RemoveMasks,
+    /// They go, and the root becomes read-only.
+    RemoveMasksAndLock,
+}
+
+/// What the process itself has.
+#[derive(Debug)]
+pub(super) struct Process {
+    pub(super) argv: clone::Strings,
+    pub(super) envp: clone::Strings,
+    pub(super) cwd: CString,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) groups: Vec<Gid>,
+    pub(super) capabilities: Capabilities,
+    pub(super) privileges: Privileges,
+    /// Resource, soft and hard limit.
+    pub(super) limits: Vec<(Resource, Option<u64>, Option<u64>)>,
+    pub(super) umask: u32,
+}
+
+/// Whether a program may have more than the one that executes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Privileges {
+    /// `no_new_privs`.
+    NeverMore,
+    /// Set-user-id bits and file capabilities count.
+    ByFile,
+}
+
+/// The five sets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Capabilities {
+    pub(crate) bounding: CapabilitySet,
+    pub(crate) permitted: CapabilitySet,
+    pub(crate) effective: CapabilitySet,
+    pub(crate) inheritable: CapabilitySet,
+    pub(crate) ambient: CapabilitySet,
+}
+
+/// A mount and its place.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    /// Relative to the root.
+    pub(super) target: CString,
+    pub(super) place: Place,
+    pub(super) source: Source,
+}
+
+/// What is to be at the place of a mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// A directory that no symbolic link leads to; nothing is made.
+    Found,
+    /// A directory; links lead around inside the root, and what is missing is made.
+    Directory,
+    /// The same for a file.
+    File,
+}
+
+/// Where a mount comes from.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// Attached nowhere yet.
+    Ready(OwnedFd),
+    /// Made by the child, because it shows the child's namespaces.
+    New { kind: &'static CStr, options: Vec<(CString, CString)>, attributes: MountAttrFlags },
+}
+
+/// Names of the mounts, for what the child says of them.
+#[derive(Debug)]
+pub(super) struct Names {
+    kernel: Vec<String>,
+    mounts: Vec<String>,
+}
+
+impl Names {
+    pub(super) fn of(setup: &Setup) -> Self {
+        let names = |all: &[Prepared]| {
+            all.iter().map(|one| format!("/{}", one.target.to_string_lossy())).collect()
+        };
+        Self { kernel: names(&setup.kernel), mounts: names(&setup.mounts) }
+    }
+
+    /// The mount that a step was about.
+    pub(super) fn find(&self, step: Step, which: u8) -> Option<&str> {
+        let all = match step {
+            Step::Kernel => &self.kernel,
+            Step::Target | Step::Mount => &self.mounts,
+            _ => return None,
+        };
+        all.get(usize::from(which)).map(String::as_str)
+    }
+
+    #[cfg(test)]
+    pub(super) fn of_mounts(mounts: &[&str]) -> Self {
+        let mounts = mounts.iter().map(|&name| name.to_owned()).collect();
+        Self { kernel: Vec::new(), mounts }
+    }
+}

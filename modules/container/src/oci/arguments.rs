@@ -1,0 +1,287 @@
+//! The words on the command line. Options stand before or after the command, as callers of other
+//! runtimes write them; what we do not know is refused.
+
+use super::{
+    OciError,
+    life::{Force, Wanted, Whom},
+};
+use rustix::process::Signal;
+use std::{ffi::OsString, path::PathBuf, str::FromStr as _};
+
+/// Words that are read.
+const WORDS_MAX: usize = 256;
+/// Where records are unless `--root` says otherwise.
+const ROOT: &str = "/run/zos/oci";
+
+/// Everything that was said.
+#[derive(Debug)]
+pub(super) struct Arguments {
+    pub(super) root: PathBuf,
+    pub(super) log: Option<PathBuf>,
+    pub(super) log_format: Format,
+    pub(super) command: Command,
+}
+
+/// How lists and logs are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    Text,
+    Json,
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub(super) enum Command {
+    Help,
+    Version,
+    Features,
+    Spec { bundle: Option<PathBuf> },
+    Create { id: String, wanted: Wanted },
+    Run { id: String, wanted: Wanted, detach: bool },
+    Start { id: String },
+    State { id: String },
+    Kill { id: String, signal: Signal, whom: Whom },
+    Delete { id: String, force: Force },
+    List { format: Format, only_ids: bool },
+}
+
+/// Options as they are found; which of them belong together is decided at the end.
+#[derive(Debug, Default)]
+struct Options {
+    root: Option<PathBuf>,
+    log: Option<PathBuf>,
+    log_format: Option<String>,
+    bundle: Option<PathBuf>,
+    pid_file: Option<PathBuf>,
+    format: Option<String>,
+    detach: bool,
+    all: bool,
+    force: bool,
+    quiet: bool,
+    help: bool,
+    version: bool,
+}
+
+fn usage<T>(why: impl Into<String>) -> Result<T, OciError> {
+    Err(OciError::Usage(why.into()))
+}
+
+/// Understands the words after the program's name.
+pub(super) fn parse(words: impl Iterator<Item = OsString>) -> Result<Arguments, OciError> {
+    let mut words = words.take(WORDS_MAX).map(|word| {
+        word.into_string().or_else(|word| usage(format!("{} is not UTF-8", word.display())))
+    });
+    let mut options = Options::default();
+    let mut places = Vec::new();
+    while let Some(word) = words.next().transpose()? {
+        if !word.starts_with('-') || word.len() == 1 {
+            places.push(word);
+            continue;
+        }
+        let (name, value) = match word.split_once('=') {
+            Some((name, value)) if word.starts_with("--") => {
+                (name.to_owned(), Some(value.to_owned()))
+            }
+            _ => (word, None),
+        };
+        if options.set_flag(&name) {
+            if let Some(value) = value.filter(|value| value != "true") {
+                return usage(format!("{name} takes no value {value:?}"));
+            }
+            continue;
+        }
+        if !Options::has(&name) {
+            return usage(format!("there is no option {name}"));
+        }
+        let value = match value {
+            Some(value) => value,
+            None => match words.next().transpose()? {
+                Some(value) => value,
+                None => return usage(format!("{name} needs a value")),
+            },
+        };
+        options.set(&name, value)?;
+    }
+    options.finish(&places)
+}
+
+impl Options {
+    /// Options without a value.
+    fn set_flag(&mut self, name: &str) -> bool {
+        match name {
+            "-d" | "--detach" => self.detach = true,
+            "-a" | "--all" => self.all = true,
+            "-f" | "--force" => self.force = true,
+            "-q" | "--quiet" => self.quiet = true,
+            "-h" | "--help" => self.help = true,
+            "-v" | "--version" => self.version = true,
+            // There is no more to tell, and no keyring is made.
+            "--debug" | "--no-new-keyring" => {}
+            _ => return false,
+        }
+        true
+    }
+
+    fn has(name: &str) -> bool {
+        [
+            "--root",
+            "--log",
+            "--log-format",
+            "-b",
+            "--bundle",
+            "--pid-file",
+            "--format",
+            "--preserve-fds",
+        ]
+        .contains(&name)
+    }
+
+    fn set(&mut self, name: &str, value: String) -> Result<(), OciError> {
+        match name {
+            "--root" => self.root = Some(value.into()),
+            "--log" => self.log = Some(value.into()),
+            "--log-format" => self.log_format = Some(value),
+            "-b" | "--bundle" => self.bundle = Some(value.into()),
+            "--pid-file" => self.pid_file = Some(value.into()),
+            "--format" => self.format = Some(value),
+            _ if value == "0" => {}
+            _ => return usage("--preserve-fds: no descriptor but the first three is passed on"),
+        }
+        Ok(())
+    }
+
+    fn finish(self, places: &[String]) -> Result<Arguments, OciError> {
+        let log_format = format(self.log_format.as_deref().unwrap_or("text"))?;
+        let root = self.root.clone().unwrap_or_else(|| PathBuf::from(ROOT));
+        let log = self.log.clone();
+        let command = self.command(places)?;
+        Ok(Arguments { root, log, log_format, command })
+    }
+
+    fn command(self, places: &[String]) -> Result<Command, OciError> {
+        if self.help {
+            return Ok(Command::Help);
+        }
+        if self.version {
+            return Ok(Command::Version);
+        }
+        let wanted = Wanted { bundle: self.bundle.clone(), pid_file: self.pid_file };
+        let words: Vec<&str> = places.iter().map(String::as_str).collect();
+        match words.as_slice() {
+            ["help"] => Ok(Command::Help),
+            ["features"] => Ok(Command::Features),
+            ["spec"] => Ok(Command::Spec { bundle: self.bundle }),
+            ["create", id] => Ok(Command::Create { id: (*id).to_owned(), wanted }),
+            ["run", id] => Ok(Command::Run { id: (*id).to_owned(), wanted, detach: self.detach }),
+            ["start", id] => Ok(Command::Start { id: (*id).to_owned() }),
+            ["state", id] => Ok(Command::State { id: (*id).to_owned() }),
+            ["kill", id, rest @ ..] if rest.len() <= 1 => Ok(Command::Kill {
+                id: (*id).to_owned(),
+                signal: signal(rest.first().unwrap_or(&"TERM"))?,
+                whom: if self.all { Whom::All } else { Whom::First },
+            }),
+            ["delete", id] => Ok(Command::Delete {
+                id: (*id).to_owned(),
+                force: if self.force { Force::Yes } else { Force::No },
+            }),
+            ["list"] => {
+                let format = match self.format.as_deref() {
+                    None | Some("table") => Format::Text,
+                    Some(other) => format(other)?,
+                };
+                Ok(Command::List { format, only_ids: self.quiet })
+            }
+            [] => usage("no command was given"),
+            [name, ..] => usage(format!("there is no such use of {name:?}")),
+        }
+    }
+}
+
+fn format(name: &str) -> Result<Format, OciError> {
+    match name {
+        "text" => Ok(Format::Text),
+        "json" => Ok(Format::Json),
+        _ => usage(format!("there is no format {name:?}")),
+    }
+}
+
+/// `9`, `KILL` or `SIGKILL`, in any case.
+fn signal(name: &str) -> Result<Signal, OciError> {
+    let number = name.parse::<i32>().ok().or_else(|| {
+        let upper = name.to_ascii_uppercase();
+        let full = if upper.starts_with("SIG") { upper } else { format!("SIG{upper}") };
+        nix::sys::signal::Signal::from_str(&full).ok().map(|signal| signal as i32)
+    });
+    match number.and_then(Signal::from_named_raw) {
+        Some(signal) => Ok(signal),
+        None => usage(format!("there is no signal {name:?}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> Result<Arguments, OciError> {
+        parse(line.split_ascii_whitespace().map(OsString::from))
+    }
+
+    #[test]
+    fn callers_of_other_runtimes_are_understood() {
+        let line = "--root /run/r --log /l --log-format json create --bundle /b --pid-file=/p --no-new-keyring c1";
+        let all = read(line).unwrap();
+        assert_eq!((all.root, all.log), (PathBuf::from("/run/r"), Some(PathBuf::from("/l"))));
+        assert_eq!(all.log_format, Format::Json);
+        let Command::Create { id, wanted } = all.command else { panic!() };
+        assert_eq!((id.as_str(), wanted.bundle), ("c1", Some(PathBuf::from("/b"))));
+        assert_eq!(wanted.pid_file, Some(PathBuf::from("/p")));
+        let Command::Run { detach, .. } = read("run -d -b /b c").unwrap().command else { panic!() };
+        assert!(detach);
+        let Command::Delete { force, .. } = read("delete --force c").unwrap().command else {
+            panic!()
+        };
+        assert_eq!(force, Force::Yes);
+        assert_eq!(read("list").unwrap().root, PathBuf::from(ROOT));
+    }
+
+    #[test]
+    fn signals_have_names_and_numbers() {
+        for (line, want) in [
+            ("kill c", Some(Signal::TERM)),
+            ("kill c 9", Some(Signal::KILL)),
+            ("kill c KILL", Some(Signal::KILL)),
+            ("kill c SIGKILL", Some(Signal::KILL)),
+            ("kill --all c sigusr1", Some(Signal::USR1)),
+            ("kill c 0", None),
+            ("kill c 99", None),
+            ("kill c SIGNOTHING", None),
+            ("kill c 9 9", None),
+        ] {
+            let signal = match read(line).map(|all| all.command) {
+                Ok(Command::Kill { signal, .. }) => Some(signal),
+                _ => None,
+            };
+            assert_eq!(signal, want, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused() {
+        for line in [
+            "",
+            "create",
+            "create a b",
+            "frobnicate c",
+            "create --console-socket /s c",
+            "create --preserve-fds 1 c",
+            "--systemd-cgroup create c",
+            "--root",
+            "--log-format xml list",
+            "list --format yaml",
+            "run --detach=maybe c",
+        ] {
+            assert!(read(line).is_err(), "{line}");
+        }
+        assert!(read("create --preserve-fds 0 c").is_ok());
+    }
+}

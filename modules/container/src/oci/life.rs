@@ -1,0 +1,325 @@
+//! The operations of the specification: create, start, kill, delete, and what lies between.
+
+use super::{
+    OciError, config,
+    plan::{self, Plan},
+    record::{self, Place, Record, Status},
+};
+use crate::launch;
+use nix::sys::{
+    signal::{SigSet, SigmaskHow, Signal as Number, sigprocmask},
+    signalfd::{SfdFlags, SignalFd},
+};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+    process::{
+        Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
+    },
+};
+use std::{
+    fs,
+    io::{self, Read as _},
+    os::fd::{AsFd as _, OwnedFd},
+    path::{Path, PathBuf},
+    time::{Duration, Instant, SystemTime},
+};
+
+/// A killed process is gone by then.
+const KILL_TIME: Duration = Duration::from_secs(10);
+/// How often the removal of a cgroup is tried while the kernel lets its last process go.
+const REMOVE_TRIES: u32 = 2000;
+/// Groups of a container inside its group, one in the other.
+const DEPTH_MAX: u32 = 16;
+/// Processes of one container that get a signal.
+const PROCESSES_MAX: usize = 65_536;
+/// What `statfs` says of cgroup v2.
+const CGROUP2: i64 = 0x6367_7270;
+
+/// What `create` and `run` are told besides the bundle.
+#[derive(Debug, Default)]
+pub(super) struct Wanted {
+    pub(super) bundle: Option<PathBuf>,
+    pub(super) pid_file: Option<PathBuf>,
+}
+
+/// Whether the process waits to be started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Then {
+    Wait,
+    Execute,
+}
+
+/// Makes a container. Returns its process, a child of ours.
+pub(super) fn create(
+    root: &Path,
+    id: &str,
+    wanted: &Wanted,
+    then: Then,
+) -> Result<OwnedFd, OciError> {
+    plan::check_id(id)?;
+    let bundle = wanted.bundle.clone().unwrap_or_else(|| PathBuf::from("."));
+    let bundle = fs::canonicalize(&bundle).map_err(|source| OciError::file(&bundle, source))?;
+    let plan = load(id, &bundle)?;
+    let place = Place::new(root, id);
+    place.claim().map_err(|source| match source.kind() {
+        io::ErrorKind::AlreadyExists => OciError::Exists(id.to_owned()),
+        _ => OciError::Record { id: id.to_owned(), source },
+    })?;
+    let made = make(&place, &plan, bundle, wanted.pid_file.as_deref(), then);
+    if made.is_err() {
+        // The first failure is the one to tell.
+        place.remove().ok();
+    }
+    made
+}
+
+fn load(id: &str, bundle: &Path) -> Result<Plan, OciError> {
+    let path = bundle.join("config.json");
+    let mut bytes = Vec::new();
+    fs::File::open(&path)
+        .and_then(|file| file.take(config::CONFIG_MAX as u64 + 1).read_to_end(&mut bytes))
+        .map_err(|source| OciError::file(&path, source))?;
+    Ok(plan::plan(id, bundle, config::parse(&bytes)?)?)
+}
+
+fn make(
+    place: &Place,
+    plan: &Plan,
+    bundle: PathBuf,
+    pid_file: Option<&Path>,
+    then: Then,
+) -> Result<OwnedFd, OciError> {
+    let recording = |source| OciError::Record { id: plan.id.clone(), source };
+    let hold = match then {
+        Then::Wait => Some(place.make_fifo().map_err(recording)?),
+        Then::Execute => None,
+    };
+    let cgroup = hierarchy()?.join(&plan.cgroup);
+    let hand_over = |pid: i32| {
+        let stat = record::stat(pid)?.ok_or(io::ErrorKind::NotFound)?;
+        place.write(&Record {
+            id: plan.id.clone(),
+            pid,
+            start_time: stat.start_time,
+            bundle,
+            rootfs: plan.rootfs.clone(),
+            cgroup: cgroup.clone(),
+            created: super::time::rfc3339(SystemTime::now()),
+            annotations: plan.annotations.clone(),
+        })?;
+        match pid_file {
+            Some(path) => write_whole(path, &pid.to_string()),
+            None => Ok(()),
+        }
+    };
+    let hold = hold.as_ref().map(|fifo| fifo.as_fd());
+    Ok(launch::create(plan, &cgroup, hold, hand_over)?)
+}
+
+/// Whoever reads the file meanwhile sees nothing or all of it.
+fn write_whole(path: &Path, text: &str) -> io::Result<()> {
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    fs::write(&new, text)?;
+    fs::rename(new, path)
+}
+
+/// Where cgroup v2 is: the whole hierarchy, or beside v1.
+fn hierarchy() -> Result<&'static Path, OciError> {
+    let places = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(Path::new);
+    let is_v2 = |path: &&Path| rustix::fs::statfs(*path).is_ok_and(|stat| stat.f_type == CGROUP2);
+    places.into_iter().find(is_v2).ok_or(OciError::NoCgroup)
+}
+
+/// Signals that are sent to us are meant for the container while we wait for it.
+pub(super) fn block_signals() -> io::Result<SignalFd> {
+    let mut all = SigSet::all();
+    for ours in [Number::SIGCHLD, Number::SIGSEGV, Number::SIGBUS, Number::SIGFPE, Number::SIGILL] {
+        all.remove(ours);
+    }
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&all), None)?;
+    Ok(SignalFd::with_flags(&all, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?)
+}
+
+/// Waits for a child and passes on what we are sent. Gives its exit code, as a shell does.
+pub(super) fn wait(process: &OwnedFd, signals: &SignalFd) -> io::Result<u8> {
+    loop {
+        let mut both = [
+            PollFd::from_borrowed_fd(process.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN),
+        ];
+        match poll(&mut both, None) {
+            Err(Errno::INTR) => continue,
+            done => done?,
+        };
+        let [ended, signalled] = both.map(|fd| !fd.revents().is_empty());
+        if ended {
+            break;
+        }
+        if signalled && let Some(info) = signals.read_signal()? {
+            let number = i32::try_from(info.ssi_signo).map_err(io::Error::other)?;
+            if let Some(signal) = Signal::from_named_raw(number) {
+                send(process, signal)?;
+            }
+        }
+    }
+    let status = waitid(WaitId::PidFd(process.as_fd()), WaitIdOptions::EXITED)?;
+    let code = status.and_then(|status| {
+        status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal))
+    });
+    Ok(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX))
+}
+
+fn send(process: &OwnedFd, signal: Signal) -> io::Result<()> {
+    match pidfd_send_signal(process, signal) {
+        // It ended meanwhile.
+        Ok(()) | Err(Errno::SRCH) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// The record of a container that must exist.
+pub(super) fn find(root: &Path, id: &str) -> Result<(Place, Record), OciError> {
+    plan::check_id(id)?;
+    let place = Place::new(root, id);
+    match place.read() {
+        Ok(record) => Ok((place, record)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && place.exists() => {
+            Err(OciError::Creating(id.to_owned()))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(OciError::Missing(id.to_owned()))
+        }
+        Err(source) => Err(OciError::Record { id: id.to_owned(), source }),
+    }
+}
+
+pub(super) fn status(place: &Place, record: &Record) -> Result<Status, OciError> {
+    place.status(record).map_err(|source| OciError::Record { id: record.id.clone(), source })
+}
+
+pub(super) fn start(root: &Path, id: &str) -> Result<(), OciError> {
+    let (place, record) = find(root, id)?;
+    match status(&place, &record)? {
+        Status::Created(process, fifo) => record::release(&process, fifo)
+            .map_err(|source| OciError::Record { id: id.to_owned(), source }),
+        other @ (Status::Running(_) | Status::Stopped) => {
+            Err(OciError::State { id: id.to_owned(), what: "started", status: other.name() })
+        }
+    }
+}
+
+/// To the first process, or to every one of the container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whom {
+    First,
+    All,
+}
+
+pub(super) fn kill(root: &Path, id: &str, signal: Signal, whom: Whom) -> Result<(), OciError> {
+    let (place, record) = find(root, id)?;
+    let signalling = |source| OciError::Signal { id: id.to_owned(), source };
+    match (status(&place, &record)?, whom) {
+        (Status::Created(process, _) | Status::Running(process), Whom::First) => {
+            send(&process, signal).map_err(signalling)
+        }
+        (Status::Stopped, Whom::First) => Err(OciError::NotRunning(id.to_owned())),
+        (_, Whom::All) => kill_all(&record.cgroup, signal).map_err(signalling),
+    }
+}
+
+fn kill_all(cgroup: &Path, signal: Signal) -> io::Result<()> {
+    if signal == Signal::KILL {
+        return match fs::write(cgroup.join("cgroup.kill"), "1") {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            done => done,
+        };
+    }
+    let processes = fs::read_to_string(cgroup.join("cgroup.procs"))?;
+    for pid in processes.lines().take(PROCESSES_MAX).filter_map(|line| line.parse().ok()) {
+        let Some(pid) = Pid::from_raw(pid) else { continue };
+        match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(process) => send(&process, signal)?,
+            Err(Errno::SRCH) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Whether a container that has not ended is ended first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Force {
+    No,
+    Yes,
+}
+
+pub(super) fn delete(root: &Path, id: &str, force: Force) -> Result<(), OciError> {
+    let (place, record) = match find(root, id) {
+        Err(OciError::Missing(_)) if force == Force::Yes => return Ok(()),
+        Err(OciError::Creating(_)) if force == Force::Yes => {
+            let place = Place::new(root, id);
+            return place.remove().map_err(|source| OciError::Record { id: id.to_owned(), source });
+        }
+        found => found?,
+    };
+    match (status(&place, &record)?, force) {
+        (Status::Stopped, _) => {}
+        (Status::Created(process, _) | Status::Running(process), Force::Yes) => {
+            end(&record, &process)
+                .map_err(|source| OciError::Signal { id: id.to_owned(), source })?;
+        }
+        (other @ (Status::Created(..) | Status::Running(_)), Force::No) => {
+            let status = other.name();
+            return Err(OciError::State { id: id.to_owned(), what: "deleted", status });
+        }
+    }
+    forget(&place, &record)
+}
+
+fn end(record: &Record, process: &OwnedFd) -> io::Result<()> {
+    kill_all(&record.cgroup, Signal::KILL)?;
+    send(process, Signal::KILL)?;
+    let deadline = Instant::now() + KILL_TIME;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
+        match poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&timeout)) {
+            Err(Errno::INTR) => {}
+            Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
+            done => return Ok(done.map(drop)?),
+        }
+    }
+}
+
+/// Removes what was made for a container that has ended: its group with all that still runs in it,
+/// then its record.
+pub(super) fn forget(place: &Place, record: &Record) -> Result<(), OciError> {
+    remove_group(&record.cgroup, DEPTH_MAX)
+        .and_then(|()| place.remove())
+        .map_err(|source| OciError::Record { id: record.id.clone(), source })
+}
+
+fn remove_group(path: &Path, depth: u32) -> io::Result<()> {
+    for attempt in 0..REMOVE_TRIES {
+        match fs::remove_dir(path) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            // A process that leaves, one that stays, or groups of the container's own.
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {}
+            Err(error) => return Err(error),
+        }
+        if attempt == 0 {
+            kill_all(path, Signal::KILL)?;
+            for entry in fs::read_dir(path)? {
+                let entry = entry?;
+                if depth > 0 && entry.file_type()?.is_dir() {
+                    remove_group(&entry.path(), depth - 1)?;
+                }
+            }
+        }
+        std::thread::yield_now();
+    }
+    fs::remove_dir(path)
+}
