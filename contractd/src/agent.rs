@@ -257,13 +257,13 @@ impl Agent {
             }
             Event::Acknowledged(seqs) => {
                 self.results_in_flight = false;
-                self.results_wait_ms = if seqs.is_empty() {
+                let dropped = self.reconciler.database.acknowledge(&seqs)?;
+                self.results_wait_ms = if dropped == 0 {
                     (self.results_wait_ms * 2).clamp(RESULTS_MS, RESULTS_MAX_MS)
                 } else {
                     0
                 };
                 self.results_at = clock::boot_ms()?.saturating_add(self.results_wait_ms);
-                self.reconciler.database.acknowledge(&seqs)?;
             }
             Event::Bundle { contract, bundle, room } => {
                 self.reconciler.take_bundle(contract, &bundle)?;

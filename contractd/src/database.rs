@@ -229,11 +229,15 @@ impl Database {
         read().map_err(failed("reading the contracts"))
     }
 
-    /// Whether another contract with so many bytes can be kept.
-    pub(crate) fn room(&self, bytes: usize) -> Result<Room, DatabaseError> {
+    /// Whether another contract with so many bytes can be kept, if this one goes.
+    pub(crate) fn room(
+        &self,
+        bytes: usize,
+        without: Option<&ContractId>,
+    ) -> Result<Room, DatabaseError> {
         let sql = "SELECT count(*) - count(ended), count(ended), ifnull(sum(length(bundle)), 0)
-                   FROM contract";
-        let counted = self.0.query_row(sql, [], |row| {
+                   FROM contract WHERE id IS NOT ?1";
+        let counted = self.0.query_row(sql, [without.map(ToString::to_string)], |row| {
             let (living, ended, kept): (u32, u32, usize) = (row.get(0)?, row.get(1)?, row.get(2)?);
             Ok(if living >= CONTRACTS_MAX || kept.saturating_add(bytes) > BUNDLES_BYTES_MAX {
                 Room::FullOfLiving
@@ -417,14 +421,17 @@ impl Database {
         read().map_err(failed("reading the outbox"))
     }
 
-    /// Drops acknowledged results.
-    pub(crate) fn acknowledge(&mut self, seqs: &[u64]) -> Result<(), DatabaseError> {
-        let mut write = || -> rusqlite::Result<()> {
+    /// Drops acknowledged results; says how many of them had waited.
+    pub(crate) fn acknowledge(&mut self, seqs: &[u64]) -> Result<usize, DatabaseError> {
+        let mut write = || -> rusqlite::Result<usize> {
             let transaction = self.0.transaction()?;
+            let mut dropped = 0;
             for seq in seqs {
-                transaction.execute("DELETE FROM outbox WHERE seq = ?1", params![seq])?;
+                dropped +=
+                    transaction.execute("DELETE FROM outbox WHERE seq = ?1", params![seq])?;
             }
-            transaction.commit()
+            transaction.commit()?;
+            Ok(dropped)
         };
         write().map_err(failed("dropping acknowledged results"))
     }

@@ -43,7 +43,8 @@ pub(crate) fn judge(
         let own = storage.taken_by(&kept.id);
         claimed = claimed.minus(&claim(kept, &own));
         let free = trust.free.minus(&claimed);
-        let mut used = own;
+        // What a verdict gives back is there with the next judgement, for those that come first then.
+        let mut used = claim(kept, &own);
         let trust = Trust { free, past: kept.past.clone(), ..trust.clone() };
         let mut verdict = kept.bundle.verdict(&trust, now);
         if let Verdict::Run(agreed) = &verdict {
@@ -58,7 +59,7 @@ pub(crate) fn judge(
                 Ok(()) | Err(_) => {
                     let prefix = prefix(&kept.id);
                     let left = |id: &str| id.starts_with(&prefix) && !volumes.contains_key(id);
-                    used = agreed.document.demand().plus(&storage.taken(left));
+                    used = used.larger(&agreed.document.demand().plus(&storage.taken(left)));
                 }
             }
         }
@@ -66,6 +67,34 @@ pub(crate) fn judge(
         verdicts.insert(kept.id, verdict);
     }
     (verdicts, trust.free.minus(&claimed))
+}
+
+/// What a contract holds of the node after a verdict; `None`: it was never started.
+///
+/// While something of it runs that the verdict does not want, it holds what that was started with. It
+/// keeps its place while its next version has no room, and when only a clock that may be wrong says that
+/// its time has not come or is over.
+pub(crate) fn holds(
+    kept: &Kept,
+    verdict: &Verdict,
+    is_ending: bool,
+    worth: Worth,
+) -> Option<Capacity> {
+    let before = kept.past.holds;
+    let by_time = match verdict {
+        Verdict::Refuse(refusal) => refusal.code == Code::NotYet,
+        Verdict::Stop(ended) => ended.cause == Cause::Expired,
+        Verdict::Run(_) => false,
+    };
+    let has_no_room =
+        matches!(verdict, Verdict::Refuse(refusal) if refusal.code == Code::NoCapacity);
+    let after = match verdict {
+        Verdict::Run(agreed) => agreed.document.demand(),
+        Verdict::Stop(_) | Verdict::Refuse(_) if has_no_room => before?,
+        Verdict::Stop(_) | Verdict::Refuse(_) if by_time && worth == Worth::Unconfirmed => before?,
+        Verdict::Stop(_) | Verdict::Refuse(_) => before.map(|_| Capacity::default())?,
+    };
+    Some(if is_ending { after.larger(&before.unwrap_or_default()) } else { after })
 }
 
 /// Whether a contract that was judged to run may still do so now. It has its place, and what it holds

@@ -261,6 +261,50 @@ pub(crate) fn plan(
     steps
 }
 
+/// Turns the list so that it begins behind what the last step of a look was about, when there was no
+/// time for more: whoever needs many steps keeps nobody from theirs.
+pub(crate) fn go_on_after(wants: &mut [Want], last: Option<&Step>) {
+    let is_about = |want: &Want| match last {
+        Some(Step::Start { want: started }) => started.id == want.id,
+        Some(
+            Step::EnsureVolume { id, .. }
+            | Step::Signal { id, .. }
+            | Step::Kill { id }
+            | Step::Reap { id, .. }
+            | Step::Detach { id }
+            | Step::DeleteVolume { id, .. },
+        ) => *id == want.id,
+        Some(Step::Fetch { contract, flist: fetched, .. }) => {
+            matches!(&want.kind, Kind::Container { flist, .. } if flist == fetched)
+                && want.contract == *contract
+        }
+        None => false,
+    };
+    if let Some(at) = wants.iter().position(is_about) {
+        wants.rotate_left(at + 1);
+    }
+}
+
+/// The containers that run and are not wanted as they are.
+pub(crate) fn ending<'a>(
+    wants: &[Want],
+    processes: &'a BTreeMap<String, ProcessState>,
+    runs: &BTreeMap<String, Run>,
+) -> Vec<&'a str> {
+    let wanted: BTreeMap<&str, &str> = wants
+        .iter()
+        .filter_map(|want| match &want.kind {
+            Kind::Container { revision, .. } => Some((want.id.as_str(), revision.as_str())),
+            Kind::Volume { .. } => None,
+        })
+        .collect();
+    let is_current = |id: &String| {
+        runs.get(id).is_some_and(|run| wanted.get(id.as_str()) == Some(&run.revision.as_str()))
+    };
+    let running = processes.iter().filter(|(_, state)| **state == ProcessState::Running);
+    running.filter(|(id, _)| !is_current(id)).map(|(id, _)| id.as_str()).collect()
+}
+
 /// What to do for one wanted container.
 fn container(
     want: &Want,

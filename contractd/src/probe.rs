@@ -27,9 +27,9 @@ use tokio::{
     time::timeout,
 };
 
-/// Containers that are asked at once; others wait, and their time to answer begins later. Each is a
-/// descriptor.
-const AT_ONCE_MAX: usize = 128;
+/// Containers that are asked at once, each over a descriptor: as many as a node has, so that nobody waits
+/// for those that do not answer.
+const AT_ONCE_MAX: usize = 1024;
 
 /// The way to the thread and back. As many are on it at most as there are containers.
 #[derive(Debug)]

@@ -86,6 +86,8 @@ pub(crate) struct Reconciler {
     complaints: BTreeMap<String, String>,
     /// Whether the last look ended before everything that followed from it was done.
     pub(crate) is_behind: bool,
+    /// The last step that was taken then.
+    last_step: Option<Step>,
 }
 
 impl Reconciler {
@@ -138,6 +140,7 @@ impl Reconciler {
             damaged: BTreeSet::new(),
             complaints: BTreeMap::new(),
             is_behind: false,
+            last_step: None,
         })
     }
 
@@ -276,6 +279,7 @@ impl Reconciler {
 
     /// One look at the node, and everything that follows from it.
     pub(crate) fn turn(&mut self) -> Result<(), DatabaseError> {
+        self.is_behind = false;
         let (Ok(at), Ok(now_ms)) = (clock::now(), clock::boot_ms()) else { return Ok(()) };
         let now = Now { at, worth: self.worth };
         let (mut have, volumes) = match node_calls::observe() {
@@ -292,10 +296,11 @@ impl Reconciler {
             (self.verdicts, self.free) =
                 judge::judge(&self.contracts, &self.trust, &self.storage, at);
             self.judged_ms = Some(now_ms);
-            self.note_starts()?;
+            self.note_starts(&have)?;
             self.note_ends()?;
         }
-        let wants = self.wants(now_ms)?;
+        let mut wants = self.wants(now_ms)?;
+        plan::go_on_after(&mut wants, self.last_step.take().as_ref());
         self.look_for_files(&wants);
         self.forget_fetches(&wants);
         self.forget_failures(&wants, &have);
@@ -310,14 +315,17 @@ impl Reconciler {
             have.spared = plan::strangers(&have.processes, self.contracts.keys());
         }
         let wipes = judge::wipes(&self.contracts, now);
-        self.is_behind = false;
-        for step in plan::plan(&wants, &have, &wipes) {
+        let begun_ms = clock::boot_ms().unwrap_or(now_ms);
+        let mut steps = plan::plan(&wants, &have, &wipes).into_iter();
+        while let Some(step) = steps.next() {
+            self.apply(step.clone(), &have)?;
             // The next look finds the rest: reports and signs of life do not wait for all of it.
-            if clock::boot_ms().is_ok_and(|ms| ms.saturating_sub(now_ms) >= STEPS_MS) {
+            let is_late = clock::boot_ms().is_ok_and(|ms| ms.saturating_sub(begun_ms) >= STEPS_MS);
+            if is_late && steps.len() > 0 {
                 self.is_behind = true;
+                self.last_step = Some(step);
                 break;
             }
-            self.apply(step, &have)?;
         }
         have.runs = self.runs.clone();
         have.flists = self.files.clone();
@@ -342,14 +350,14 @@ impl Reconciler {
 
     /// A contract that may run keeps its place, and holds what it takes, from now on. One that was
     /// started and may not run any more holds nothing, so that it is not given to two.
-    fn note_starts(&mut self) -> Result<(), DatabaseError> {
+    fn note_starts(&mut self, have: &Have) -> Result<(), DatabaseError> {
+        let ending = plan::ending(&judge::wants(&self.verdicts), &have.processes, &self.runs);
         let mut last = self.contracts.values().filter_map(|kept| kept.started).max();
         for (id, verdict) in &self.verdicts {
             let Some(kept) = self.contracts.get_mut(id) else { continue };
-            let holds = match verdict {
-                Verdict::Run(agreed) => Some(agreed.document.demand()),
-                Verdict::Stop(_) | Verdict::Refuse(_) => kept.started.map(|_| Capacity::default()),
-            };
+            let prefix = plan::prefix(id);
+            let is_ending = ending.iter().any(|process| process.starts_with(&prefix));
+            let holds = judge::holds(kept, verdict, is_ending, self.worth);
             if let Some(demand) = holds.filter(|_| kept.past.holds != holds) {
                 self.database.note_start(id, &demand)?;
                 kept.past.holds = holds;

@@ -147,22 +147,22 @@ fn ended_contracts_have_room_of_their_own() {
     };
     database.0.execute_batch("BEGIN").unwrap();
     for n in 0..CONTRACTS_MAX {
-        assert_eq!(database.room(0).unwrap(), Room::Enough);
+        assert_eq!(database.room(0, None).unwrap(), Room::Enough);
         assert!(database.keep(&id(n), &empty(), 1, usize::MAX).unwrap());
     }
-    assert_eq!(database.room(0).unwrap(), Room::FullOfLiving);
+    assert_eq!(database.room(0, None).unwrap(), Room::FullOfLiving);
     let next = id(CONTRACTS_MAX);
     assert!(!database.keep(&next, &empty(), 1, usize::MAX).unwrap());
     assert!(database.keep(&id(0), &empty(), 2, usize::MAX).unwrap(), "what is kept can change");
     database.note_end(&end_of(id(0))).unwrap();
     assert!(database.keep(&next, &empty(), 1, usize::MAX).unwrap());
     database.evict(&next).unwrap();
-    assert_eq!(database.room(0).unwrap(), Room::Enough);
+    assert_eq!(database.room(0, None).unwrap(), Room::Enough);
     for n in 0..CONTRACTS_MAX + ENDED_MAX {
         database.keep(&id(n), &empty(), 1, usize::MAX).unwrap();
         database.note_end(&end_of(id(n))).unwrap();
     }
-    assert_eq!(database.room(0).unwrap(), Room::FullOfEnded);
+    assert_eq!(database.room(0, None).unwrap(), Room::FullOfEnded);
     assert!(!database.keep(&id(u32::MAX), &empty(), 1, usize::MAX).unwrap());
 }
 
@@ -190,6 +190,6 @@ fn all_bundles_together_have_a_bound() {
     assert!(database.keep(&first, &empty(), 0, bytes).unwrap(), "its own bytes count once");
     assert!(!database.keep(&second, &empty(), 0, 2 * bytes - 1).unwrap());
     assert!(database.keep(&second, &empty(), 0, 2 * bytes).unwrap());
-    assert_eq!(database.room(BUNDLES_BYTES_MAX - 2 * bytes).unwrap(), Room::Enough);
-    assert_eq!(database.room(BUNDLES_BYTES_MAX - 2 * bytes + 1).unwrap(), Room::FullOfLiving);
+    assert_eq!(database.room(BUNDLES_BYTES_MAX - 2 * bytes, None).unwrap(), Room::Enough);
+    assert_eq!(database.room(BUNDLES_BYTES_MAX - 2 * bytes + 1, None).unwrap(), Room::FullOfLiving);
 }

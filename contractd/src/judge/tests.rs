@@ -240,3 +240,22 @@ fn an_ended_contract_needs_nothing_but_its_end() {
     assert!(settle(&world, &mut contract, confirmed(world.at(2))));
     assert_eq!(contract.past, past);
 }
+
+#[test]
+fn a_place_is_given_back_when_nothing_of_it_runs_and_its_time_is_over_for_certain() {
+    let world = world();
+    let demand = world.document(1).demand();
+    let contract = started(kept(&world, world.agreed()), demand);
+    let refused = |code| Verdict::Refuse(Refusal { code, message: String::new() });
+    let check = |verdict: &Verdict, is_ending: bool, worth: Worth, wanted: Option<Capacity>| {
+        assert_eq!(holds(&contract, verdict, is_ending, worth), wanted, "{verdict:?}");
+    };
+    let (nothing, sure, unsure) = (Capacity::default(), Worth::Confirmed, Worth::Unconfirmed);
+    check(&refused(Code::Rejected), false, sure, Some(nothing));
+    check(&refused(Code::Rejected), true, sure, Some(demand));
+    check(&refused(Code::NotYet), false, sure, Some(nothing));
+    check(&refused(Code::NotYet), false, unsure, Some(demand));
+    check(&refused(Code::NoCapacity), false, sure, Some(demand));
+    let never = kept(&world, world.agreed());
+    assert_eq!(holds(&never, &refused(Code::NotYet), false, unsure), None);
+}

@@ -357,3 +357,33 @@ fn what_needs_a_container_waits_until_it_works() {
     have.runs.get_mut(&id).unwrap().passed = true;
     assert_eq!(check(&wants, &have), [Step::Start { want: wants[1].clone() }]);
 }
+
+#[test]
+fn a_look_goes_on_behind_the_last_step_of_the_one_before() {
+    let flist = FlistId([1; 32]);
+    let all = || ["a", "b", "c"].map(|name| want(name, flist, "1"));
+    let order = |last: Option<&Step>| {
+        let mut wants = all();
+        go_on_after(&mut wants, last);
+        wants.map(|want| want.name).join("")
+    };
+    assert_eq!(order(None), "abc");
+    assert_eq!(order(Some(&Step::Start { want: all()[0].clone() })), "bca");
+    assert_eq!(order(Some(&Step::Kill { id: all()[1].id.clone() })), "cab");
+    assert_eq!(order(Some(&Step::Start { want: all()[2].clone() })), "abc");
+    assert_eq!(order(Some(&Step::Kill { id: "of another".into() })), "abc");
+}
+
+#[test]
+fn what_runs_and_is_not_wanted_as_it_is_is_ending() {
+    let wants = [want("a", FlistId([1; 32]), "2")];
+    let id = wants[0].id.clone();
+    let check = |revision: &str, state: ProcessState, wanted: &[&str]| {
+        let processes = BTreeMap::from([(id.clone(), state), ("b".into(), state)]);
+        let runs = BTreeMap::from([(id.clone(), run(revision, Phase::Up { since_ms: 1 }))]);
+        assert_eq!(ending(&wants, &processes, &runs), wanted);
+    };
+    check("2", ProcessState::Running, &["b"]);
+    check("1", ProcessState::Running, &["b", &id]);
+    check("1", ProcessState::Exited(0), &[]);
+}

@@ -71,7 +71,7 @@ impl Bench {
         let this = &mut self.reconciler;
         let now = self.world.at(offset);
         (this.verdicts, this.free) = judge::judge(&this.contracts, &this.trust, &this.storage, now);
-        this.note_starts().unwrap();
+        this.note_starts(&Have::default()).unwrap();
         this.note_ends().unwrap();
         this.verdicts[&self.world.contract()].clone()
     }
@@ -138,6 +138,7 @@ fn what_may_not_run_any_more_holds_nothing() {
     let header = first.headers[0].clone();
     first.approvals.push(bench.world.decide("legal", &header, Decision::Reject, 20));
     bench.hear(&first);
+    assert_eq!(judge(&mut bench), (false, false), "what it gives back is there at the next look");
     assert_eq!(judge(&mut bench), (false, true));
     first.approvals.push(bench.world.decide("legal", &header, Decision::Approve, 30));
     bench.hear(&first);

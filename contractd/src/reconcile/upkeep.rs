@@ -9,7 +9,10 @@ use crate::{
     plan::{Files, Have, Want},
 };
 use contract::{ContractId, FlistId, Timestamp};
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+};
 
 /// How often the node looks for what may go, in milliseconds.
 const UPKEEP_MS: u64 = 60_000;
@@ -25,6 +28,8 @@ pub(super) struct Upkeep {
     idle_since: BTreeMap<FlistId, u64>,
     /// Contracts that there was no room for.
     unheard: BTreeSet<ContractId>,
+    /// The one of them that was asked for last.
+    asked: Option<ContractId>,
 }
 
 impl Upkeep {
@@ -34,20 +39,30 @@ impl Upkeep {
             self.unheard.insert(contract);
         }
     }
+
+    /// They take turns: one that never fits keeps no other waiting.
+    fn next_unheard(&mut self) -> Option<ContractId> {
+        let behind = self.asked.map_or(Bound::Unbounded, Bound::Excluded);
+        let next = self.unheard.range((behind, Bound::Unbounded)).next();
+        self.asked = next.or(self.unheard.first()).copied();
+        self.asked.and_then(|contract| self.unheard.take(&contract))
+    }
 }
 
 impl Reconciler {
     /// Forgets one contract if there is no room for another with so many bytes, and one may be
     /// forgotten.
     pub(super) fn make_room(&mut self, bytes: usize) -> Result<(), DatabaseError> {
-        let room = self.database.room(bytes)?;
+        let room = self.database.room(bytes, None)?;
         if room == Room::Enough {
             return Ok(());
         }
         let at = clock::now().unwrap_or(Timestamp::from_seconds(0));
         let now = Now { at, worth: self.worth };
         let (contracts, verdicts) = (&self.contracts, &self.verdicts);
-        if let Some(id) = housekeeping::victim(contracts, verdicts, &self.storage, room, now) {
+        if let Some(id) = housekeeping::victim(contracts, verdicts, &self.storage, room, now)
+            && self.database.room(bytes, Some(&id))? == Room::Enough
+        {
             daemon::info!("contract {} makes room for another", id.short());
             self.database.evict(&id)?;
             self.contracts.remove(&id);
@@ -68,8 +83,8 @@ impl Reconciler {
             self.complaints.remove("contracts");
         }
         // One at a time: the next is asked for when there still is room with this one.
-        if self.database.room(0)? == Room::Enough
-            && let Some(contract) = self.upkeep.unheard.pop_first()
+        if self.database.room(0, None)? == Room::Enough
+            && let Some(contract) = self.upkeep.next_unheard()
         {
             self.order(Order::AskAgain(contract));
         }

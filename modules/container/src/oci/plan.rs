@@ -153,6 +153,11 @@ impl Own {
     fn has(&self, kind: Kind) -> bool {
         self.0.contains_key(&kind)
     }
+
+    /// Whether it is made for this container. One that is joined may be the machine's.
+    fn is_new(&self, kind: Kind) -> bool {
+        self.0.get(&kind) == Some(&None)
+    }
 }
 
 /// An id of a container: it names a directory and a cgroup.
@@ -236,7 +241,7 @@ pub fn plan(id: &str, bundle: &Path, config: Config) -> Result<Plan, Invalid> {
         maps,
         owner,
         settings,
-        mounts: mounts::plan(config.mounts, bundle, own.has(Kind::Cgroup), own.has(Kind::User))?,
+        mounts: mounts::plan(config.mounts, bundle, own.is_new(Kind::Cgroup), own.has(Kind::User))?,
         masked: paths("linux.maskedPaths", linux.masked_paths)?,
         read_only: paths("linux.readonlyPaths", linux.readonly_paths)?,
         hostname: config.hostname.filter(|name| !name.is_empty()),
@@ -347,8 +352,8 @@ fn check_name(what: &str, name: &str, own: &Own) -> Result<(), Invalid> {
     if name.is_empty() {
         return Ok(());
     }
-    if !own.has(Kind::Uts) {
-        return refuse(format!("{what}: the container has no uts namespace"));
+    if !own.is_new(Kind::Uts) {
+        return refuse(format!("{what}: the container has no uts namespace of its own"));
     }
     if name.len() > NAME_MAX || !name.bytes().all(|c| c.is_ascii_graphic()) {
         return refuse(format!("{what}: at most {NAME_MAX} visible ASCII characters"));
@@ -372,9 +377,9 @@ fn sysctl(
             || file.starts_with("kernel/shm")
             || file.starts_with("kernel/msg")
             || file == "kernel/sem";
-        let isolated = (file.starts_with("net/") && own.has(Kind::Network))
-            || (ipc && own.has(Kind::Ipc))
-            || (file == "kernel/domainname" && own.has(Kind::Uts));
+        let isolated = (file.starts_with("net/") && own.is_new(Kind::Network))
+            || (ipc && own.is_new(Kind::Ipc))
+            || (file == "kernel/domainname" && own.is_new(Kind::Uts));
         if !isolated {
             return refuse(format!("linux.sysctl: {name} is not of the container's namespaces"));
         }
@@ -485,14 +490,15 @@ fn capabilities(process: &Process, own: &Own) -> Result<Capabilities, Invalid> {
     };
     let all = sets.bounding | sets.permitted | sets.effective | sets.inheritable | sets.ambient;
     let mut harmless = WITHOUT_USER_NAMESPACE;
-    if own.has(Kind::Network) {
+    if own.is_new(Kind::Network) {
         harmless |= CapabilitySet::NET_ADMIN;
     }
-    if own.has(Kind::Pid) {
-        harmless |= CapabilitySet::SYS_PTRACE;
-    }
-    if own.has(Kind::Ipc) {
+    if own.is_new(Kind::Ipc) {
         harmless |= CapabilitySet::IPC_OWNER;
+    }
+    if all.contains(CapabilitySet::SYS_ADMIN) {
+        // It could take `nodev` and `ro` off the mounts that are made for it.
+        return refuse("process.capabilities: CAP_SYS_ADMIN is for nobody");
     }
     match all.difference(harmless).iter_names().next() {
         Some((name, _)) if !own.has(Kind::User) => {

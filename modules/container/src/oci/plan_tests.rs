@@ -29,7 +29,7 @@ fn good() -> Value {
                 { "type": "network", "path": "/run/netns/x" }
             ],
             "cgroupsPath": "/machine/c1",
-            "sysctl": { "net.ipv4.ip_forward": "1", "kernel.shmmax": "4096" },
+            "sysctl": { "kernel.msgmax": "1024", "kernel.shmmax": "4096" },
             "maskedPaths": ["/proc/kcore"],
             "readonlyPaths": ["/proc/sys"]
         }
@@ -67,7 +67,7 @@ fn a_configuration_becomes_a_plan() {
     assert_eq!(plan.cgroup, "machine/c1");
     assert_eq!(plan.umask, 0o022);
     let settings: Vec<_> = plan.settings.iter().map(|(file, _)| file.to_str().unwrap()).collect();
-    assert_eq!(settings, ["/proc/sys/kernel/shmmax", "/proc/sys/net/ipv4/ip_forward"]);
+    assert_eq!(settings, ["/proc/sys/kernel/msgmax", "/proc/sys/kernel/shmmax"]);
     assert_eq!(plan.masked, [c"proc/kcore".to_owned()]);
 }
 
@@ -86,8 +86,11 @@ fn ids_are_mapped_as_asked() {
     assert_eq!((maps.uid.as_str(), maps.gid.as_str()), ("0 1000 1\n1 5000 10\n", "0 2000 9\n"));
     assert_eq!(plan.owner, (1000, 2000));
     // What needs a user namespace has one.
-    config["process"]["capabilities"] = json!({ "bounding": ["CAP_SYS_ADMIN"] });
-    assert!(planned(&config).is_ok());
+    for (capability, taken) in [("CAP_SYS_PTRACE", true), ("CAP_SYS_ADMIN", false)] {
+        config["process"]["capabilities"] = json!({ "bounding": [capability] });
+        assert_eq!(planned(&config).is_ok(), taken, "{capability}");
+    }
+    config["process"]["capabilities"] = Value::Null;
     for bad in [
         json!([]),
         json!([{ "containerID": 1, "hostID": 1000, "size": 1 }]),
@@ -114,6 +117,7 @@ fn what_is_not_done_is_refused_and_named() {
         ("process/oomScoreAdj", json!(2000), "process.oomScoreAdj"),
         ("process/capabilities/bounding", json!(["CAP_SYS_ADMIN"]), "process.capabilities"),
         ("process/capabilities/bounding", json!(["CAP_MKNOD"]), "process.capabilities"),
+        ("process/capabilities/bounding", json!(["CAP_SYS_PTRACE"]), "process.capabilities"),
         ("process/capabilities/bounding", json!(["CAP_DAC_READ_SEARCH"]), "process.capabilities"),
         ("process/capabilities/bounding", json!(["CAP_NONSENSE"]), "process.capabilities"),
         ("process/capabilities/effective", json!(["CAP_CHOWN"]), "process.capabilities"),
@@ -228,4 +232,23 @@ fn ids_name_one_directory() {
         assert_eq!(check_id(id).is_ok(), want, "{id:?}");
     }
     assert!(check_id(&"a".repeat(256)).is_err());
+}
+
+/// `/proc/1/ns/net` is a namespace that can be joined as well.
+#[test]
+fn what_is_of_a_namespace_is_changed_only_in_a_new_one() {
+    let mut config = good();
+    config["linux"]["sysctl"] = json!({ "net.ipv4.ip_forward": "1" });
+    config["process"]["capabilities"] = json!({ "bounding": ["CAP_NET_ADMIN"] });
+    let namespaces = |network: Value| json!([{ "type": "mount" }, network]);
+    config["hostname"] = Value::Null;
+    config["linux"]["namespaces"] = namespaces(json!({ "type": "network" }));
+    assert!(planned(&config).is_ok());
+    let joined = json!({ "type": "network", "path": "/proc/1/ns/net" });
+    config["linux"]["namespaces"] = namespaces(joined);
+    assert!(planned(&config).is_err());
+    config["linux"]["sysctl"] = Value::Null;
+    assert!(planned(&config).is_err(), "the capability is too much by itself");
+    config["process"]["capabilities"] = Value::Null;
+    assert!(planned(&config).is_ok());
 }
