@@ -91,7 +91,7 @@ fn now_s() -> Result<u64> {
 }
 
 /// First starts, and how often each is cut at a random moment.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 2;
 const CUTS: usize = 2;
 /// Cuts while a contract's files are fetched and its container starts, and the latest moment.
 const CUTS_OF_START: usize = 3;
@@ -112,7 +112,7 @@ fn cut_again_and_again(chance: &Chance) -> Result<()> {
     let reference = stage.boot(&stage.machine("reference")?)?;
     let first_start = reference.age();
     drop(reference);
-    // Three times on blank disks: after a cut, the next start is cut as well; then it is left alone.
+    // On blank disks: after a cut, the next start is cut as well; then it is left alone.
     let mut ids = BTreeSet::new();
     let mut converged = None;
     for round in 0..ROUNDS {
