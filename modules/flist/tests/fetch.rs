@@ -33,7 +33,7 @@ enum Fault {
     ClosesEarly,
     CorruptsPacks,
     /// Serves this many requests, then answers with errors.
-    DiesAfter(u64),
+    DiesAfter(usize),
     /// Answers everything with a redirect to the same path below this.
     RedirectsTo(&'static str),
     /// Sends a byte now and then.
@@ -79,7 +79,7 @@ fn serve(
     let mut reader = BufReader::new(stream);
     let mut out = stream;
     loop {
-        let (mut path, mut range) = (PathBuf::new(), None);
+        let (mut path, mut range, mut number) = (PathBuf::new(), None, 0);
         loop {
             let mut line = String::new();
             if reader.read_line(&mut line)? == 0 {
@@ -88,7 +88,9 @@ fn serve(
             let line = line.trim_end();
             if let Some(rest) = line.strip_prefix("GET /base/") {
                 path = root.join(rest.split(' ').next().unwrap());
-                log.lock().unwrap().push(rest.to_owned());
+                let mut log = log.lock().unwrap();
+                log.push(rest.to_owned());
+                number = log.len();
             }
             if let Some(rest) = line.to_ascii_lowercase().strip_prefix("range: bytes=") {
                 let (first, last) = rest.split_once('-').unwrap();
@@ -106,8 +108,7 @@ fn serve(
             )?;
             continue;
         }
-        let count = log.lock().unwrap().len() as u64;
-        let dead = matches!(fault, Fault::DiesAfter(most) if count > most);
+        let dead = matches!(fault, Fault::DiesAfter(most) if number > most);
         let body = match fs::read(&path) {
             Ok(_) if dead || fault == Fault::AnswersError => {
                 write!(out, "HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n")?;
