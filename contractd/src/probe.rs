@@ -122,20 +122,29 @@ mod tests {
 
     const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-    fn question(probe: Probe) -> Question {
-        let health = Health { probe, interval_s: 10, timeout_s: 1, retries: 3, start_period_s: 0 };
+    /// Far above what an answer takes on a busy machine.
+    const PATIENT_S: u32 = 60;
+    /// For a server from which no answer is to come.
+    const SHORT_S: u32 = 1;
+
+    fn question(probe: Probe, timeout_s: u32) -> Question {
+        let health = Health { probe, interval_s: 10, timeout_s, retries: 3, start_period_s: 0 };
         Question { id: "web".into(), since_ms: 7, address: LOOPBACK, health }
     }
 
-    fn http(port: u16) -> Question {
+    fn tcp(port: u16) -> Question {
+        question(Probe::Tcp { port }, PATIENT_S)
+    }
+
+    fn http(port: u16, timeout_s: u32) -> Question {
         let path = "/health".to_owned();
-        question(Probe::Http { port, path, status_min: 200, status_max: 399 })
+        question(Probe::Http { port, path, status_min: 200, status_max: 399 }, timeout_s)
     }
 
     fn outcome(question: Question) -> Result<(), Bad> {
         let Probes { questions, answers } = spawn().unwrap();
         questions.send(question).unwrap();
-        let answer = answers.recv_timeout(Duration::from_secs(20)).unwrap();
+        let answer = answers.recv_timeout(Duration::from_secs(120)).unwrap();
         assert_eq!((answer.id.as_str(), answer.since_ms), ("web", 7));
         answer.outcome
     }
@@ -167,7 +176,8 @@ mod tests {
             (b"HTTP/1.1 20", Err(Bad::Late)),
         ] {
             let (port, served) = server(answer);
-            assert_eq!(outcome(http(port)), wanted, "{}", answer.escape_ascii());
+            let timeout_s = if wanted == Err(Bad::Late) { SHORT_S } else { PATIENT_S };
+            assert_eq!(outcome(http(port, timeout_s)), wanted, "{}", answer.escape_ascii());
             let request = served.join().unwrap();
             assert!(request.starts_with("GET /health HTTP/1.1\r\nHost: 127.0.0.1:"), "{request}");
         }
@@ -177,11 +187,11 @@ mod tests {
     fn a_port_is_open_or_not() {
         let listener = TcpListener::bind((LOOPBACK, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
-        assert_eq!(outcome(question(Probe::Tcp { port })), Ok(()));
+        assert_eq!(outcome(tcp(port)), Ok(()));
         // It takes the connection and says nothing.
-        assert_eq!(outcome(http(port)), Err(Bad::Late));
+        assert_eq!(outcome(http(port, SHORT_S)), Err(Bad::Late));
         drop(listener);
-        assert_eq!(outcome(question(Probe::Tcp { port })), Err(Bad::Closed));
-        assert_eq!(outcome(http(port)), Err(Bad::Closed));
+        assert_eq!(outcome(tcp(port)), Err(Bad::Closed));
+        assert_eq!(outcome(http(port, PATIENT_S)), Err(Bad::Closed));
     }
 }

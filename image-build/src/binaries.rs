@@ -80,8 +80,8 @@ fn cargo(root: &Path, binaries: &[&Binary], profile: Profile) -> Result<()> {
 
 /// A call of cargo that builds static programs.
 fn static_build(root: &Path, profile: Profile) -> Result<Command> {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(root).args(["build", "--locked", "--quiet", "--target", TARGET]);
+    let mut command = process::cargo(root);
+    command.args(["build", "--locked", "--quiet", "--target", TARGET]);
     match profile {
         Profile::Release => command.args(["--release", "--target-dir", "target/node"]),
         Profile::Dev => command.args(["--target-dir", "target/vm"]),

@@ -34,7 +34,7 @@ pub fn check(deny: Deny) -> Result<()> {
     licences(&root, deny)?;
     shown(
         "Layers and house rules",
-        cargo(&root).args([
+        process::cargo(&root).args([
             "test",
             "--quiet",
             "-p",
@@ -54,7 +54,14 @@ pub fn test(extent: Extent) -> Result<()> {
     format_and_lints(&root)?;
     shown(
         "Tests without virtual machines",
-        cargo(&root).args(["test", "--quiet", "--workspace", "--exclude", "qemu-tests"]),
+        process::cargo(&root).args([
+            "test",
+            "--quiet",
+            "--workspace",
+            "--exclude",
+            "qemu-tests",
+            "--no-fail-fast",
+        ]),
     )?;
     if extent == Extent::Host {
         return Ok(());
@@ -68,7 +75,7 @@ pub fn test(extent: Extent) -> Result<()> {
     // A failing boot shall not be hidden by another that runs beside it and takes its processor.
     shown(
         "Tests in virtual machines",
-        cargo(&root)
+        process::cargo(&root)
             .args(["test", "-p", "qemu-tests", "--no-fail-fast", "--", "--test-threads=1"])
             .env("ZOS_IMAGE_DIR", &outputs.directory)
             .env("ZOS_CONTAINER_TRIAL", trial),
@@ -76,10 +83,10 @@ pub fn test(extent: Extent) -> Result<()> {
 }
 
 fn format_and_lints(root: &Path) -> Result<()> {
-    shown("Format", cargo(root).args(["fmt", "--all", "--check"]))?;
+    shown("Format", process::cargo(root).args(["fmt", "--all", "--check"]))?;
     shown(
         "Lints",
-        cargo(root).args([
+        process::cargo(root).args([
             "clippy",
             "--quiet",
             "--workspace",
@@ -104,13 +111,13 @@ fn licences(root: &Path, deny: Deny) -> Result<()> {
                 progress::say("cargo-deny is missing and is compiled now; this takes some minutes");
                 shown(
                     "Installing cargo-deny",
-                    cargo(root).args(["install", "--locked", "cargo-deny"]),
+                    process::cargo(root).args(["install", "--locked", "cargo-deny"]),
                 )?;
             }
         }
     }
     let deny = |checks: &[&str]| {
-        let mut command = cargo(root);
+        let mut command = process::cargo(root);
         command.args(["deny", "--log-level", "error", "--all-features", "check"]).args(checks);
         command
     };
@@ -129,10 +136,4 @@ fn licences(root: &Path, deny: Deny) -> Result<()> {
 fn shown(what: &str, command: &mut Command) -> Result<()> {
     progress::say(&format!("== {what}"));
     process::run_shown(command).with_context(|| format!("{what} did not pass"))
-}
-
-fn cargo(root: &Path) -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(root);
-    command
 }

@@ -7,7 +7,6 @@ use crate::process;
 use crate::progress;
 use anyhow::{Context, Result};
 use std::path::Path;
-use std::process::Command;
 
 /// Builds everything, then runs the program `name` of `qemu-tests` with these arguments.
 pub fn run(task: Task, name: &str, arguments: &[String]) -> Result<()> {
@@ -16,7 +15,7 @@ pub fn run(task: Task, name: &str, arguments: &[String]) -> Result<()> {
     build_programs(&root)?;
     let outputs = image::build(&Options { test_media: true, ..Options::default() })?;
     progress::say(&format!("== {name}"));
-    let mut command = cargo(&root);
+    let mut command = process::cargo(&root);
     command.args(["run", "--quiet", "-p", "qemu-tests", "--bin", name, "--"]).args(arguments);
     command.env("ZOS_IMAGE_DIR", &outputs.directory);
     process::run_shown(&mut command).with_context(|| format!("{name} did not succeed"))
@@ -25,13 +24,7 @@ pub fn run(task: Task, name: &str, arguments: &[String]) -> Result<()> {
 /// The programs that run beside the machines: the registry, the command line, the harness.
 pub(crate) fn build_programs(root: &Path) -> Result<()> {
     progress::say("== The registry, 3bot and the machine harness");
-    let mut command = cargo(root);
+    let mut command = process::cargo(root);
     command.args(["build", "-p", "registryd", "-p", "threebot", "-p", "qemu-tests"]);
     process::run_shown(&mut command).context("building the programs")
-}
-
-fn cargo(root: &Path) -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(root);
-    command
 }

@@ -149,12 +149,16 @@ pub fn update_lists() -> Result<()> {
     Ok(())
 }
 
+/// A machine that has just booted may be renewing its own packages.
+const LOCK_WAIT: &str = "DPkg::Lock::Timeout=600";
+
 // A machine may hold qemu-utils from backports, which conflicts with bookworm's qemu-system-x86.
 // Naming only what is needed lets apt remove it; naming both would fail.
 fn install(names: &[&str]) -> Result<()> {
     process::run(
         as_root("apt-get")?
             .args(["install", "-y", "-q", "--no-install-recommends"])
+            .args(["-o", LOCK_WAIT])
             .args(names)
             .env("DEBIAN_FRONTEND", "noninteractive"),
     )

@@ -1,10 +1,23 @@
 //! Runs other programs and turns their failure into an error that says what was run.
 
 use anyhow::{Context, Result, bail};
+use std::path::Path;
 use std::process::{Command, Output};
 
 /// More of a failed program's last words than this helps nobody.
 const ERROR_LINES_MAX: usize = 40;
+
+/// The cargo that runs this program, in the checkout.
+pub(crate) fn cargo(root: &Path) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root);
+    // What a test or the demo serves and asks on this machine goes through no proxy.
+    for name in ["NO_PROXY", "no_proxy"] {
+        let given = std::env::var(name).map(|hosts| hosts + ",").unwrap_or_default();
+        command.env(name, given + "127.0.0.1,localhost");
+    }
+    command
+}
 
 /// Runs quietly and returns standard output; a failure carries the end of standard error.
 pub fn output(command: &mut Command) -> Result<String> {

@@ -72,8 +72,7 @@ struct DependencyKind {
 /// The document, as text.
 pub(crate) fn spdx(contents: &Contents<'_>) -> Result<String> {
     let metadata = process::output(
-        Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-            .current_dir(contents.root)
+        process::cargo(contents.root)
             .args(["metadata", "--format-version", "1", "--locked", "--filter-platform"])
             .arg("x86_64-unknown-linux-gnu"),
     )?;

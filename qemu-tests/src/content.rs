@@ -50,29 +50,39 @@ pub fn filler(root: &Path) -> Result<()> {
 /// The files of a Debian package, fetched and authenticated by apt. Nothing is installed, so that no
 /// server starts on this machine.
 pub(crate) fn unpack_package(name: &str) -> Result<tempfile::TempDir> {
-    let directory = tempfile::tempdir()?;
-    let download = || {
-        Command::new("apt-get")
-            .args(["download", "-q", name])
-            .current_dir(directory.path())
-            .output()
-            .context("running apt-get")
-    };
-    if !download()?.status.success() {
+    let package = fetched_package(name).or_else(|_| {
         // The lists may be missing or name a version that the archive has replaced.
-        let renewed = Command::new("apt-get").args(["update", "-q"]).output()?;
-        ensure!(
-            renewed.status.success() && download()?.status.success(),
-            "apt-get download {name} failed; run `apt-get update` as root"
-        );
-    }
-    let package = fs::read_dir(directory.path())?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-        .context("apt-get has written no package")?;
+        apt_get(&["update", "-q"], Path::new("/"))?;
+        fetched_package(name)
+    });
+    let package = package.context("run `apt-get update` as root")?;
+    let directory = tempfile::tempdir()?;
     let unpacked = Command::new("dpkg").arg("-x").args([&package, directory.path()]).status()?;
     ensure!(unpacked.success(), "dpkg -x {} failed", package.display());
     Ok(directory)
+}
+
+/// The file of a package. It is kept, so that the network is needed only for the first test.
+fn fetched_package(name: &str) -> Result<PathBuf> {
+    let cache = crate::own_directory().join("../build/cache/content");
+    fs::create_dir_all(&cache)?;
+    let described = apt_get(&["download", "-q", "--print-uris", name], &cache)?;
+    let file = described.split_ascii_whitespace().nth(1).context("apt describes no package")?;
+    let kept = cache.join(file);
+    if !kept.exists() {
+        // Renamed only when complete.
+        let fresh = tempfile::tempdir_in(&cache)?;
+        apt_get(&["download", "-q", name], fresh.path())?;
+        fs::rename(fresh.path().join(file), &kept)?;
+    }
+    Ok(kept)
+}
+
+fn apt_get(arguments: &[&str], directory: &Path) -> Result<String> {
+    let output = Command::new("apt-get").args(arguments).current_dir(directory).output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "apt-get {} failed: {said}", arguments.join(" "));
+    Ok(String::from_utf8(output.stdout)?)
 }
 
 /// Everything that nginx writes goes to /tmp, the one writable place.

@@ -20,6 +20,8 @@ use std::{
 pub const REGISTRY_URL: &str = "http://10.0.2.100:8000";
 /// A node must be ready within this time on a slow, busy machine under emulation.
 pub const BOOT: Duration = Duration::from_secs(240);
+/// For an answer of QEMU, and for a guest to let a device go.
+const ANSWER: Duration = Duration::from_secs(120);
 
 /// A machine that is not plugged in yet.
 #[derive(Debug, Clone)]
@@ -344,7 +346,8 @@ impl Running {
     pub fn pull(&self, plug: &Plug) -> Result<()> {
         let id = format!("in-{}", plug.slot);
         let command = serde_json::json!({"execute": "device_del", "arguments": {"id": id}});
-        self.qmp(&command.to_string())
+        // The guest lets it go, and then QEMU does: only then the slot can be used again.
+        self.qmp_until(&command.to_string(), Some(("\"DEVICE_DELETED\"", &id)))
     }
 
     /// Puts a disk into its slot again.
@@ -355,14 +358,25 @@ impl Running {
 
     /// Sends a QMP command as JSON.
     pub fn qmp(&self, command: &str) -> Result<()> {
+        self.qmp_until(command, None)
+    }
+
+    /// Sends a QMP command, and waits for an event about a device, which may come before the answer.
+    fn qmp_until(&self, command: &str, event: Option<(&str, &str)>) -> Result<()> {
         let mut stream = UnixStream::connect(&self.qmp).context("connecting to QEMU")?;
-        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+        stream.set_read_timeout(Some(ANSWER))?;
         let mut answers = BufReader::new(stream.try_clone()?);
         let mut line = String::new();
         answers.read_line(&mut line)?;
-        for request in ["{\"execute\":\"qmp_capabilities\"}", command] {
+        let is_event = |line: &str| {
+            event.is_none_or(|(name, device)| line.contains(name) && line.contains(device))
+        };
+        for (request, mut waiting) in
+            [("{\"execute\":\"qmp_capabilities\"}", false), (command, event.is_some())]
+        {
             writeln!(stream, "{request}")?;
-            loop {
+            let mut answered = false;
+            while waiting || !answered {
                 line.clear();
                 if answers.read_line(&mut line)? == 0 {
                     bail!("QEMU has gone");
@@ -370,9 +384,8 @@ impl Running {
                 if line.contains("\"error\"") {
                     bail!("QEMU answers {line}");
                 }
-                if line.contains("\"return\"") {
-                    break;
-                }
+                answered |= line.contains("\"return\"");
+                waiting &= !is_event(&line);
             }
         }
         Ok(())

@@ -157,6 +157,8 @@ fn cut(running: Running) -> Result<Option<String>> {
     let console = running.power_cut();
     let problems = console.problems(&[]);
     ensure!(problems.is_empty(), "on the console: {problems:?}");
-    let shown = console.lines().into_iter().find(|line| line.contains("zos: node: id: "));
-    Ok(shown.and_then(|line| line.rsplit(' ').next().map(str::to_owned)))
+    let lines = console.lines();
+    let shown = lines.iter().find_map(|line| line.split_once("zos: node: id: "));
+    // The plug may be pulled in the middle of the line.
+    Ok(shown.map(|(_, id)| id.to_owned()).filter(|id| id.len() == 64))
 }

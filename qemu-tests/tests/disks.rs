@@ -10,12 +10,15 @@ use qemu_tests::{
     machine::{Plug, blank_disk, free_port},
     story::{START, Stage, Terms},
 };
-use std::fs;
+use std::{fs, time::Duration};
 
 /// Size of a volume of which a disk of 1 GiB can hold one and not two.
 const VOLUME_MIB: u32 = 450;
 /// Size of a file that is larger than the share of the store on that disk.
 const LARGE_MIB: u64 = 300;
+
+/// For a page that comes when half a gigabyte was written, with a third of an emulated processor.
+const FILLED: Duration = Duration::from_secs(600);
 
 /// What btrfs says of a disk that is not there any more.
 const VOLUMES_GONE: &str = "BTRFS error (device vda";
@@ -85,7 +88,7 @@ fn a_full_disk_stops_nobody_else_and_what_waits_starts_when_there_is_room() -> R
         ..terms
     })?)?;
     stage.approve_all(&filler)?;
-    let said = wait_page(&first_url, START)?;
+    let said = wait_page(&first_url, FILLED)?;
     let (bytes, refusal) = said.split_once(" bytes, then ").context("another page")?;
     ensure!(refusal.trim() == "QuotaExceeded", "{said}");
     let (written_mib, quota_mib) = (bytes.parse::<u64>()? >> 20, u64::from(VOLUME_MIB));

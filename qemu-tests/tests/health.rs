@@ -15,8 +15,8 @@ use serde_json::Value;
 /// The page is there; a machine under test may be slow.
 const GOOD: &str = r#"{ http = { port = 80 }, interval = "5s", timeout = "5s", retries = 5 }"#;
 /// There is no such page.
-const BAD: &str = "{ http = { port = 80, path = \"/missing\" }, interval = \"2s\", timeout = \"2s\", \
-                   retries = 3, start_period = \"1s\" }";
+const BAD: &str = "{ http = { port = 80, path = \"/missing\" }, interval = \"5s\", timeout = \"5s\", \
+                   retries = 3, start_period = \"10s\" }";
 
 #[test]
 fn what_works_stays_up_and_what_does_not_is_started_again() -> Result<()> {

@@ -12,6 +12,7 @@ use qemu_tests::{
     media::Image,
 };
 use std::{
+    collections::BTreeSet,
     net::Ipv6Addr,
     os::unix::net::UnixDatagram,
     path::{Path, PathBuf},
@@ -79,7 +80,8 @@ fn on_a_network_with_ipv6_alone_the_node_has_addresses_and_asks_for_names() -> R
 struct Router {
     own: PathBuf,
     machine: PathBuf,
-    heard: Arc<Mutex<Vec<&'static str>>>,
+    /// Each question once: a packet that was sent again is the same question.
+    heard: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl Router {
@@ -87,13 +89,13 @@ impl Router {
     fn start(directory: &Path) -> Result<Self> {
         let (own, machine) = (directory.join("router"), directory.join("router-machine"));
         let cable = UnixDatagram::bind(&own)?;
-        let heard = Arc::new(Mutex::new(Vec::new()));
+        let heard = Arc::<Mutex<BTreeSet<String>>>::default();
         let router = Self { own, machine: machine.clone(), heard: Arc::clone(&heard) };
         thread::spawn(move || {
             let mut frame = [0; FRAME_MAX];
             while let Ok(length) = cable.recv(&mut frame) {
                 let Some((name, answer)) = hear(&frame[..length]) else { continue };
-                heard.lock().expect("nobody panics with it").push(name);
+                heard.lock().expect("nobody panics with it").insert(name);
                 if let Some(answer) = answer {
                     // A machine that was unplugged meanwhile does not hear it.
                     drop(cable.send_to(&answer, &machine));
@@ -103,22 +105,24 @@ impl Router {
         Ok(router)
     }
 
-    /// How often it was asked this.
+    /// How many such questions it was asked.
     fn heard(&self, name: &str) -> usize {
-        self.heard.lock().expect("nobody panics with it").iter().filter(|it| **it == name).count()
+        let heard = self.heard.lock().expect("nobody panics with it");
+        heard.iter().filter(|question| question.starts_with(name)).count()
     }
 }
 
 /// What a frame asks, and the frame that answers it.
-fn hear(frame: &[u8]) -> Option<(&'static str, Option<Vec<u8>>)> {
+fn hear(frame: &[u8]) -> Option<(String, Option<Vec<u8>>)> {
     let asker: [u8; 6] = frame.get(6..12)?.try_into().ok()?;
     let header = frame.get(ETHERNET..HEADERS).filter(|_| frame[12..14] == [0x86, 0xdd])?;
     let from = address(&header[8..24])?;
     let body = frame.get(HEADERS..)?;
     match (header[6], *body.first()?) {
-        (ICMP, 133) => {
-            Some(("router", Some(icmp(ALL_NODES_MAC, ROUTER, ALL_NODES, advertisement()))))
-        }
+        (ICMP, 133) => Some((
+            "router".to_owned(),
+            Some(icmp(ALL_NODES_MAC, ROUTER, ALL_NODES, advertisement())),
+        )),
         // Who asks whether somebody has its own address wants no answer.
         (ICMP, 135) if !from.is_unspecified() => {
             let target = address(body.get(8..24)?)?;
@@ -127,16 +131,16 @@ fn hear(frame: &[u8]) -> Option<(&'static str, Option<Vec<u8>>)> {
             answer.extend(target.octets());
             answer.extend([2, 1]);
             answer.extend(MAC);
-            ours.then(|| ("neighbour", Some(icmp(asker, target, from, answer))))
+            ours.then(|| ("neighbour".to_owned(), Some(icmp(asker, target, from, answer))))
         }
         (UDP, _) => {
             let (ports, datagram) = (body.get(..4)?, body.get(8..)?);
             match u16::from_be_bytes([ports[2], ports[3]]) {
                 53 => Some((
                     if datagram.windows(8).any(|part| part == b"registry") {
-                        "registry"
+                        "registry".to_owned()
                     } else {
-                        "other name"
+                        "other name".to_owned()
                     },
                     None,
                 )),
@@ -175,11 +179,12 @@ fn advertisement() -> Vec<u8> {
 }
 
 /// What a DHCPv6 server that knows one client answers (RFC 8415).
-fn dhcp(query: &[u8]) -> Option<(&'static str, Option<Vec<u8>>)> {
+fn dhcp(query: &[u8]) -> Option<(String, Option<Vec<u8>>)> {
+    let transaction = query.get(1..4)?;
     let (name, kind) = match query.first()? {
-        1 => ("solicit", 2),
-        3 => ("request", 7),
-        _ => return Some(("unknown", None)),
+        1 => (format!("solicit {transaction:x?}"), 2),
+        3 => (format!("request {transaction:x?}"), 7),
+        other => return Some((format!("unknown {other}"), None)),
     };
     let option = |code: u16, value: &[u8]| {
         let length = u16::try_from(value.len()).expect("our options are short");
@@ -203,7 +208,7 @@ fn dhcp(query: &[u8]) -> Option<(&'static str, Option<Vec<u8>>)> {
     let given = option(5, &[&GIVEN.octets()[..], &hour, &hour].concat());
     let association = [association.get(..4)?, &[0; 8], &given].concat();
     let mut answer = vec![kind];
-    answer.extend(query.get(1..4)?);
+    answer.extend(transaction);
     answer.extend(option(1, client));
     answer.extend(option(2, &[&[0, 3, 0, 1][..], &MAC].concat()));
     answer.extend(option(3, &association));

@@ -227,12 +227,12 @@ mod tests {
 
     #[test]
     fn a_cgroup_that_is_gone_is_an_error_and_a_missing_counter_is_none() {
-        let directory = std::env::temp_dir().join(format!("zos-usage-{}", std::process::id()));
+        let parent = tempfile::tempdir().unwrap();
+        let directory = parent.path().join("group");
         assert!(read(&directory).is_err());
         std::fs::create_dir(&directory).unwrap();
         std::fs::write(directory.join("pids.events"), "max 7\n").unwrap();
         let usage = read(&directory).unwrap();
-        std::fs::remove_dir_all(&directory).unwrap();
         assert_eq!(usage, Usage { pids_refused: 7, ..Usage::default() });
     }
 }

@@ -13,6 +13,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -121,8 +122,12 @@ fn start(data: &Path) -> (Process, String) {
     (Process(child), base)
 }
 
+/// A process may open 1024 files, of which each of these tests needs nearly all.
+static MANY_SOCKETS: Mutex<()> = Mutex::new(());
+
 #[test]
 fn those_who_hold_every_connection_are_put_out_and_others_served() {
+    let _alone = MANY_SOCKETS.lock().unwrap_or_else(PoisonError::into_inner);
     let data = tempfile::tempdir().unwrap();
     let (mut registry, base) = start(data.path());
     // More than the registry takes at a time, from addresses that each take less than their share,
@@ -160,6 +165,7 @@ fn begin_put(host: u8, base: &str, path: &str) -> TcpStream {
 /// 950 uploads of known content, a byte now and then, shut everybody out for an hour.
 #[test]
 fn one_client_that_uploads_without_an_end_takes_its_share_and_others_are_served() {
+    let _alone = MANY_SOCKETS.lock().unwrap_or_else(PoisonError::into_inner);
     let data = tempfile::tempdir().unwrap();
     let (mut registry, base) = start(data.path());
     let path = paths::flist(&contract::FlistId::of(b"body"));

@@ -14,6 +14,7 @@ use std::{
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU8, Ordering},
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
@@ -25,6 +26,8 @@ use tokio::{task::JoinSet, time::sleep};
 use witnessd::{config, key, server};
 
 const ORIGIN: &str = "registry.example/test";
+/// Witnesses of this process so far.
+static HOSTS: AtomicU8 = AtomicU8::new(0);
 /// Longer than any wait for a witness that is tried again.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -43,7 +46,11 @@ impl Witness {
         let name = format!("witness.example/{number}");
         let key = key::create(&path, &name).unwrap().parse().unwrap();
         let logs = vec![config::Log { origin: ORIGIN.into(), keys: vec![log.clone()] }];
-        let (listen, data) = ("127.0.0.1:0".parse().unwrap(), folder.path().join("state"));
+        // One that was stopped comes back at its port, which nobody takes meanwhile: each witness of
+        // this process has an address of its own.
+        let host = 2 + HOSTS.fetch_add(1, Ordering::Relaxed);
+        let listen = format!("127.0.9.{host}:0").parse().unwrap();
+        let data = folder.path().join("state");
         let config = config::Config { listen, data, key: path, logs };
         let mut witness = Self { folder, key, config, server: None };
         witness.start().await;
@@ -221,11 +228,10 @@ async fn witnesses_that_are_away_hold_up_what_is_shown_and_nothing_else() {
     health_says(base, &format!("{lag}no answer\n")).await;
 
     witnesses[1].stop().await;
-    let begun = Instant::now();
+    // Who waited for witnesses would be told to come again.
     let (it, legal) = (world.identity("it"), world.identity("legal"));
     registry.client.push(&it).await.unwrap();
     registry.client.push(&legal).await.unwrap();
-    assert!(begun.elapsed() < Duration::from_secs(5), "nobody waits for witnesses");
     health_says(base, "witness.example/2: 2 entries behind").await;
     let same = bench.shown(base).await.unwrap();
     assert_eq!(same.checkpoint, seen.checkpoint, "shown is what a quorum has cosigned");

@@ -435,6 +435,8 @@ fn deaths(node: &mut Node) {
     let mut config = with_shared(&config("while :; do sleep 1; done"));
     config["linux"]["cgroupsPath"] = json!("/oci-deaths/c");
     write(&config);
+    // Also when no creator comes so far.
+    shell("mkdir -p /sys/fs/cgroup/oci-deaths");
     let processes =
         || fs::read_to_string("/sys/fs/cgroup/oci-deaths/c/cgroup.procs").unwrap_or_default();
     let (mut made, mut clean) = (0, 0);
