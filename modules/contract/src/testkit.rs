@@ -3,6 +3,8 @@
 //! Feature `testkit`, never in what ships. Its times hang on one moment that the caller gives; all
 //! else is the same each time. Names carry the characters that a page must escape.
 
+pub mod mutate;
+
 use crate::{
     Bundle, Capacity, ContractId, Envelope, FlistId, IdentityId, NodeId, Signed, SigningKey,
     Statement, StatementId, Timestamp,
