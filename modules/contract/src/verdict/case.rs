@@ -228,7 +228,9 @@ impl Case {
 
     /// The pool of this id, and whether the farm that it names has signed it.
     pub(super) fn pool(&self, id: &StatementId) -> Option<(&Pool, bool)> {
-        let grant = self.pools.iter().find(|grant| grant.pool.id == *id)?;
+        // A copy without the signature may stand in front of it.
+        let copies = self.pools.iter().filter(|grant| grant.pool.id == *id);
+        let grant = copies.max_by_key(|grant| grant.is_signed)?;
         Some((&grant.pool.body, grant.is_signed))
     }
 

@@ -1,5 +1,6 @@
 //! The consensus rule over whole bundles.
 
+mod bundle;
 mod cost;
 mod model;
 mod mutations;
