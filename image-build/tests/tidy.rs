@@ -141,6 +141,26 @@ fn modules(place: &Path, text: &str) -> Vec<PathBuf> {
     found
 }
 
+/// Tests that the table of invariants names and that are not there.
+fn missing_tests<'a>(page: &'a str, sources: &[(String, String)]) -> Vec<&'a str> {
+    let rows = page.lines().filter(|line| line.starts_with("| I"));
+    let named = rows.flat_map(|row| row.split('`').skip(1).step_by(2));
+    let is_there = |name: &&str| {
+        let start = format!("fn {name}(");
+        sources.iter().any(|(_, text)| text.contains(&start))
+    };
+    named.filter(|name| !is_there(name)).collect()
+}
+
+#[test]
+fn the_table_of_invariants_names_tests_that_are_there() {
+    let page = std::fs::read_to_string(checkout().join("docs/contract.md")).unwrap();
+    let sources = sources();
+    assert_eq!(missing_tests(&page, &sources), Vec::<&str>::new());
+    assert_eq!(page.lines().filter(|line| line.starts_with("| I")).count(), 11);
+    assert_eq!(missing_tests("| I1 | x | `no_such`, `checkout` |", &sources), ["no_such"]);
+}
+
 #[test]
 fn every_file_is_compiled() {
     assert_eq!(orphans(&sources()), Vec::<&str>::new(), "no `mod` names them");

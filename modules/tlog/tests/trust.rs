@@ -170,6 +170,42 @@ fn a_checkpoint_counts_when_enough_witnesses_have_seen_it() {
     assert!(matches!(open(&other.unwrap(), &[]), Err(PolicyError::Open(OpenError::Origin { .. }))));
 }
 
+/// Every way in which up to four witnesses can sign two trees of one log, under each quorum.
+#[test]
+fn to_show_two_readers_different_trees_as_many_witnesses_must_lie_as_the_policy_says() {
+    /// What a witness has cosigned: one tree or the other; a liar both.
+    const SIGNED: [[bool; 2]; 3] = [[true, false], [false, true], [true, true]];
+    let trees = [checkpoint(8, "a"), checkpoint(8, "b")];
+    // An honest one does not go along with the second.
+    let second = request(8, &trees[1], vec![]);
+    assert!(second.judge(&[log().verifier().clone()], Some(&trees[0])).is_err());
+    for count in 1_u8..=4 {
+        let all: Vec<u8> = (1..=count).collect();
+        let mut fewest = vec![None; usize::from(count) + 1];
+        for choice in 0..3_usize.pow(u32::from(count)) {
+            let signed = |witness: u8| SIGNED[choice / 3_usize.pow(u32::from(witness) - 1) % 3];
+            let liars = all.iter().filter(|witness| signed(**witness) == [true, true]).count();
+            let notes = [0, 1].map(|tree| {
+                let cosigners = all.iter().filter(|witness| signed(**witness)[tree]);
+                let cosigners: Vec<_> = cosigners.map(|witness| (*witness, 50)).collect();
+                note(&trees[tree], &cosigners).to_string()
+            });
+            for (quorum, fewest) in fewest.iter_mut().enumerate().skip(1) {
+                let policy =
+                    Policy::new(ORIGIN, vec![log().verifier().clone()], keys(&all), quorum);
+                let policy = policy.unwrap();
+                if notes.iter().all(|note| policy.open(note.as_bytes()).is_ok()) {
+                    *fewest = Some(fewest.map_or(liars, |fewest: usize| fewest.min(liars)));
+                }
+            }
+        }
+        for (quorum, fewest) in fewest.into_iter().enumerate().skip(1) {
+            let wanted = (2 * quorum).saturating_sub(usize::from(count));
+            assert_eq!(fewest, Some(wanted), "{quorum} of {count}");
+        }
+    }
+}
+
 #[test]
 fn a_policy_that_cannot_mean_what_it_says_is_refused() {
     let log = || vec![log().verifier().clone()];
