@@ -84,6 +84,18 @@ const NEEDED: &[Needed] = &[
         tasks: &[Test, Demo],
     },
     Needed { package: "libpcre2-8-0", reason: "a library of nginx", tasks: &[Test, Demo] },
+    Needed {
+        package: "libcap2",
+        reason: "a library of crun, which containers are measured beside",
+        tasks: &[Bench],
+    },
+    Needed {
+        package: "libseccomp2",
+        reason: "a library of crun and runc, which containers are measured beside",
+        tasks: &[Bench],
+    },
+    Needed { package: "libsystemd0", reason: "a library of crun", tasks: &[Bench] },
+    Needed { package: "libyajl2", reason: "a library of crun", tasks: &[Bench] },
     Needed { package: "procps", reason: "kill ends a registry in a test", tasks: &[Test] },
     Needed { package: "zstd", reason: "compresses archives that tests import", tasks: &[Test] },
     Needed {

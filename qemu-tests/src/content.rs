@@ -115,9 +115,10 @@ fn copy(file: &Path, root: &Path) -> Result<()> {
 }
 
 /// Shared libraries that a program needs, and its loader.
-fn libraries(program: &Path) -> Result<BTreeSet<PathBuf>> {
+pub(crate) fn libraries(program: &Path) -> Result<BTreeSet<PathBuf>> {
     let output = Command::new("ldd").arg(program).output().context("running ldd")?;
     let text = String::from_utf8_lossy(&output.stdout);
+    ensure!(!text.contains("not found"), "libraries of {} are missing: {text}", program.display());
     let paths = text.split_ascii_whitespace().filter(|word| word.starts_with('/'));
     Ok(paths.map(PathBuf::from).collect())
 }

@@ -55,7 +55,7 @@ enum Task {
         #[arg(long)]
         json: bool,
     },
-    /// Measures: boot, size or memory.
+    /// Measures: boot, container, memory or size.
     Bench {
         /// What to measure
         name: String,
@@ -140,7 +140,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Bench { name, json, runs } => {
             let mut arguments = vec![name];
             arguments.extend(chosen(&[("--json", json)]));
-            arguments.extend(runs.map(|runs| format!("--runs={runs}")));
+            arguments.extend(runs.into_iter().flat_map(|n| ["--runs".to_owned(), n.to_string()]));
             machines::run(packages::Task::Bench, "bench", &arguments)
         }
         Task::Test { host } => check::test(if host { Extent::Host } else { Extent::Full }),

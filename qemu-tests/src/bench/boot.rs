@@ -9,6 +9,8 @@ use crate::{
 use anyhow::{Context as _, Result};
 use std::{fs, path::Path, time::Duration};
 
+/// Measured so often when nothing else is said.
+pub(super) const RUNS: usize = 5;
 /// A node is ready in at most this times the kernel's own time.
 const READY_RATIO_MAX: f64 = 1.5;
 /// A node that is idle goes down within this time.

@@ -5,6 +5,7 @@
 //! rarely quiet.
 
 mod boot;
+mod container;
 mod memory;
 mod size;
 
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 use std::{collections::BTreeMap, fmt::Write as _, fs};
 
 /// Names of the benchmarks.
-pub const NAMES: [&str; 3] = ["boot", "memory", "size"];
+pub const NAMES: [&str; 4] = ["boot", "container", "memory", "size"];
 
 /// One figure.
 #[derive(Debug, Clone, PartialEq)]
@@ -65,11 +66,12 @@ pub struct Report {
     figures: Vec<Figure>,
 }
 
-/// Runs the benchmark `name`; what is measured several times is measured `n_runs` times. `tell`
-/// hears how far it is.
-pub fn run(name: &str, n_runs: usize, tell: &dyn Fn(&str)) -> Result<Report> {
+/// Runs the benchmark `name`; what is measured several times is measured `n_runs` times, or as often
+/// as is usual for it. `tell` hears how far it is.
+pub fn run(name: &str, n_runs: Option<usize>, tell: &dyn Fn(&str)) -> Result<Report> {
     let figures = match name {
-        "boot" => boot::measure(n_runs, tell)?,
+        "boot" => boot::measure(n_runs.unwrap_or(boot::RUNS), tell)?,
+        "container" => container::measure(n_runs.unwrap_or(container::RUNS), tell)?,
         "memory" => memory::measure(tell)?,
         "size" => size::measure()?,
         _ => bail!("no benchmark {name}; there are {}", NAMES.join(", ")),
@@ -124,6 +126,8 @@ fn show(value: f64, unit: &str) -> String {
     match unit {
         "bytes" => format!("{:.2} MB", value / 1e6),
         "s" => format!("{value:.2} s"),
+        "ms" => format!("{value:.1} ms"),
+        "count" => format!("{value:.0}"),
         _ => format!("{value:.2}"),
     }
 }

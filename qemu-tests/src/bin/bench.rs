@@ -6,9 +6,6 @@ use anyhow::{Context as _, Result, bail};
 use qemu_tests::bench;
 use std::{env, io::Write as _, process::ExitCode};
 
-/// Measured so often when nothing else is said.
-const RUNS: usize = 5;
-
 fn main() -> ExitCode {
     match run(env::args().skip(1)) {
         Ok(()) => ExitCode::SUCCESS,
@@ -20,13 +17,15 @@ fn main() -> ExitCode {
 }
 
 fn run(mut arguments: impl Iterator<Item = String>) -> Result<()> {
-    let (mut name, mut as_json, mut n_runs) = (None, false, RUNS);
+    let (mut name, mut as_json, mut n_runs) = (None, false, None);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--json" => as_json = true,
             "--runs" => {
                 let number = arguments.next().context("--runs needs a number")?;
-                n_runs = number.parse().with_context(|| format!("--runs {number}: no number"))?;
+                let number: usize =
+                    number.parse().with_context(|| format!("--runs {number}: no number"))?;
+                n_runs = Some(number);
             }
             other if name.is_none() && !other.starts_with('-') => name = Some(other.to_owned()),
             other => bail!("{other} is not understood: bench NAME [--json] [--runs N]"),
@@ -35,7 +34,7 @@ fn run(mut arguments: impl Iterator<Item = String>) -> Result<()> {
     let Some(name) = name else {
         bail!("which benchmark? There are {}", bench::NAMES.join(", "));
     };
-    if n_runs == 0 {
+    if n_runs == Some(0) {
         bail!("--runs 0 measures nothing");
     }
     let report = bench::run(&name, n_runs, &tell)?;
