@@ -76,7 +76,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(Failed::Hung(why) | Failed::Wrong(why)) => {
-            say(&format!("failed: {}", why.replace('\n', " ")));
+            say(&format!("failed: {why}"));
             ExitCode::FAILURE
         }
     }
@@ -273,7 +273,8 @@ impl Watch {
         let why = |error: &dyn std::fmt::Display| {
             let errors = fs::read(ERRORS).unwrap_or_default();
             let errors = &errors[..errors.len().min(ERRORS_MAX)];
-            format!("{name} {}: {error}: {}", words.join(" "), String::from_utf8_lossy(errors))
+            let errors = String::from_utf8_lossy(errors).replace('\n', " ");
+            format!("{name} {}: {error}: {errors}", words.join(" "))
         };
         let errors = fs::File::create(ERRORS).map_err(|error| why(&error))?;
         let mut command = Command::new(program);
