@@ -1,7 +1,10 @@
 //! The command line of the OCI runtime specification, MUST by MUST: the same code as in the program
 //! `container`, called by its arguments. What must not work stands beside what must.
 
-use crate::node::{Node, shell};
+use crate::{
+    node::{Node, shell},
+    oci_holes as holes,
+};
 use serde_json::{Value, json};
 use std::{
     fs,
@@ -10,8 +13,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-const BUNDLE: &str = "/pools/oci/bundle";
-const ROOT: &str = "/pools/oci/records";
+pub(crate) const BUNDLE: &str = "/pools/oci/bundle";
+pub(crate) const ROOT: &str = "/pools/oci/records";
 /// Nothing here takes so long.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -26,12 +29,13 @@ pub(crate) fn run(node: &mut Node) {
     file_system(node);
     limits(node);
     refusals(node);
+    holes::run(node);
     deaths(node);
     residue(node);
 }
 
 /// What `spec` writes, with a shell script as the program.
-fn config(script: &str) -> Value {
+pub(crate) fn config(script: &str) -> Value {
     let path = format!("{BUNDLE}/config.json");
     // It may be there from the check before.
     fs::remove_file(&path).ok();
@@ -42,7 +46,7 @@ fn config(script: &str) -> Value {
     config
 }
 
-fn command(words: &[&str]) -> Command {
+pub(crate) fn command(words: &[&str]) -> Command {
     let mut command = Command::new("/proc/self/exe");
     command.args(["oci", "--root", ROOT]).args(words).stdin(Stdio::null());
     command
@@ -52,12 +56,12 @@ fn oci(words: &[&str]) -> Output {
     command(words).output().expect("we can be executed")
 }
 
-fn write(config: &Value) {
+pub(crate) fn write(config: &Value) {
     fs::write(format!("{BUNDLE}/config.json"), config.to_string()).expect("there is room");
 }
 
 /// Runs a configuration to its end: what was said, and the exit code.
-fn run_config(config: &Value) -> (String, Option<i32>) {
+pub(crate) fn run_config(config: &Value) -> (String, Option<i32>) {
     write(config);
     let output = oci(&["run", "-b", BUNDLE, "c"]);
     let text = [output.stdout, output.stderr].concat();
@@ -66,16 +70,16 @@ fn run_config(config: &Value) -> (String, Option<i32>) {
 
 /// Whether it went well, for calls without an answer. A container that is created inherits our
 /// streams, so nobody waits for their end.
-fn quiet(words: &[&str]) -> bool {
+pub(crate) fn quiet(words: &[&str]) -> bool {
     let status = command(words).stdout(Stdio::null()).stderr(Stdio::null()).status();
     status.expect("we can be executed").success()
 }
 
-fn state(id: &str) -> Value {
+pub(crate) fn state(id: &str) -> Value {
     serde_json::from_slice(&oci(&["state", id]).stdout).unwrap_or_default()
 }
 
-fn until(what: impl Fn() -> bool) -> bool {
+pub(crate) fn until(mut what: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
         if what() {
@@ -117,7 +121,7 @@ fn programs(node: &mut Node) {
 }
 
 /// With a directory of the node at `/shared`, which the root lacks.
-fn with_shared(config: &Value) -> Value {
+pub(crate) fn with_shared(config: &Value) -> Value {
     let mut config = config.clone();
     let mounts = config["mounts"].as_array_mut().expect("there are mounts");
     mounts.push(json!({
@@ -182,7 +186,7 @@ fn life(node: &mut Node) {
     shell("rm -f /pools/oci/shared/ran");
 }
 
-fn has(output: &str, text: &str) -> bool {
+pub(crate) fn has(output: &str, text: &str) -> bool {
     output.lines().any(|line| line.split_whitespace().eq(text.split_whitespace()))
 }
 

@@ -5,7 +5,11 @@ use rustix::{
     io::Errno,
     mount::{FsOpenFlags, MountFlags, OpenTreeFlags},
 };
-use std::{fs, process::ExitCode};
+use std::{
+    fs,
+    os::{fd::IntoRawFd as _, unix::process::CommandExt as _},
+    process::ExitCode,
+};
 
 pub(crate) fn run(what: &[&str]) -> ExitCode {
     match what {
@@ -15,6 +19,8 @@ pub(crate) fn run(what: &[&str]) -> ExitCode {
         ["eat"] => eat(),
         ["exec-memfd"] => exec_memfd(),
         ["fork-bomb"] => fork_bomb(),
+        // As the interpreter of a script, whose name comes last.
+        ["/bin/own"] => overwrite(),
         _ => println!("unknown probe {what:?}"),
     }
     ExitCode::SUCCESS
@@ -131,4 +137,20 @@ fn fork_bomb() {
         }
     };
     println!("threads={} refused={refused}", children.len());
+}
+
+/// Keeps a way to its own program and to a file of the node, becomes another program, and writes to
+/// both for as long as it takes the launcher to be gone.
+fn overwrite() {
+    println!("reached {:?}", fs::read_link("/proc/self/exe"));
+    let keep = |path: &str| {
+        let file = rustix::fs::open(path, OFlags::PATH, Mode::empty()).expect("it is there");
+        file.into_raw_fd()
+    };
+    let (program, control) = (keep("/proc/self/exe"), keep("/shared/control"));
+    let script = format!(
+        "echo overwritten > /proc/self/fd/{control}; n=0; while [ $n -lt 8 ]; do echo overwritten > /proc/self/fd/{program} && echo done; n=$((n + 1)); sleep 0.1; done; echo x > /shared/end"
+    );
+    let error = std::process::Command::new("/bin/busybox").args(["sh", "-c", &script]).exec();
+    println!("busybox: {error}");
 }

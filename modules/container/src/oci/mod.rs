@@ -12,6 +12,7 @@ mod arguments;
 pub mod config;
 mod life;
 pub(crate) mod mounts;
+mod own;
 pub mod plan;
 mod record;
 mod resources;
@@ -75,6 +76,8 @@ enum OciError {
     NoCgroup,
     #[error("executable file not found in $PATH or not executable")]
     NoProgram(#[source] Failure),
+    #[error("executing a sealed copy of this program")]
+    Own(#[source] io::Error),
     #[error("making the container")]
     Launch(#[source] Failure),
     #[error("waiting for the container")]
@@ -169,9 +172,10 @@ fn run(arguments: &Arguments) -> Result<ExitCode, OciError> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A child is a copy of us until it executes; nobody may look into it. What is made for the
-/// container has the modes that it is made with.
+/// A child is a copy of us until it executes; nobody may look into it, and the program that it leads
+/// to is not the one on the disk. What is made for the container has the modes that it is made with.
 fn become_launcher() -> Result<(), OciError> {
+    own::execute_copy().map_err(OciError::Own)?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(|errno| OciError::Wait(errno.into()))
