@@ -3,7 +3,7 @@
 
 use crate::{
     node::{Node, shell},
-    oci::{BUNDLE, ROOT, config, has, quiet, state, until, with_shared, write},
+    oci::{BUNDLE, ROOT, config, has, quiet, run_config, state, until, with_shared, write},
 };
 use serde_json::json;
 use std::{
@@ -14,6 +14,7 @@ use std::{
 
 pub(crate) fn run(node: &mut Node) {
     own_program(node);
+    covers(node);
 }
 
 /// What the tenant of an image could do with a way to the program that started it. The program is a
@@ -53,4 +54,56 @@ fn own_program(node: &mut Node) {
     shell(&format!(
         "rm /pools/oci/program /pools/oci/said /pools/oci/shared/control /pools/oci/shared/end {BUNDLE}/rootfs/bin/own"
     ));
+}
+
+/// Masks cover what they name with the node's own files, whatever an image has in its way.
+fn covers(node: &mut Node) {
+    let (root, fake) = (format!("{BUNDLE}/rootfs"), "/pools/oci/fake");
+    shell(&format!(
+        "cd {root} && mkdir secrets && echo secret > secrets/file && echo secret > secret && ln -s secret masked && ln -s /dev cover && mkdir -p {fake}/.zos/empty && echo fake > {fake}/null && echo fake > {fake}/.zos/empty/fake"
+    ));
+    let mut config = config(
+        "cat /secret; ls -A /secrets; busybox stat -c %F,%t,%T /secret /proc/kcore; cat /dev/null",
+    );
+    let masked = config["linux"]["maskedPaths"].as_array_mut().expect("there are some");
+    masked.extend([json!("/secret"), json!("/secrets")]);
+    let mut covered = config.clone();
+    let mounts = covered["mounts"].as_array_mut().expect("there are mounts");
+    mounts.push(
+        json!({ "destination": "/cover", "type": "bind", "source": fake, "options": ["rbind"] }),
+    );
+    let device = "character special file,1,3\n";
+    let ran = run_config(&config);
+    node.check("oci: masks", ran == (device.repeat(2), Some(0)), &ran);
+    // The control is the last word: the mount did go over /dev.
+    let ran = run_config(&covered);
+    node.check(
+        "oci: CVE-2025-31133, CVE-2025-52565: what masks is ours, also when /dev is covered",
+        ran == (format!("{}fake\n", device.repeat(2)), Some(0)),
+        &ran,
+    );
+    let left = shell(&format!("cat {fake}/null {fake}/.zos/empty/fake"));
+    node.check("oci: what covers /dev stays as it is", left == "fake\nfake\n", &left);
+
+    let mut refused = Vec::new();
+    for name in ["dev", "proc", "sys"] {
+        shell(&format!(
+            "cd {root} && mkdir -p outside {name} && mv {name} was && ln -s outside {name}"
+        ));
+        refused.push(run_config(&config));
+        shell(&format!("cd {root} && rm {name} && mv was {name}"));
+    }
+    let good =
+        refused.iter().all(|(said, code)| *code == Some(1) && said.contains("Too many levels"));
+    node.check(
+        "oci: CVE-2026-41579, CVE-2026-47766: /dev, /proc and /sys of an image are no links",
+        good,
+        &refused,
+    );
+    let masked = config["linux"]["maskedPaths"].as_array_mut().expect("there are some");
+    masked.push(json!("/masked"));
+    let ran = run_config(&config);
+    let good = ran.1 == Some(1) && ran.0.contains("masking files");
+    node.check("oci: a masked path that is a link", good, &ran);
+    shell(&format!("cd {root} && rm -r secrets secret masked cover {fake}"));
 }

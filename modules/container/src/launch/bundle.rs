@@ -7,8 +7,9 @@ use super::{
     Process as Started,
     cgroup::Group,
     child::{Body, Executable},
-    devices, entry,
-    failure::{Context as _, Failure},
+    devices::{self, Covers},
+    entry,
+    failure::{Context as _, Failure, fail},
     setup::{Finish, Names, Place, Prepared, Process, Setup, Source},
 };
 use crate::{
@@ -79,9 +80,13 @@ pub(crate) fn create(
 
 fn setup(plan: &Plan) -> Result<Setup, Failure> {
     let mut mounts = Vec::with_capacity(plan.mounts.len());
+    let mut covers = None;
     for mount in &plan.mounts {
-        mounts.push(prepare(mount, plan.owner)?);
+        mounts.push(prepare(mount, plan.owner, &mut covers)?);
     }
+    let Some(covers) = covers else {
+        return fail(Reason::PlanInvalid, "a container without /dev");
+    };
     let strings = |all: &[String]| clone::Strings::new(all);
     let process = || {
         Ok::<_, io::Error>(Process {
@@ -100,7 +105,7 @@ fn setup(plan: &Plan) -> Result<Setup, Failure> {
     Ok(Setup {
         settings: plan.settings.clone(),
         kernel: Vec::new(),
-        files: &[],
+        covers,
         mounts,
         masked: plan.masked.clone(),
         read_only: plan.read_only.clone(),
@@ -114,15 +119,24 @@ fn setup(plan: &Plan) -> Result<Setup, Failure> {
     })
 }
 
-fn prepare(mount: &Mount, owner: (u32, u32)) -> Result<Prepared, Failure> {
+/// `covers` comes with `/dev`, of which a plan has one.
+fn prepare(
+    mount: &Mount,
+    owner: (u32, u32),
+    covers: &mut Option<Covers>,
+) -> Result<Prepared, Failure> {
     let (place, source) = match &mount.what {
         What::Dev { options } => {
             let dev = devices::prepare_writable(options, mount.attributes, owner)?;
-            (Place::Directory, Source::Ready(dev))
+            *covers = Some(dev.covers);
+            (Place::Plain, Source::Ready(dev.mount))
         }
         What::New { kind, options } => {
             let options = options.clone();
-            (Place::Directory, Source::New { kind, options, attributes: mount.attributes })
+            // Masks and read-only paths are found below these by name.
+            let is_kernels = [c"proc", c"sysfs"].contains(kind);
+            let place = if is_kernels { Place::Plain } else { Place::Directory };
+            (place, Source::New { kind, options, attributes: mount.attributes })
         }
         What::Bind { source, depth } => {
             let open = || {

@@ -5,14 +5,13 @@
 //! by `openat2` inside the root. It ends at the first failure and says which step it was.
 
 use super::{
-    devices,
     entry::{self, Entry},
     landlock::Domain,
     setup::{Finish, Place, Prepared, Privileges, Setup, Source},
     status::{self, Step, StepFailed},
 };
 use rustix::{
-    fs::{AtFlags, CWD, Gid, Mode, OFlags, ResolveFlags, Uid, mkdirat, openat, openat2, unlinkat},
+    fs::{AtFlags, CWD, Gid, Mode, OFlags, ResolveFlags, Uid, mkdirat, openat, openat2},
     io::Errno,
     mount::{
         FsMountFlags, FsOpenFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
@@ -256,20 +255,18 @@ impl Body<'_> {
     fn place(&self, one: &Prepared) -> rustix::io::Result<OwnedFd> {
         match one.place {
             Place::Found => self.target(&one.target, OFlags::DIRECTORY),
-            Place::Directory | Place::File => make_place(self.root, &one.target, one.place),
+            Place::Plain | Place::Directory | Place::File => {
+                make_place(self.root, &one.target, one.place)
+            }
         }
     }
 
     /// resolv.conf and the like. A symbolic link of the image under such a name is covered itself,
     /// not followed.
     fn mount_own_files(&self) -> Done {
-        if self.setup.files.is_empty() {
-            return Ok(());
-        }
-        let dev = self.target(c"dev", OFlags::DIRECTORY).at(Step::Files)?;
-        for (file, target) in self.setup.files {
+        for (file, target) in &self.setup.covers.files {
             match self.target(*target, OFlags::NOFOLLOW) {
-                Ok(target) => cover(dev.as_fd(), file, target.as_fd()).at(Step::Files)?,
+                Ok(target) => cover(file, &target).at(Step::Files)?,
                 // The image has something else where /etc should be.
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
                 Err(errno) => return Err(errno).at(Step::Files),
@@ -279,19 +276,18 @@ impl Body<'_> {
     }
 
     fn mask(&self) -> Done {
-        let dev = self.target(c"dev", OFlags::DIRECTORY).at(Step::Masks)?;
         for name in &self.setup.masked {
             let Some(target) = self.existing(name).at(Step::Masks)? else { continue };
             let stat = rustix::fs::fstat(&target).at(Step::Masks)?;
             let mask = match rustix::fs::FileType::from_raw_mode(stat.st_mode) {
-                rustix::fs::FileType::Directory => devices::EMPTY,
-                _ => devices::NULL,
+                rustix::fs::FileType::Directory => &self.setup.covers.empty,
+                _ => &self.setup.covers.null,
             };
-            cover(dev.as_fd(), mask, target.as_fd()).at(Step::Masks)?;
+            cover(mask, &target).at(Step::Masks)?;
         }
         for name in &self.setup.read_only {
             let Some(target) = self.existing(name).at(Step::Masks)? else { continue };
-            let copy = clone_of(target.as_fd(), c"").at(Step::Masks)?;
+            let copy = copy_of(&target).at(Step::Masks)?;
             sys::mount::set_attributes(&copy, sys::mount::RDONLY, None).at(Step::Masks)?;
             attach_to(copy.as_fd(), target.as_fd()).at(Step::Masks)?;
         }
@@ -303,25 +299,16 @@ impl Body<'_> {
             Finish::Nothing => return Ok(()),
             Finish::RemoveMasks | Finish::RemoveMasksAndLock => {}
         }
-        let dev = self.target(c"dev", OFlags::DIRECTORY).at(Step::Masks)?;
-        // What covers directories is then a directory that nothing can be put into.
-        for name in [devices::EMPTY, devices::HIDDEN] {
-            match unlinkat(&dev, name, AtFlags::REMOVEDIR) {
-                // A /dev that was asked for read-only.
-                Ok(()) | Err(Errno::ROFS) => {}
-                Err(errno) => return Err(errno).at(Step::Masks),
-            }
-        }
+        self.setup.covers.forget().at(Step::Masks)?;
         if self.setup.finish == Finish::RemoveMasksAndLock {
             sys::mount::set_attributes(self.root, sys::mount::RDONLY, None).at(Step::Lock)?;
         }
         Ok(())
     }
 
-    /// Opens a place in the root. Symbolic links are refused, wherever they lead.
+    /// Opens a place below the root. Symbolic links are refused, wherever they lead.
     fn target(&self, path: impl rustix::path::Arg, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-        let resolve =
-            ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
         openat2(self.root, path, flags | OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
     }
 
@@ -397,9 +384,12 @@ impl Body<'_> {
     }
 }
 
-/// The place of a mount in a root that may lack it. Links lead around inside the root.
+/// The place of a mount in a root that may lack it. Links lead around inside the root, or nowhere.
 fn make_place(root: BorrowedFd<'_>, path: &CStr, kind: Place) -> rustix::io::Result<OwnedFd> {
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let resolve = match kind {
+        Place::Found | Place::Plain => ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS,
+        Place::Directory | Place::File => ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+    };
     let open = |path: &[u8], flags| {
         openat2(root, path, flags | OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
     };
@@ -470,11 +460,10 @@ fn attach_source(source: &Source, target: BorrowedFd<'_>) -> rustix::io::Result<
     }
 }
 
-/// Mounts a file or directory of the container's /dev over `target`. A copy is as read-only as
+/// Mounts a copy of the very file or directory `source` over `target`. A copy is as read-only as
 /// the original.
-fn cover(dev: BorrowedFd<'_>, source: &str, target: BorrowedFd<'_>) -> rustix::io::Result<()> {
-    let copy = clone_of(dev, source)?;
-    attach_to(copy.as_fd(), target)
+fn cover(source: &OwnedFd, target: &OwnedFd) -> rustix::io::Result<()> {
+    attach_to(copy_of(source)?.as_fd(), target.as_fd())
 }
 
 fn attach_to(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> rustix::io::Result<()> {
@@ -482,15 +471,11 @@ fn attach_to(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> rustix::io::Resul
     move_mount(mount, "", target, "", flags)
 }
 
-fn clone_of(
-    directory: BorrowedFd<'_>,
-    path: impl rustix::path::Arg,
-) -> rustix::io::Result<OwnedFd> {
+fn copy_of(file: &OwnedFd) -> rustix::io::Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | OpenTreeFlags::AT_EMPTY_PATH
-        | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
-    open_tree(directory, path, flags)
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    open_tree(file, "", flags)
 }
 
 /// Makes `root` the root, and lets go of the node's.

@@ -2,23 +2,25 @@
 //!
 //! A small tmpfs with the six harmless devices, the usual links, and the files that are mounted
 //! elsewhere: `resolv.conf`, `hosts`, `hostname` and an empty directory. Sources of masks come from
-//! here too, so that nothing in an image can pose as one.
+//! here too, by descriptors that were opened before anything was attached: so nothing in an image
+//! and no mount of a bundle can pose as one.
 
 use super::failure::{Context as _, Failure};
 use crate::reason::Reason;
 use node_api::launcher::Start;
 use rustix::{
     fs::{
-        AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, chmodat, chownat, fchmod, makedev, mkdirat,
-        mknodat, openat, symlinkat,
+        AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chmodat, chownat, fchmod,
+        makedev, mkdirat, mknodat, openat, openat2, symlinkat, unlinkat,
     },
+    io::Errno,
     mount::{
         FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount,
         fsopen,
     },
 };
 use std::{
-    ffi::CString,
+    ffi::{CStr, CString},
     fs::File,
     io::{self, Write as _},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -39,24 +41,77 @@ const LINKS: [(&str, &str); 6] = [
 /// Places of mounts that the child adds.
 const DIRECTORIES: [&str; 5] = ["pts", "shm", "mqueue", HIDDEN, EMPTY];
 /// Holds what is mounted elsewhere.
-pub(super) const HIDDEN: &str = ".zos";
+const HIDDEN: &str = ".zos";
 /// What masks a directory.
-pub(super) const EMPTY: &str = ".zos/empty";
+const EMPTY: &str = ".zos/empty";
 /// What masks a file.
-pub(super) const NULL: &str = "null";
+const NULL: &str = "null";
 /// Enough for the files; nobody can add to it.
 const SIZE: &str = "256k";
 
 /// The files of [`HIDDEN`] and where they are mounted if the root has the place.
-pub(super) const FILES: [(&str, &str); 3] = [
-    (".zos/resolv.conf", "etc/resolv.conf"),
-    (".zos/hosts", "etc/hosts"),
-    (".zos/hostname", "etc/hostname"),
+const FILES: [(&str, &CStr); 3] = [
+    (".zos/resolv.conf", c"etc/resolv.conf"),
+    (".zos/hosts", c"etc/hosts"),
+    (".zos/hostname", c"etc/hostname"),
 ];
 
-/// Makes the mount. It is attached nowhere.
-pub(super) fn prepare(start: &Start, userns: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
-    make(start, userns).context(Reason::RootMountFailed, "making the devices")
+/// `/dev`, attached nowhere yet.
+#[derive(Debug)]
+pub(super) struct Dev {
+    pub(super) mount: OwnedFd,
+    pub(super) covers: Covers,
+}
+
+/// What of `/dev` covers other files. The kernel copies a mount only once it is attached.
+#[derive(Debug)]
+pub(super) struct Covers {
+    top: OwnedFd,
+    hidden: OwnedFd,
+    pub(super) null: OwnedFd,
+    pub(super) empty: OwnedFd,
+    /// Each with its place in the root.
+    pub(super) files: Vec<(OwnedFd, &'static CStr)>,
+}
+
+impl Covers {
+    /// Opens everything below a mount that nobody else has seen.
+    fn open(mount: &OwnedFd, files: &[(&str, &'static CStr)]) -> io::Result<Self> {
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let open = |name: &str| openat2(mount, name, flags, Mode::empty(), resolve);
+        let with_place = |(name, place): &(&str, _)| Ok((open(name)?, *place));
+        Ok(Self {
+            top: mount.try_clone()?,
+            hidden: open(HIDDEN)?,
+            null: open(NULL)?,
+            empty: open(EMPTY)?,
+            files: files.iter().map(with_place).collect::<io::Result<_>>()?,
+        })
+    }
+
+    /// Removes the names of what was mounted elsewhere. What covers directories is then a directory
+    /// that nothing can be put into.
+    pub(super) fn forget(&self) -> rustix::io::Result<()> {
+        for (directory, name) in [(&self.hidden, "empty"), (&self.top, HIDDEN)] {
+            match unlinkat(directory, name, AtFlags::REMOVEDIR) {
+                // A /dev that was asked for read-only.
+                Ok(()) | Err(Errno::ROFS) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Makes the mount of a container of the node.
+pub(super) fn prepare(start: &Start, userns: BorrowedFd<'_>) -> Result<Dev, Failure> {
+    let made = || {
+        let mount = make(start, userns)?;
+        let covers = Covers::open(&mount, &FILES)?;
+        Ok::<_, io::Error>(Dev { mount, covers })
+    };
+    made().context(Reason::RootMountFailed, "making the devices")
 }
 
 /// The `/dev` of an OCI bundle: as its configuration wants it, with the devices and links that the
@@ -65,7 +120,7 @@ pub(super) fn prepare_writable(
     options: &[(CString, CString)],
     attributes: MountAttrFlags,
     owner: (u32, u32),
-) -> Result<OwnedFd, Failure> {
+) -> Result<Dev, Failure> {
     let made = || {
         let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
         for (key, value) in options {
@@ -86,7 +141,8 @@ pub(super) fn prepare_writable(
         if attributes.contains(read_only) {
             sys::mount::set_attributes(&mount, sys::mount::RDONLY, None)?;
         }
-        Ok::<_, io::Error>(mount)
+        let covers = Covers::open(&mount, &[])?;
+        Ok::<_, io::Error>(Dev { mount, covers })
     };
     made().context(Reason::RootMountFailed, "making the devices")
 }

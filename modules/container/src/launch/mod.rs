@@ -113,8 +113,8 @@ impl Launcher {
         let layers = root::Layers::mount(self, start, digest, userns.as_fd())?;
         let entry = entry::find(start, &layers)?;
         let root = layers.into_root();
-        let mut setup = walls::setup(start, root.as_fd(), userns.as_fd())?;
         let dev = devices::prepare(start, userns.as_fd())?;
+        let mut setup = walls::setup(start, root.as_fd(), userns.as_fd(), dev.covers)?;
         let filters = filter::load()?;
         let domain = landlock::Domain::prepare()?;
         let null = devices::open_null()?;
@@ -126,7 +126,7 @@ impl Launcher {
             start.netns.as_deref(),
             start.id_base,
             |sysfs| {
-                setup.kernel = walls::kernel(dev, sysfs);
+                setup.kernel = walls::kernel(dev.mount, sysfs);
                 let body = Body {
                     setup: &setup,
                     staging: &self.staging,

@@ -2,7 +2,7 @@
 //!
 //! Everything is opened and allocated before the child exists.
 
-use super::status::Step;
+use super::{devices::Covers, status::Step};
 use rustix::{fs::Gid, mount::MountAttrFlags, process::Resource, thread::CapabilitySet};
 use std::{
     ffi::{CStr, CString},
@@ -17,8 +17,8 @@ pub(super) struct Setup {
     pub(super) settings: Vec<(CString, Vec<u8>)>,
     /// Attached first, in order.
     pub(super) kernel: Vec<Prepared>,
-    /// Files of `/dev` that cover files of the image.
-    pub(super) files: &'static [(&'static str, &'static str)],
+    /// Files of `/dev` that cover others: those of the image after `kernel`, masks after all mounts.
+    pub(super) covers: Covers,
     /// Attached next, in order.
     pub(super) mounts: Vec<Prepared>,
     /// What cannot be read, relative to the root. One that does not exist is skipped.
@@ -91,6 +91,8 @@ pub(super) struct Prepared {
 pub(super) enum Place {
     /// A directory that no symbolic link leads to; nothing is made.
     Found,
+    /// The same, but what is missing is made.
+    Plain,
     /// A directory; links lead around inside the root, and what is missing is made.
     Directory,
     /// The same for a file.

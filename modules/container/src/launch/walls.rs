@@ -2,7 +2,7 @@
 //! says.
 
 use super::{
-    devices,
+    devices::Covers,
     failure::{Context as _, Failure},
     mounts,
     setup::{Capabilities, Finish, Place, Prepared, Privileges, Process, Setup, Source},
@@ -84,6 +84,7 @@ pub(super) fn setup(
     start: &Start,
     root: BorrowedFd<'_>,
     userns: BorrowedFd<'_>,
+    covers: Covers,
 ) -> Result<Setup, Failure> {
     let own = |all: &[&CStr]| all.iter().map(|&name| name.to_owned()).collect();
     Ok(Setup {
@@ -92,7 +93,7 @@ pub(super) fn setup(
             .map(|(file, value)| ((*file).to_owned(), value.to_vec()))
             .collect(),
         kernel: Vec::new(),
-        files: &devices::FILES,
+        covers,
         mounts: mounts::prepare(&start.mounts, root, start.id_base, userns)?,
         masked: own(&MASKED),
         read_only: own(&READ_ONLY),
