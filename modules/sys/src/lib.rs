@@ -5,6 +5,7 @@
 
 pub mod btrfs;
 pub mod clone;
+pub mod keyring;
 pub mod mount;
 pub mod process;
 pub mod seccomp;

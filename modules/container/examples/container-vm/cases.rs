@@ -218,6 +218,32 @@ fn walls(node: &mut Node) {
     let exec: Vec<&str> = lines(&output, "exec-");
     let denied = exec.len() == 2 && exec.iter().all(|line| line.contains("PermissionDenied"));
     node.check("neither memory nor /tmp can be executed", denied, &output);
+    keyring(node);
+}
+
+/// The launcher makes it as the node's root, whose keys are counted.
+fn keyring(node: &mut Node) {
+    let count = || {
+        let users = shell("cat /proc/key-users");
+        let root = users.lines().find_map(|line| line.trim().strip_prefix("0:"));
+        let keys = root.and_then(|numbers| numbers.split_whitespace().nth(2));
+        keys.and_then(|keys| keys.split_once('/')?.0.parse::<u32>().ok())
+    };
+    // Keyrings of the containers before are let go when the kernel has time.
+    let since = Instant::now();
+    let mut before = count();
+    while since.elapsed() < Duration::from_secs(1) {
+        before = before.min(count());
+    }
+    let start = node.request(&["sleep", "100"]);
+    let Ok(running) = node.start(&start) else {
+        return node.check("it has a session keyring of its own", false, "it does not start");
+    };
+    let with = count();
+    running.signal(Signal::KILL);
+    running.wait();
+    let one_more = before.is_some() && with == before.map(|n| n + 1);
+    node.check("it has a session keyring of its own", one_more, (before, with));
 }
 
 fn volumes(node: &mut Node) {

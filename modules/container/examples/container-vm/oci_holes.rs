@@ -15,6 +15,7 @@ use std::{
 pub(crate) fn run(node: &mut Node) {
     own_program(node);
     covers(node);
+    keys(node);
 }
 
 /// What the tenant of an image could do with a way to the program that started it. The program is a
@@ -106,4 +107,22 @@ fn covers(node: &mut Node) {
     let good = ran.1 == Some(1) && ran.0.contains("masking files");
     node.check("oci: a masked path that is a link", good, &ran);
     shell(&format!("cd {root} && rm -r secrets secret masked cover {fake}"));
+}
+
+/// A container has a session keyring, and it is not that of its caller, which is ours.
+fn keys(node: &mut Node) {
+    let sessions = |keys: &str| -> Vec<String> {
+        let lines = keys.lines().filter(|line| line.contains(" _ses"));
+        lines.filter_map(|line| line.split_whitespace().next().map(str::to_owned)).collect()
+    };
+    sys::keyring::join_new_session().expect("the kernel has keys");
+    let ours = sessions(&shell("cat /proc/keys"));
+    let mut config = config("cat /proc/keys");
+    // Of the keys of others, this user sees only those that it is given.
+    config["process"]["user"] = json!({ "uid": 33, "gid": 33 });
+    config["linux"]["maskedPaths"] = json!([]);
+    let (output, _) = run_config(&config);
+    let theirs = sessions(&output);
+    let good = !ours.is_empty() && theirs.len() == 1 && !ours.contains(&theirs[0]);
+    node.check("oci: its own session keyring", good, (&ours, &output));
 }

@@ -108,6 +108,7 @@ impl Child<'_> {
             clone::close_inherited([foreign]).at(Step::Gate)?;
         }
         self.wait_at_gate()?;
+        leave_session_keyring().at(Step::Keys)?;
         for (file, value) in &setup.settings {
             write_setting(file, value).at(Step::Settings)?;
         }
@@ -429,6 +430,16 @@ fn parts(path: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
             Some((at, part))
         })
         .filter(|(_, part)| !part.is_empty())
+}
+
+/// The keys of whoever started us are not the container's. Done as the node's root: the users of
+/// containers may have few keyrings, and two containers may have the same user.
+fn leave_session_keyring() -> std::io::Result<()> {
+    match sys::keyring::join_new_session() {
+        // A kernel without keys.
+        Err(error) if error.raw_os_error() == Some(Errno::NOSYS.raw_os_error()) => Ok(()),
+        done => done,
+    }
 }
 
 fn write_setting(file: &CStr, value: &[u8]) -> rustix::io::Result<()> {

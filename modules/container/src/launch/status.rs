@@ -27,6 +27,7 @@ const END_TIME: Duration = Duration::from_secs(5);
 #[repr(u8)]
 pub(super) enum Step {
     Gate = 1,
+    Keys,
     Settings,
     Root,
     Ids,
@@ -49,8 +50,9 @@ pub(super) enum Step {
 }
 
 impl Step {
-    const ALL: [(Self, Reason, &'static str); 20] = [
+    const ALL: [(Self, Reason, &'static str); 21] = [
         (Self::Gate, Reason::NamespaceFailed, "waiting for the launcher"),
+        (Self::Keys, Reason::IsolationFailed, "joining a session keyring of its own"),
         (Self::Settings, Reason::IsolationFailed, "writing the settings of its namespaces"),
         (Self::Root, Reason::RootMountFailed, "attaching the root"),
         (Self::Ids, Reason::NamespaceFailed, "becoming root of its user namespace"),
