@@ -3,7 +3,9 @@
 
 use crate::{
     node::{Node, shell},
-    oci::{BUNDLE, ROOT, config, has, quiet, run_config, state, until, with_shared, write},
+    oci::{
+        BUNDLE, ROOT, command, config, has, quiet, run_config, state, until, with_shared, write,
+    },
 };
 use serde_json::json;
 use std::{
@@ -16,6 +18,9 @@ pub(crate) fn run(node: &mut Node) {
     own_program(node);
     covers(node);
     keys(node);
+    groups(node);
+    signals(node);
+    pairs(node);
 }
 
 /// What the tenant of an image could do with a way to the program that started it. The program is a
@@ -125,4 +130,96 @@ fn keys(node: &mut Node) {
     let theirs = sessions(&output);
     let good = !ours.is_empty() && theirs.len() == 1 && !ours.contains(&theirs[0]);
     node.check("oci: its own session keyring", good, (&ours, &output));
+}
+
+/// Two containers of one name, below two `--root`s: the name of their cgroup is the same.
+fn groups(node: &mut Node) {
+    let group = "/sys/fs/cgroup/zos-oci/c";
+    let other = |words: &[&str]| {
+        let mut command = Command::new("/proc/self/exe");
+        command.args(["oci", "--root", "/pools/oci/others"]).args(words);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.status().is_ok_and(|status| status.success())
+    };
+    let lives =
+        || fs::read_to_string(format!("{group}/cgroup.procs")).is_ok_and(|all| !all.is_empty());
+    write(&config("while :; do sleep 1; done"));
+    let first = quiet(&["run", "--detach", "-b", BUNDLE, "c"]);
+    let second = other(&["run", "--detach", "-b", BUNDLE, "c"]);
+    node.check("oci: a cgroup is made, not joined", first && !second && lives(), (first, second));
+    quiet(&["kill", "c", "KILL"]);
+    let stopped = until(|| state("c")["status"] == "stopped");
+    let second = other(&["run", "--detach", "-b", BUNDLE, "c"]);
+    node.check("oci: nor is that of a container that has stopped", stopped && !second, second);
+    // What an administrator may do. Now the name is the second container's.
+    shell(&format!("rmdir {group}"));
+    let second = other(&["run", "--detach", "-b", BUNDLE, "c"]) && lives();
+    let killed = quiet(&["kill", "--all", "c", "KILL"]);
+    let deleted = quiet(&["delete", "--force", "c"]);
+    node.check(
+        "oci: the deletion of a container ends no other of its name",
+        second && !killed && deleted && lives(),
+        (second, killed, deleted),
+    );
+    let deleted = other(&["delete", "--force", "c"]) && !Path::new(group).exists();
+    node.check("oci: its own does", deleted, deleted);
+}
+
+/// `kill --all` reaches every process of a container, also in groups of its own.
+fn signals(node: &mut Node) {
+    let script = "trap 'echo one >> /shared/got' TERM; (trap 'echo two >> /shared/got; exit' TERM; echo up > /shared/up; while :; do sleep 0.1; done) & while :; do sleep 0.1; done";
+    write(&with_shared(&config(script)));
+    let ran = quiet(&["run", "--detach", "-b", BUNDLE, "c"]);
+    let up = until(|| Path::new("/pools/oci/shared/up").exists());
+    let first = state("c")["pid"].to_string();
+    shell(&format!(
+        "cd /sys/fs/cgroup/zos-oci/c && mkdir below && for p in $(cat cgroup.procs); do [ $p = {first} ] || echo $p > below/cgroup.procs || true; done"
+    ));
+    let sent = quiet(&["kill", "--all", "c", "TERM"]);
+    let got = || {
+        let text = fs::read_to_string("/pools/oci/shared/got").unwrap_or_default();
+        text.contains("one") && text.contains("two")
+    };
+    let all = until(got);
+    node.check("oci: a signal to all", ran && up && sent && all, (ran, up, sent, all));
+    let running = state("c")["status"] == "running";
+    let deleted = quiet(&["delete", "--force", "c"]);
+    let left = Path::new("/sys/fs/cgroup/zos-oci/c").exists();
+    node.check("oci: groups of its own go with it", running && deleted && !left, (running, left));
+    shell("rm -f /pools/oci/shared/up /pools/oci/shared/got");
+}
+
+/// Two commands on one container at the same time.
+fn pairs(node: &mut Node) {
+    let spawn = |words: &[&str]| {
+        let mut command = command(words);
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("we can be executed")
+    };
+    let done =
+        |child: std::io::Result<std::process::ExitStatus>| child.is_ok_and(|end| end.success());
+    write(&config("while :; do sleep 1; done"));
+    let mut started = Vec::new();
+    for _ in 0..6 {
+        quiet(&["create", "-b", BUNDLE, "c"]);
+        let mut both = [spawn(&["start", "c"]), spawn(&["start", "c"])];
+        started.push(both.each_mut().map(|child| done(child.wait())));
+        quiet(&["delete", "--force", "c"]);
+    }
+    let once = started.iter().all(|[a, b]| a != b);
+    node.check("oci: of two starts, one starts", once, &started);
+
+    let group = Path::new("/sys/fs/cgroup/zos-oci/c");
+    let mut ends = Vec::new();
+    for _ in 0..6 {
+        let mut create = spawn(&["create", "-b", BUNDLE, "c"]);
+        // From the moment that there is something to delete.
+        until(|| Path::new(ROOT).join("c").exists() || !matches!(create.try_wait(), Ok(None)));
+        let deleted = quiet(&["delete", "--force", "c"]);
+        let created = done(create.wait());
+        // Deleted as a whole or there as a whole, whatever comes first.
+        let there = state("c")["status"] == "created";
+        ends.push((created, deleted, created && there == group.exists() && there != deleted));
+        quiet(&["delete", "--force", "c"]);
+    }
+    node.check("oci: nothing is deleted while it is made", ends.iter().all(|end| end.2), &ends);
 }

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     oci::{
+        group::GroupId,
         mounts::{Depth, Mount, What},
         plan::{Kind, Plan},
     },
@@ -34,12 +35,13 @@ use sys::clone::{self, Parent, Spawn};
 
 /// Makes the process, a child of ours, and leads it to its program, or to the FIFO `hold`.
 ///
-/// `hand_over` records the process before it is released. On failure nothing of it is left.
+/// `hand_over` records the process and its cgroup before it is released. On failure nothing of them
+/// is left. A cgroup that is there already is somebody else's.
 pub(crate) fn create(
     plan: &Plan,
     cgroup: &Path,
     hold: Option<BorrowedFd<'_>>,
-    hand_over: impl FnOnce(i32) -> io::Result<()>,
+    hand_over: impl FnOnce(i32, GroupId) -> io::Result<()>,
 ) -> Result<OwnedFd, Failure> {
     let (root, _) = tree(&plan.rootfs, Depth::All)
         .context(Reason::ImageMissing, format!("opening {}", plan.rootfs.display()))?;
@@ -73,7 +75,10 @@ pub(crate) fn create(
         Spawn { namespaces: plan.namespaces, cgroup: Some(group.as_fd()), parent: Parent::Caller };
     let process = Started::spawn(&body, options)?;
     let pid = process.pid;
-    let record = |_: &Group| hand_over(pid).context(Reason::AdoptFailed, "recording the process");
+    let record = |group: &Group| {
+        let recorded = || hand_over(pid, GroupId::of(group.as_fd())?);
+        recorded().context(Reason::AdoptFailed, "recording the process")
+    };
     process.bring_up(plan.maps.as_ref(), &Names::of(&setup), record, group)?;
     Ok(process.pidfd)
 }

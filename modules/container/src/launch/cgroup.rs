@@ -65,21 +65,33 @@ pub(super) fn sweep(parent: &Path) {
 }
 
 impl Group {
-    /// An empty cgroup at `path` for `id`, with each value in its file. A leftover is replaced; one
-    /// with a process in it fails with [`Reason::AlreadyRunning`].
+    /// As [`Group::make`], but a leftover is replaced; one with a process in it fails with
+    /// [`Reason::AlreadyRunning`].
+    pub(super) fn replace<S: AsRef<str>>(
+        path: PathBuf,
+        id: &str,
+        settings: impl IntoIterator<Item = (S, String)>,
+    ) -> Result<Self, Failure> {
+        match fs::remove_dir(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                return fail(Reason::AlreadyRunning, format!("{id} still has a process"));
+            }
+            done => done.context(
+                Reason::LimitsRefused,
+                format!("removing what is left of cgroup {}", path.display()),
+            )?,
+        }
+        Self::make(path, id, settings)
+    }
+
+    /// A new cgroup at `path` for `id`, with each value in its file.
     pub(super) fn make<S: AsRef<str>>(
         path: PathBuf,
         id: &str,
         settings: impl IntoIterator<Item = (S, String)>,
     ) -> Result<Self, Failure> {
         let attempt = || format!("making cgroup {}", path.display());
-        match fs::remove_dir(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
-                return fail(Reason::AlreadyRunning, format!("{id} still has a process"));
-            }
-            done => done.context(Reason::LimitsRefused, attempt())?,
-        }
         fs::create_dir(&path).context(Reason::LimitsRefused, attempt())?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::open(&path, flags, Mode::empty())

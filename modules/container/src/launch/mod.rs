@@ -120,7 +120,7 @@ impl Launcher {
         let null = devices::open_null()?;
         let (log_read, log_write) = log_pipe(start)?;
         let limits = cgroup::settings(&start.limits);
-        let cgroup = cgroup::Group::make(self.cgroups.join(&start.id), &start.id, limits)?;
+        let cgroup = cgroup::Group::replace(self.cgroups.join(&start.id), &start.id, limits)?;
         let process = namespace::within_network(
             self.netns.as_fd(),
             start.netns.as_deref(),

@@ -2,8 +2,9 @@
 
 use super::{
     OciError, config,
+    group::{self, Group, send},
     plan::{self, Plan},
-    record::{self, Place, Record, Status},
+    record::{self, Lock, Place, Record, Status},
 };
 use crate::launch;
 use nix::sys::{
@@ -13,9 +14,7 @@ use nix::sys::{
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
-    process::{
-        Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
-    },
+    process::{Signal, WaitId, WaitIdOptions, waitid},
 };
 use std::{
     fs,
@@ -27,12 +26,6 @@ use std::{
 
 /// A killed process is gone by then.
 const KILL_TIME: Duration = Duration::from_secs(10);
-/// How often the removal of a cgroup is tried while the kernel lets its last process go.
-const REMOVE_TRIES: u32 = 2000;
-/// Groups of a container inside its group, one in the other.
-const DEPTH_MAX: u32 = 16;
-/// Processes of one container that get a signal.
-const PROCESSES_MAX: usize = 65_536;
 /// What `statfs` says of cgroup v2.
 const CGROUP2: i64 = 0x6367_7270;
 
@@ -62,8 +55,10 @@ pub(super) fn create(
     let bundle = fs::canonicalize(&bundle).map_err(|source| OciError::file(&bundle, source))?;
     let plan = load(id, &bundle)?;
     let place = Place::new(root, id);
-    place.claim().map_err(|source| match source.kind() {
+    // Until the process waits or executes.
+    let _lock = place.claim().map_err(|source| match source.kind() {
         io::ErrorKind::AlreadyExists => OciError::Exists(id.to_owned()),
+        io::ErrorKind::WouldBlock => OciError::Busy(id.to_owned()),
         _ => OciError::Record { id: id.to_owned(), source },
     })?;
     let made = make(&place, &plan, bundle, wanted.pid_file.as_deref(), then);
@@ -96,7 +91,11 @@ fn make(
         Then::Execute => None,
     };
     let cgroup = hierarchy()?.join(&plan.cgroup);
-    let hand_over = |pid: i32| {
+    if cgroup.exists() {
+        return Err(OciError::Group(cgroup));
+    }
+    place.announce(&cgroup).map_err(recording)?;
+    let hand_over = |pid: i32, cgroup_id| {
         let stat = record::stat(pid)?.ok_or(io::ErrorKind::NotFound)?;
         place.write(&Record {
             id: plan.id.clone(),
@@ -105,6 +104,7 @@ fn make(
             bundle,
             rootfs: plan.rootfs.clone(),
             cgroup: cgroup.clone(),
+            cgroup_id,
             created: super::time::rfc3339(SystemTime::now()),
             annotations: plan.annotations.clone(),
         })?;
@@ -171,14 +171,6 @@ pub(super) fn wait(process: &OwnedFd, signals: &SignalFd) -> io::Result<u8> {
     Ok(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX))
 }
 
-fn send(process: &OwnedFd, signal: Signal) -> io::Result<()> {
-    match pidfd_send_signal(process, signal) {
-        // It ended meanwhile.
-        Ok(()) | Err(Errno::SRCH) => Ok(()),
-        Err(errno) => Err(errno.into()),
-    }
-}
-
 /// The record of a container that must exist.
 pub(super) fn find(root: &Path, id: &str) -> Result<(Place, Record), OciError> {
     plan::check_id(id)?;
@@ -199,7 +191,18 @@ pub(super) fn status(place: &Place, record: &Record) -> Result<Status, OciError>
     place.status(record).map_err(|source| OciError::Record { id: record.id.clone(), source })
 }
 
+/// Nobody else changes this container until the lock is dropped.
+fn lock(root: &Path, id: &str) -> Result<Lock, OciError> {
+    plan::check_id(id)?;
+    Place::new(root, id).lock(record::LOCK_TIME).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => OciError::Missing(id.to_owned()),
+        io::ErrorKind::WouldBlock => OciError::Busy(id.to_owned()),
+        _ => OciError::Record { id: id.to_owned(), source },
+    })
+}
+
 pub(super) fn start(root: &Path, id: &str) -> Result<(), OciError> {
+    let _lock = lock(root, id)?;
     let (place, record) = find(root, id)?;
     match status(&place, &record)? {
         Status::Created(process, fifo) => record::release(&process, fifo)
@@ -225,27 +228,11 @@ pub(super) fn kill(root: &Path, id: &str, signal: Signal, whom: Whom) -> Result<
             send(&process, signal).map_err(signalling)
         }
         (Status::Stopped, Whom::First) => Err(OciError::NotRunning(id.to_owned())),
-        (_, Whom::All) => kill_all(&record.cgroup, signal).map_err(signalling),
+        (_, Whom::All) => match group_of(&record).map_err(signalling)? {
+            Some(group) => group.signal(signal).map_err(signalling),
+            None => Err(OciError::NotRunning(id.to_owned())),
+        },
     }
-}
-
-fn kill_all(cgroup: &Path, signal: Signal) -> io::Result<()> {
-    if signal == Signal::KILL {
-        return match fs::write(cgroup.join("cgroup.kill"), "1") {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            done => done,
-        };
-    }
-    let processes = fs::read_to_string(cgroup.join("cgroup.procs"))?;
-    for pid in processes.lines().take(PROCESSES_MAX).filter_map(|line| line.parse().ok()) {
-        let Some(pid) = Pid::from_raw(pid) else { continue };
-        match pidfd_open(pid, PidfdFlags::empty()) {
-            Ok(process) => send(&process, signal)?,
-            Err(Errno::SRCH) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-    }
-    Ok(())
 }
 
 /// Whether a container that has not ended is ended first.
@@ -256,11 +243,14 @@ pub(super) enum Force {
 }
 
 pub(super) fn delete(root: &Path, id: &str, force: Force) -> Result<(), OciError> {
-    let (place, record) = match find(root, id) {
+    let recording = |source| OciError::Record { id: id.to_owned(), source };
+    let _lock = match lock(root, id) {
         Err(OciError::Missing(_)) if force == Force::Yes => return Ok(()),
+        locked => locked?,
+    };
+    let (place, record) = match find(root, id) {
         Err(OciError::Creating(_)) if force == Force::Yes => {
-            let place = Place::new(root, id);
-            return place.remove().map_err(|source| OciError::Record { id: id.to_owned(), source });
+            return abandon(&Place::new(root, id)).map_err(recording);
         }
         found => found?,
     };
@@ -275,11 +265,27 @@ pub(super) fn delete(root: &Path, id: &str, force: Force) -> Result<(), OciError
             return Err(OciError::State { id: id.to_owned(), what: "deleted", status });
         }
     }
-    forget(&place, &record)
+    // Its group with all that still runs in it, then its record.
+    group::remove(&record.cgroup, record.cgroup_id).and_then(|()| place.remove()).map_err(recording)
+}
+
+fn group_of(record: &Record) -> io::Result<Option<Group>> {
+    Group::find(&record.cgroup, record.cgroup_id)
+}
+
+/// Removes what a killed creator left. Its process has ended or is about to; of its group only the
+/// name is known, so one that keeps a process is not touched.
+fn abandon(place: &Place) -> io::Result<()> {
+    if let Some(cgroup) = place.announced()? {
+        group::remove_unused(&cgroup)?;
+    }
+    place.remove()
 }
 
 fn end(record: &Record, process: &OwnedFd) -> io::Result<()> {
-    kill_all(&record.cgroup, Signal::KILL)?;
+    if let Some(group) = group_of(record)? {
+        group.signal(Signal::KILL)?;
+    }
     send(process, Signal::KILL)?;
     let deadline = Instant::now() + KILL_TIME;
     loop {
@@ -291,35 +297,4 @@ fn end(record: &Record, process: &OwnedFd) -> io::Result<()> {
             done => return Ok(done.map(drop)?),
         }
     }
-}
-
-/// Removes what was made for a container that has ended: its group with all that still runs in it,
-/// then its record.
-pub(super) fn forget(place: &Place, record: &Record) -> Result<(), OciError> {
-    remove_group(&record.cgroup, DEPTH_MAX)
-        .and_then(|()| place.remove())
-        .map_err(|source| OciError::Record { id: record.id.clone(), source })
-}
-
-fn remove_group(path: &Path, depth: u32) -> io::Result<()> {
-    for attempt in 0..REMOVE_TRIES {
-        match fs::remove_dir(path) {
-            Ok(()) => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            // A process that leaves, one that stays, or groups of the container's own.
-            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {}
-            Err(error) => return Err(error),
-        }
-        if attempt == 0 {
-            kill_all(path, Signal::KILL)?;
-            for entry in fs::read_dir(path)? {
-                let entry = entry?;
-                if depth > 0 && entry.file_type()?.is_dir() {
-                    remove_group(&entry.path(), depth - 1)?;
-                }
-            }
-        }
-        std::thread::yield_now();
-    }
-    fs::remove_dir(path)
 }

@@ -10,6 +10,7 @@
 
 mod arguments;
 pub mod config;
+pub(crate) mod group;
 mod life;
 pub(crate) mod mounts;
 mod own;
@@ -22,7 +23,7 @@ mod time;
 use crate::{check::Invalid, launch::Failure, reason::Reason};
 use arguments::{Arguments, Command, Format};
 use config::ConfigError;
-use life::Then;
+use life::{Force, Then};
 use rustix::{fs::Mode, process::DumpableBehavior};
 use serde_json::{Value, json};
 use std::{
@@ -56,6 +57,8 @@ enum OciError {
     Missing(String),
     #[error("container {0} is being created, or its creator was killed")]
     Creating(String),
+    #[error("another command is at work on container {0}")]
+    Busy(String),
     #[error("container {0} is not running: container not running")]
     NotRunning(String),
     #[error("container {id} is {status} and cannot be {what}")]
@@ -72,6 +75,8 @@ enum OciError {
         #[source]
         source: io::Error,
     },
+    #[error("cgroup {} exists already: another container may be in it", .0.display())]
+    Group(PathBuf),
     #[error("there is no cgroup v2 at /sys/fs/cgroup or /sys/fs/cgroup/unified")]
     NoCgroup,
     #[error("executable file not found in $PATH or not executable")]
@@ -158,8 +163,11 @@ fn run(arguments: &Arguments) -> Result<ExitCode, OciError> {
                 let signals = life::block_signals().map_err(OciError::Wait)?;
                 let process = life::create(root, id, wanted, Then::Execute)?;
                 let code = life::wait(&process, &signals).map_err(OciError::Wait)?;
-                let (place, record) = life::find(root, id)?;
-                life::forget(&place, &record)?;
+                match life::delete(root, id, Force::No) {
+                    // Somebody else was faster.
+                    Ok(()) | Err(OciError::Missing(_)) => {}
+                    Err(error) => return Err(error),
+                }
                 return Ok(ExitCode::from(code));
             }
         }

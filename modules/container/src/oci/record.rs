@@ -8,26 +8,37 @@
 //!
 //! Nothing in a record changes, so nothing in it can be stale: whether the process waits, runs or
 //! has ended is asked of the kernel each time. The directory is memory (`/run`), so nothing is
-//! synced. A caller that is killed between the claim and the record leaves a directory alone, and
-//! its process ends with it; `delete --force` removes it.
+//! synced. A caller that is killed between the claim and the record leaves a directory with the name
+//! of a cgroup, and its process ends with it; `delete --force` removes both.
+//!
+//! Whoever creates, starts or deletes holds a lock on the directory meanwhile, so that of two such
+//! calls one comes after the other. The kernel lets it go with its holder. Nobody waits for it to look
+//! or to send a signal.
 
+use super::group::GroupId;
 use crate::check::IDS;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    fs::{CWD, FileType, Mode, OFlags, mknodat, openat},
+    fs::{
+        CWD, FileType, FlockOperation, Mode, OFlags, flock, fstat, mknodat, openat, stat as look,
+    },
     io::Errno,
     process::{Pid, PidfdFlags, pidfd_open},
 };
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     fs, io,
     os::{
         fd::{AsFd as _, OwnedFd},
-        unix::fs::DirBuilderExt as _,
+        unix::{
+            ffi::{OsStrExt as _, OsStringExt as _},
+            fs::DirBuilderExt as _,
+        },
     },
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Bytes of a record: annotations are all that can be long.
@@ -36,6 +47,8 @@ const RECORD_MAX: u64 = 2 << 20;
 pub(super) const LISTED_MAX: usize = IDS as usize;
 /// A process that was released executes within this time, or it has a problem of its own.
 const START_TIME: Duration = Duration::from_secs(10);
+/// Another call has done its work by then, unless its container keeps it waiting.
+pub(super) const LOCK_TIME: Duration = Duration::from_secs(10);
 
 /// A container, as it was made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +60,7 @@ pub(super) struct Record {
     pub(super) bundle: PathBuf,
     pub(super) rootfs: PathBuf,
     pub(super) cgroup: PathBuf,
+    pub(super) cgroup_id: GroupId,
     /// RFC 3339.
     pub(super) created: String,
     pub(super) annotations: BTreeMap<String, String>,
@@ -73,6 +87,11 @@ impl Status {
     }
 }
 
+/// Held while a container changes.
+#[derive(Debug)]
+#[must_use]
+pub(super) struct Lock(#[expect(dead_code, reason = "it is held")] OwnedFd);
+
 /// The directory of one container.
 #[derive(Debug, Clone)]
 pub(super) struct Place(PathBuf);
@@ -83,7 +102,7 @@ impl Place {
     }
 
     /// Takes the id; fails when it is taken.
-    pub(super) fn claim(&self) -> io::Result<()> {
+    pub(super) fn claim(&self) -> io::Result<Lock> {
         let mut builder = fs::DirBuilder::new();
         builder.mode(0o700);
         match builder.create(&self.0) {
@@ -94,6 +113,39 @@ impl Place {
                 builder.create(&self.0)
             }
             done => done,
+        }?;
+        self.lock(LOCK_TIME)
+    }
+
+    /// Waits so long while somebody else has it, then fails with [`io::ErrorKind::WouldBlock`].
+    pub(super) fn lock(&self, patience: Duration) -> io::Result<Lock> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory = openat(CWD, &self.0, flags, Mode::empty())?;
+        let deadline = Instant::now() + patience;
+        while let Err(errno) = flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+            if errno != Errno::WOULDBLOCK || Instant::now() >= deadline {
+                return Err(errno.into());
+            }
+            std::thread::yield_now();
+        }
+        // Whoever had it may have removed the directory, and another may have its name.
+        let (ours, named) = (fstat(&directory)?, look(&self.0)?);
+        if (ours.st_dev, ours.st_ino) != (named.st_dev, named.st_ino) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(Lock(directory))
+    }
+
+    /// Says which cgroup is made next, so that it can be removed when nobody comes to record it.
+    pub(super) fn announce(&self, cgroup: &Path) -> io::Result<()> {
+        fs::write(self.0.join("cgroup"), cgroup.as_os_str().as_bytes())
+    }
+
+    /// What was announced.
+    pub(super) fn announced(&self) -> io::Result<Option<PathBuf>> {
+        match fs::read(self.0.join("cgroup")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            done => Ok(Some(PathBuf::from(OsString::from_vec(done?)))),
         }
     }
 
@@ -126,7 +178,7 @@ impl Place {
     /// Forgets the container. A second time there is nothing to do.
     pub(super) fn remove(&self) -> io::Result<()> {
         // The record first: without it there is no container, whatever else is left.
-        for name in ["state.json", "state.json.new", "start"] {
+        for name in ["state.json", "state.json.new", "start", "cgroup"] {
             match fs::remove_file(self.0.join(name)) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 done => done?,
@@ -220,6 +272,7 @@ mod tests {
             bundle: "/b".into(),
             rootfs: "/b/rootfs".into(),
             cgroup: "/sys/fs/cgroup/zos-oci/c".into(),
+            cgroup_id: GroupId::of(fs::File::open("/").unwrap()).unwrap(),
             created: "2026-01-01T00:00:00Z".to_owned(),
             annotations: BTreeMap::from([("a".to_owned(), "b".to_owned())]),
         }
@@ -229,21 +282,31 @@ mod tests {
     fn an_id_is_taken_once_and_free_after_its_removal() {
         let root = tempfile::tempdir().unwrap();
         let place = Place::new(&root.path().join("deep"), "c");
-        place.claim().unwrap();
+        let lock = place.claim().unwrap();
         assert_eq!(place.claim().unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        // One at a time.
+        assert_eq!(place.lock(Duration::ZERO).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        drop(lock);
+        assert_eq!(place.announced().unwrap(), None);
+        place.announce(Path::new("/sys/fs/cgroup/c")).unwrap();
+        assert_eq!(place.announced().unwrap(), Some("/sys/fs/cgroup/c".into()));
         assert_eq!(place.read().unwrap_err().kind(), io::ErrorKind::NotFound);
         place.write(&record()).unwrap();
         assert_eq!(place.read().unwrap(), record());
+        let lock = place.lock(Duration::ZERO).unwrap();
         place.remove().unwrap();
         place.remove().unwrap();
-        place.claim().unwrap();
+        assert_eq!(place.lock(Duration::ZERO).unwrap_err().kind(), io::ErrorKind::NotFound);
+        // Not the directory that is locked.
+        drop(place.claim().unwrap());
+        drop(lock);
     }
 
     #[test]
     fn a_process_is_known_by_its_start() {
         let root = tempfile::tempdir().unwrap();
         let place = Place::new(root.path(), "c");
-        place.claim().unwrap();
+        let _lock = place.claim().unwrap();
         // The number is ours, the time is not: somebody else had the number before us.
         let mut record = record();
         assert!(matches!(place.status(&record).unwrap(), Status::Stopped));
@@ -262,7 +325,7 @@ mod tests {
     fn a_release_waits_until_the_reader_is_gone() {
         let root = tempfile::tempdir().unwrap();
         let place = Place::new(root.path(), "c");
-        place.claim().unwrap();
+        let _lock = place.claim().unwrap();
         let reader = place.make_fifo().unwrap();
         let mut record = record();
         record.start_time = stat(record.pid).unwrap().unwrap().start_time;
