@@ -4,6 +4,7 @@ use crate::{
     clock::{self, Worth},
     console::{self, Console, fact},
     database::Database,
+    log::Asked,
     network::{self, Event, Order},
     patience::Patience,
     probe,
@@ -111,8 +112,9 @@ pub(crate) fn run() -> anyhow::Result<()> {
     };
     let probes = probe::spawn().context("starting the thread of health checks")?;
     let boot_id = node.boot_id.clone();
-    let reconciler = Reconciler::new(trust, boot_id, database, results, store, orders, probes)
+    let mut reconciler = Reconciler::new(trust, boot_id, database, results, store, orders, probes)
         .context("reading the node's state")?;
+    reconciler.ask_log(Asked::read(&node.boot.log)).context("noting which log is asked")?;
     console.show("node", console::node(&node.id.to_string(), &node.boot, &node.image));
     daemon::ready().context("saying that contractd is ready")?;
     let patience = Patience::new(clock::boot_ms().context("reading the boot clock")?);
@@ -269,6 +271,7 @@ impl Agent {
                 self.reconciler.take_bundle(contract, &bundle)?;
                 drop((bundle, room));
             }
+            Event::Log { shown, problem } => self.reconciler.take_log(shown, problem)?,
             Event::Fetched { contract, flist, outcome } => {
                 self.reconciler.take_fetched(contract, flist, outcome);
             }
@@ -305,7 +308,7 @@ impl Agent {
                 inventory: inventory::read(Path::new("/"))?,
                 disks: ipc::call(paths::STORAGED_SOCKET, &storaged::Disks {})?,
                 network: ipc::call(paths::NETD_SOCKET, &netd::Status {})?,
-                degraded: Vec::new(),
+                degraded: self.reconciler.log.alarm().into_iter().collect(),
             })
         })();
         match asked {
@@ -425,7 +428,7 @@ impl Agent {
             }
             (None, true, true) => fact("registry", "registered and adopted", Level::Good),
         };
-        self.console.show("registration", vec![registration]);
+        self.console.show("registration", vec![registration, self.reconciler.log.fact()]);
         self.console.show("contracts", console::contracts(&self.reconciler.standings()));
         let problems: Vec<_> = self
             .reconciler

@@ -31,7 +31,7 @@ const KEPT_BYTES_MAX: usize = 96 * 1024 * 1024;
 pub(crate) const OUTBOX_MAX: u32 = 10_000;
 
 /// Steps from an empty file to the present form; those that an image before took are not repeated.
-const STEPS: [&str; 2] = [FIRST, PAST];
+const STEPS: [&str; 3] = [FIRST, PAST, LOGGED];
 
 const FIRST: &str = "
     CREATE TABLE IF NOT EXISTS contract (
@@ -62,6 +62,11 @@ const PAST: &str = "
     ALTER TABLE contract ADD COLUMN holds TEXT;
     -- Not NULL: it has ended by an order, and its bundle is gone.
     ALTER TABLE contract ADD COLUMN ended TEXT;
+";
+
+const LOGGED: &str = "
+    -- The highest version that was proven to be in the log, with its quorum.
+    ALTER TABLE contract ADD COLUMN logged INTEGER NOT NULL DEFAULT 0;
 ";
 
 /// The end of a contract as it is stored.
@@ -121,6 +126,8 @@ pub(crate) struct Kept {
     pub(crate) started: Option<u64>,
     pub(crate) reported: String,
     pub(crate) past: Past,
+    /// The highest version that was proven to be in the log, with its quorum.
+    pub(crate) logged: u64,
 }
 
 impl Kept {
@@ -132,6 +139,7 @@ impl Kept {
             started: None,
             reported: "{}".to_owned(),
             past: Past::default(),
+            logged: 0,
         }
     }
 }
@@ -197,13 +205,14 @@ impl Database {
     pub(crate) fn contracts(&self) -> Result<Vec<Kept>, DatabaseError> {
         let read = || -> rusqlite::Result<Vec<Kept>> {
             let mut query = self.0.prepare(
-                "SELECT id, bundle, started, reported, version, holds, ended
+                "SELECT id, bundle, started, reported, version, holds, ended, logged
                  FROM contract ORDER BY id",
             )?;
             let rows = query.query_map([], |row| {
                 let (id, bundle): (String, Vec<u8>) = (row.get(0)?, row.get(1)?);
                 let (started, reported): (Option<u64>, String) = (row.get(2)?, row.get(3)?);
                 let (version, holds, ended) = (row.get(4)?, row.get(5)?, row.get(6)?);
+                let logged: u64 = row.get(7)?;
                 let holds: Option<String> = holds;
                 let ended: Option<String> = ended;
                 Ok((|| {
@@ -221,7 +230,7 @@ impl Database {
                     // An image before did not write down how much.
                     let holds = started.map(|_| held.unwrap_or_default());
                     let past = Past { holds, version, ended };
-                    Some(Kept { id, bundle, started, reported, past })
+                    Some(Kept { id, bundle, started, reported, past, logged })
                 })())
             })?;
             rows.filter_map(Result::transpose).collect()
@@ -316,6 +325,38 @@ impl Database {
             params![ended.contract.to_string(), end, version],
         );
         changed.map(|rows| rows > 0).map_err(failed("noting an end"))
+    }
+
+    /// Notes that a version was proven to be in the log, so that it is in force.
+    pub(crate) fn note_logged(&self, id: &ContractId, version: u64) -> Result<(), DatabaseError> {
+        let changed = self.0.execute(
+            "UPDATE contract SET logged = max(logged, ?2), version = max(version, ?2)
+             WHERE id = ?1 AND ended IS NULL",
+            params![id.to_string(), version],
+        );
+        changed.map(drop).map_err(failed("noting what is in the log"))
+    }
+
+    /// From now on these keys say what is in the log. `false`: it were others before, and what was
+    /// proven by them has to be proven again.
+    pub(crate) fn ask_log(&mut self, keys: &str) -> Result<bool, DatabaseError> {
+        let mut write = || -> rusqlite::Result<bool> {
+            let transaction = self.0.transaction()?;
+            let known: Option<String> = transaction
+                .query_row("SELECT value FROM fact WHERE name = 'log-keys'", [], |row| row.get(0))
+                .optional()?;
+            let is_same = known.as_deref() == Some(keys);
+            if !is_same {
+                transaction.execute("UPDATE contract SET logged = 0", [])?;
+                transaction.execute(
+                    "INSERT OR REPLACE INTO fact VALUES ('log-keys', ?1)",
+                    params![keys],
+                )?;
+            }
+            transaction.commit()?;
+            Ok(is_same)
+        };
+        write().map_err(failed("noting which log is asked"))
     }
 
     /// What was started in this boot, as JSON by workload id.

@@ -54,6 +54,7 @@ fn rank_of_living(kept: &Kept, verdict: &Verdict, now: Now) -> Option<i64> {
             Code::Malformed
             | Code::TooLarge
             | Code::WrongNetwork
+            | Code::NotLogged
             | Code::BrokenChain
             | Code::UnknownIdentity
             | Code::OwnerSignature

@@ -16,6 +16,7 @@ mod evidence;
 mod fetches;
 mod housekeeping;
 mod judge;
+mod log;
 mod merge;
 mod network;
 mod node_calls;

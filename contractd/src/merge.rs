@@ -8,7 +8,7 @@ pub(crate) mod standing;
 
 use crate::evidence::Evidence;
 use contract::{
-    Bundle, ContractId, Envelope, IdentityId, NodeId, Proven, Signed, StatementId,
+    Bundle, ContractId, Envelope, IdentityId, Logged, NodeId, Proven, Signed, StatementId,
     bundle::{STATEMENTS_MAX, VERSIONS_MAX},
     decision::{Approval, Cancel},
     farm::Pool,
@@ -55,11 +55,18 @@ pub(crate) fn is_granted(
 /// Looks at no signature of `known` again.
 pub(crate) fn merge(known: &Evidence, offered: &Bundle, settled: u64) -> Evidence {
     let proven = &mut known.case().map(|case| case.proven().clone()).unwrap_or_default();
-    let merged = merged(known, offered, settled.max(known.in_force()), proven);
-    Evidence::after(merged, proven)
+    let logged = known.known_logged();
+    let merged = merged(known, offered, settled.max(known.in_force()), proven, logged);
+    known.grown(merged, proven)
 }
 
-fn merged(known: &Bundle, offered: &Bundle, settled: u64, proven: &mut Proven) -> Bundle {
+fn merged(
+    known: &Bundle,
+    offered: &Bundle,
+    settled: u64,
+    proven: &mut Proven,
+    logged: &Logged,
+) -> Bundle {
     let mut merged = known.clone();
     // Whom the contract concerns follows from what its owner signed: nobody else is looked at.
     let Some(owner) = headers(known).chain(headers(offered)).next().map(|one| one.owner) else {
@@ -125,7 +132,7 @@ fn merged(known: &Bundle, offered: &Bundle, settled: u64, proven: &mut Proven) -
             merged.documents.push(deployment.clone());
         }
     }
-    standing::keep_standing(&mut merged, proven);
+    standing::keep_standing(&mut merged, proven, logged);
     merged
 }
 

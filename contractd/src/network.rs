@@ -11,7 +11,9 @@ use contract::{
     Bundle, ContractId, Envelope, FlistId, NodeId, PublicKey, Signed, StatementId, report::Report,
 };
 use flist::Store;
-use registry_api::{Client, ClientError, Fetched, client::ResultFilter, problem::codes};
+use registry_api::{
+    Client, ClientError, Fetched, client::ResultFilter, log::Shown, problem::codes,
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, mpsc::Sender},
@@ -53,6 +55,11 @@ pub(crate) enum Order {
     Fetch(fetches::Wanted),
     /// The contract does not want it any more.
     Forget(ContractId, FlistId),
+    /// What the log shows of itself and of these statements, from a tree of `known` entries on.
+    Log {
+        known: u64,
+        statements: Vec<StatementId>,
+    },
     /// Ask for a contract again that there was no room for.
     AskAgain(ContractId),
 }
@@ -74,6 +81,8 @@ pub(crate) enum Event {
     Pulled,
     /// The last result of this node that the registry has: its number and id.
     LastResult(Option<(u64, StatementId)>),
+    /// What the log has shown, and why there is not more of it.
+    Log { shown: Vec<Shown>, problem: Option<String> },
     /// The registry does not know this node any more.
     Unknown,
     /// Seconds until the next heartbeat.
@@ -114,6 +123,14 @@ pub(crate) async fn serve(
                 tokio::spawn(push_results(client, results, events));
             }
             Order::AskAgain(contract) => drop(again.send(contract)),
+            Order::Log { known, statements } => {
+                tokio::spawn(async move {
+                    let (shown, problem) =
+                        registry_api::log::ask(&client, known, &statements).await;
+                    let problem = problem.map(|error| daemon::chain(&error));
+                    tell(&events, Event::Log { shown, problem });
+                });
+            }
             // One search at a time, however long it takes.
             Order::LastResult(_) if search.as_ref().is_some_and(|task| !task.is_finished()) => {}
             Order::LastResult(key) => {
@@ -149,6 +166,10 @@ async fn fetch_only(
                 tell_fetches(fetching, Message::Forget(contract, flist));
             }
             Order::Results(_) => tell(events, Event::Acknowledged(Vec::new())),
+            Order::Log { .. } => {
+                let problem = Some("there is no registry to ask".to_owned());
+                tell(events, Event::Log { shown: Vec::new(), problem });
+            }
             Order::Register { .. }
             | Order::Heartbeat(_)
             | Order::LastResult(_)

@@ -5,6 +5,7 @@
 //! next look.
 
 mod health;
+pub(crate) mod log;
 mod start;
 mod upkeep;
 
@@ -61,6 +62,7 @@ pub(crate) struct Reconciler {
     /// Whether all contracts that the registry has were heard since the start of this process.
     pulled: bool,
     contact: Contact,
+    pub(crate) log: log::Watch,
     /// Contracts whose workloads wait for contact to the registry.
     partitioned: BTreeSet<ContractId>,
     store: Arc<Store>,
@@ -123,6 +125,7 @@ impl Reconciler {
             chain_is_known,
             pulled: false,
             contact,
+            log: log::Watch::default(),
             partitioned: BTreeSet::new(),
             store,
             orders,
@@ -150,7 +153,10 @@ impl Reconciler {
         id: ContractId,
         offered: &Bundle,
     ) -> Result<(), DatabaseError> {
-        let mut kept = self.contracts.get(&id).cloned().unwrap_or_else(|| Kept::new(id));
+        let mut kept = self.contracts.get(&id).cloned().unwrap_or_else(|| {
+            let new = Kept::new(id);
+            Kept { bundle: new.bundle.logged(self.log.logged(0)), ..new }
+        });
         if kept.past.ended.is_some() {
             return Ok(());
         }
@@ -195,6 +201,7 @@ impl Reconciler {
         }
         kept.past.version = version;
         kept.bundle = merged;
+        self.settle(&mut kept)?;
         self.contracts.insert(id, kept);
         self.judged_ms = None;
         Ok(())
@@ -298,6 +305,7 @@ impl Reconciler {
             self.judged_ms = Some(now_ms);
             self.note_starts(&have)?;
             self.note_ends()?;
+            self.look_at_log(now_ms);
         }
         let mut wants = self.wants(now_ms)?;
         plan::go_on_after(&mut wants, self.last_step.take().as_ref());

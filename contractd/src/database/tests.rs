@@ -26,6 +26,26 @@ fn contracts_and_facts_survive_reopening() {
 }
 
 #[test]
+fn what_was_proven_stays_proven_until_other_keys_are_asked() {
+    let directory = tempfile::tempdir().unwrap();
+    let id = ContractId([1; 32]);
+    {
+        let mut database = open(directory.path());
+        assert!(!database.ask_log("one").unwrap());
+        assert!(database.keep(&id, &empty(), 0, usize::MAX).unwrap());
+        database.note_logged(&id, 2).unwrap();
+        database.note_logged(&id, 1).unwrap();
+    }
+    let mut database = open(directory.path());
+    assert!(database.ask_log("one").unwrap());
+    let kept = &database.contracts().unwrap()[0];
+    assert_eq!((kept.logged, kept.past.version), (2, 2), "never less");
+    assert!(!database.ask_log("two").unwrap());
+    let kept = &database.contracts().unwrap()[0];
+    assert_eq!((kept.logged, kept.past.version), (0, 2));
+}
+
+#[test]
 fn the_order_of_first_starts_is_kept() {
     let directory = tempfile::tempdir().unwrap();
     let database = open(directory.path());

@@ -5,7 +5,7 @@
 //! in force. The headers stay, and with them what stands on each: the chain needs them. Pure.
 
 use contract::{
-    Bundle, Envelope, IdentityId, NodeId, Proven, Signed, StatementId, Timestamp,
+    Bundle, Envelope, IdentityId, Logged, NodeId, Proven, Signed, StatementId, Timestamp,
     bundle::{Deployment, STATEMENTS_MAX},
     decision::{Action, Approval, CANCEL_OPEN_S, Cancel, Decision},
     header::Header,
@@ -29,12 +29,12 @@ struct Subject {
 }
 
 /// Leaves out what cannot matter any more.
-pub(crate) fn keep_standing(bundle: &mut Bundle, proven: &Proven) {
+pub(crate) fn keep_standing(bundle: &mut Bundle, proven: &Proven, logged: &Logged) {
     let headers: Vec<Signed<Header>> =
         bundle.headers.iter().filter_map(|envelope| Signed::open(envelope).ok()).collect();
     // First, for there may be more of them now than a case takes.
     keep_decisions(bundle, &headers);
-    let Ok(case) = Case::read_after(bundle, proven) else { return };
+    let Ok(case) = Case::read_after(bundle, proven, logged) else { return };
     let in_force = case.in_force().ok().flatten();
     let version = in_force.map_or(0, |header| header.body.version);
     let current = usize::try_from(version.saturating_sub(1)).unwrap_or(usize::MAX);

@@ -1,10 +1,15 @@
 //! What a registry can make the node hold, with a registry that sends whatever it likes.
 
 use super::*;
+use crate::log::tests::TestLog;
+use contract::testkit::World;
 use std::{
     io::{BufRead as _, BufReader, Write as _},
     net::TcpListener,
-    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    sync::{
+        Mutex,
+        mpsc::{Receiver, RecvTimeoutError, channel},
+    },
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -122,4 +127,67 @@ fn a_bundle_that_cannot_be_had_is_no_loss_of_contact() {
     let pulled = inbox.pull(&client, &NodeId([7; 32]), &room, &events);
     assert!(runtime.block_on(pulled).is_err());
     assert!(matches!(heard.try_recv(), Ok(Event::Contact)));
+}
+
+/// A registry that is nothing but a log.
+fn log_server(log: Arc<Mutex<TestLog>>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let lines = BufReader::new(&stream).lines().map_while(Result::ok);
+            let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+            let found = log.lock().unwrap().serve(head[0].split(' ').nth(1).unwrap());
+            let (status, body) = match found {
+                Some(body) => (200, body),
+                None => (503, b"{}".to_vec()),
+            };
+            let head = format!("content-length: {}\r\nconnection: close", body.len());
+            write!(stream, "HTTP/1.1 {status} X\r\n{head}\r\n\r\n").unwrap();
+            stream.write_all(&body).unwrap();
+        }
+    });
+    url
+}
+
+/// From the order to the proof, over HTTP, while the log grows.
+#[test]
+fn what_the_log_shows_comes_with_what_it_takes_to_judge_it() {
+    let world = World::new(contract::Timestamp::from_seconds(1_800_000_000));
+    let bundle = world.agreed();
+    let log = Arc::new(Mutex::new(TestLog::new()));
+    log.lock().unwrap().add(&world.identity("owner"));
+    let url = log_server(Arc::clone(&log));
+    let (orders, taken) = unbounded_channel();
+    let (events, heard) = channel();
+    let directory = tempfile::tempdir().unwrap();
+    let store = Arc::new(Store::open(directory.path()).unwrap());
+    let client = Client::new([url]).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    std::thread::spawn(move || {
+        runtime.block_on(serve(Some(client), NodeId([7; 32]), store, taken, events));
+    });
+    let ask = |known: u64, statements: Vec<StatementId>| {
+        orders.send(Order::Log { known, statements }).unwrap();
+        loop {
+            if let Event::Log { shown, problem } = heard.recv_timeout(PATIENCE).unwrap() {
+                return (shown, problem);
+            }
+        }
+    };
+    let policy = log.lock().unwrap().policy(2);
+    let (shown, problem) = ask(0, vec![]);
+    assert_eq!((shown.len(), problem), (1, None));
+    let (first, _) = crate::log::take(&policy, None, &shown[0]).unwrap();
+    assert_eq!(first.size, 1);
+    for one in bundle.headers.iter().chain(&bundle.approvals) {
+        log.lock().unwrap().add(one);
+    }
+    let id = bundle.headers[0].id().unwrap();
+    let (shown, problem) = ask(first.size, vec![id, StatementId([1; 32])]);
+    assert!(problem.is_some(), "of the other one it has nothing");
+    let (second, _) = crate::log::take(&policy, Some(&first), &shown[0]).unwrap();
+    let (same, proven) = crate::log::take(&policy, Some(&second), &shown[1]).unwrap();
+    assert_eq!((same.size, proven), (4, Some(id)));
 }

@@ -2,6 +2,7 @@
 
 mod cost;
 mod files;
+mod log;
 
 use super::*;
 use contract::{

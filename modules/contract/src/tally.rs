@@ -57,7 +57,7 @@ pub(crate) fn standing<'a>(
 }
 
 impl Question<'_> {
-    fn asks(&self, approval: &Approval) -> bool {
+    pub(crate) fn asks(&self, approval: &Approval) -> bool {
         approval.network == self.header.network
             && approval.contract == self.header.contract
             && approval.version == self.version

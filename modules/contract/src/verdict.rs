@@ -2,9 +2,9 @@
 //!
 //! One pure function, [`verdict`], over a [`Bundle`] that nobody has to be trusted for. It has two
 //! steps: [`Case::read`] does what follows from the bundle alone, [`judge`] what hangs on the node and
-//! the time; who judges often keeps the case. The rules carry the numbers of docs/contract.md. Rule 1,
-//! presence in the transparency log, has its place in [`Case::read`] once bundles carry proofs; rule 7,
-//! the files, is enforced by the flist store and the kernel before anything is executed.
+//! the time; who judges often keeps the case. The rules carry the numbers of docs/contract.md. What of
+//! it is in the transparency log (rule 1) is told to [`Case::read_after`]; rule 7, the files, is enforced
+//! by the flist store and the kernel before anything is executed.
 
 mod case;
 
@@ -84,6 +84,8 @@ pub enum Code {
     TooLarge,
     /// The contract belongs to another grid.
     WrongNetwork,
+    /// It is agreed on, and not proven to be in the log that the node asks for.
+    NotLogged,
     /// Versions are missing, out of order, or of different contracts.
     BrokenChain,
     /// An identity statement is missing, or not signed by its own keys.
@@ -114,10 +116,11 @@ pub enum Code {
 
 impl Code {
     /// Every code, in the order of declaration.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Malformed,
         Self::TooLarge,
         Self::WrongNetwork,
+        Self::NotLogged,
         Self::BrokenChain,
         Self::UnknownIdentity,
         Self::OwnerSignature,
@@ -139,6 +142,7 @@ impl Code {
             Self::Malformed => "malformed",
             Self::TooLarge => "too_large",
             Self::WrongNetwork => "wrong_network",
+            Self::NotLogged => "not_logged",
             Self::BrokenChain => "broken_chain",
             Self::UnknownIdentity => "unknown_identity",
             Self::OwnerSignature => "owner_signature",
@@ -158,7 +162,7 @@ impl Code {
     /// The rule of docs/contract.md that the code belongs to.
     pub fn rule(self) -> u8 {
         match self {
-            Self::Malformed | Self::TooLarge | Self::WrongNetwork => 1,
+            Self::Malformed | Self::TooLarge | Self::WrongNetwork | Self::NotLogged => 1,
             Self::UnknownIdentity | Self::OwnerSignature => 2,
             Self::BrokenChain => 3,
             Self::QuorumMissing | Self::Rejected => 4,
@@ -236,6 +240,11 @@ fn decide(case: &Case, trust: &Trust, now: Timestamp) -> Result<Verdict, Refusal
     if agreed < version {
         let (code, why) = case.why_open(agreed);
         let message = format!("{why}; version {version} was in force, so no earlier one runs");
+        return refuse(code, message);
+    }
+    // Nothing older begins while there is a later version that may run once it is proven.
+    if trust.past.holds.is_none() && !case.unlogged().is_empty() {
+        let (code, message) = case.why_open(agreed);
         return refuse(code, message);
     }
     if now < header.body.not_before {

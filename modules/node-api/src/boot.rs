@@ -3,7 +3,7 @@
 //! `zos.network=main zos.farm=<identity id> zos.registry=http://10.0.0.1:8000 zos.token=<hex seed>`
 //! `zos.ip=dhcp` or `zos.ip=10.0.0.2/24,10.0.0.1` (address/prefix, gateway) `zos.dns=10.0.0.1`
 //! `zos.ntp=10.0.0.1` `zos.takeover=<disk serial>,<disk serial>` `zos.lan=open`
-//! `zos.bench=poweroff`
+//! `zos.log=<key of a log> zos.witness=<key>,<key> zos.quorum=2` `zos.bench=poweroff`
 //!
 //! A list is separated by commas; a repeated key adds to its list. An unknown `zos.` key or a bad
 //! value is not fatal: the node must boot to tell what is wrong, so it is kept in
@@ -33,6 +33,8 @@ pub struct BootConfig {
     pub lan: Lan,
     /// Serial numbers of disks that the farmer orders to be wiped and taken over.
     pub takeover: Vec<String>,
+    /// The transparency log that has to hold what is started.
+    pub log: LogConfig,
     /// Whether the machine powers off as soon as every service is ready, to time the boot.
     pub poweroff_when_ready: bool,
     /// What was given and not understood, as sentences for the console.
@@ -55,6 +57,25 @@ pub enum AddressConfig {
         /// Default gateway.
         gateway: Option<IpAddr>,
     },
+}
+
+/// Which log is asked, and which witnesses, as it was given: who asks understands it, or starts
+/// nothing. A word that says nothing is not the same as none.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LogConfig {
+    /// Public keys of the log, as c2sp.org/signed-note writes them.
+    pub keys: Vec<String>,
+    /// Public keys of witnesses.
+    pub witnesses: Vec<String>,
+    /// How many of them have to sign.
+    pub quorum: Vec<String>,
+}
+
+impl LogConfig {
+    /// Whether no word is about a log.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Whether containers reach the addresses that are not the internet's.
@@ -92,6 +113,9 @@ impl BootConfig {
             "dns" => self.dns.extend(list(value, ip)?),
             "ntp" => self.ntp.extend(list(value, |server| Ok(server.to_owned()))?),
             "takeover" => self.takeover.extend(list(value, |serial| Ok(serial.to_owned()))?),
+            "log" => self.log.keys.extend(words(value)),
+            "witness" => self.log.witnesses.extend(words(value)),
+            "quorum" => self.log.quorum.extend(words(value)),
             "lan" if value == "closed" => self.lan = Lan::Closed,
             "lan" if value == "open" => self.lan = Lan::Open,
             "bench" if value == "poweroff" => self.poweroff_when_ready = true,
@@ -103,6 +127,11 @@ impl BootConfig {
 
 fn list<T>(value: &str, item: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {
     value.split(',').filter(|part| !part.is_empty()).map(item).collect()
+}
+
+/// Also an empty one: it was given, and means nothing.
+fn words(value: &str) -> impl Iterator<Item = String> {
+    value.split(',').map(str::to_owned)
 }
 
 fn name(value: &str) -> Result<String, String> {
@@ -181,6 +210,18 @@ mod tests {
             assert!(!BootConfig::parse(other).poweroff_when_ready, "{other}");
         }
         assert_eq!(BootConfig::parse("zos.bench=shell").problems.len(), 1);
+    }
+
+    #[test]
+    fn a_log_that_was_given_is_never_lost() {
+        let config = BootConfig::parse("zos.log=a+1+b zos.witness=c,d zos.witness=e zos.quorum=2");
+        assert_eq!(config.log.keys, ["a+1+b"]);
+        assert_eq!(config.log.witnesses, ["c", "d", "e"]);
+        assert_eq!(config.log.quorum, ["2"]);
+        assert!(BootConfig::parse("log=a zos.lan=open").log.is_empty());
+        for given in ["zos.log", "zos.log=", "zos.witness=", "zos.quorum"] {
+            assert!(!BootConfig::parse(given).log.is_empty(), "{given}");
+        }
     }
 
     #[test]

@@ -214,8 +214,22 @@ impl Client {
 
     /// The proof that a statement is in the log, as it came: nothing of it is checked.
     pub async fn proof(&self, id: &StatementId) -> Result<Vec<u8>, ClientError> {
+        self.bytes(&paths::proof(id), paths::PROOF_BYTES_MAX).await
+    }
+
+    /// The newest checkpoint of the log, as it came: nothing of it is checked.
+    pub async fn checkpoint(&self) -> Result<Vec<u8>, ClientError> {
+        self.bytes(paths::CHECKPOINT, paths::CHECKPOINT_BYTES_MAX).await
+    }
+
+    /// A tile of the log by its name, as it came.
+    pub async fn tile(&self, name: &str) -> Result<Vec<u8>, ClientError> {
+        self.bytes(&paths::tile(name), paths::TILE_BYTES_MAX).await
+    }
+
+    async fn bytes(&self, path: &str, bytes_max: usize) -> Result<Vec<u8>, ClientError> {
         let make = |url: &str| self.http.get(url).timeout(TIMEOUT_EXCHANGE);
-        let (_, answer) = self.ask(&paths::proof(id), make, paths::PROOF_BYTES_MAX).await?;
+        let (_, answer) = self.ask(path, make, bytes_max).await?;
         Ok(answer.bytes)
     }
 

@@ -13,6 +13,8 @@ pub mod write;
 
 #[cfg(feature = "client")]
 pub mod client;
+#[cfg(feature = "client")]
+pub mod log;
 
 #[cfg(feature = "client")]
 pub use client::{Client, ClientError, Fetched};

@@ -21,6 +21,9 @@ pub const HEALTHZ: &str = "/healthz";
 /// Below it lie `flists/<id>` and `packs/<id>`, as static files: a base URL for flist fetches.
 pub const CONTENT: &str = "/content";
 
+/// `GET`: the newest checkpoint of the log (c2sp.org/tlog-checkpoint).
+pub const CHECKPOINT: &str = "/checkpoint";
+
 /// Header of every answer: the network that the registry belongs to.
 pub const NETWORK_HEADER: &str = "zos-network";
 
@@ -33,6 +36,10 @@ pub const STATEMENT_BYTES_MAX: usize = 2 * 1024 * 1024;
 pub const RESULTS_MAX: usize = 256;
 /// Largest proof that a statement is in the log.
 pub const PROOF_BYTES_MAX: usize = 256 * 1024;
+/// Largest checkpoint: a note.
+pub const CHECKPOINT_BYTES_MAX: usize = 128 * 1024;
+/// Largest tile: 256 hashes.
+pub const TILE_BYTES_MAX: usize = 8 * 1024;
 /// Largest body of a batch of results.
 pub const RESULTS_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Largest list of documents, in bytes.
@@ -50,6 +57,11 @@ pub fn statement(id: &StatementId) -> String {
 /// `GET`: the proof that a statement is in the log (c2sp.org/tlog-proof).
 pub fn proof(id: &StatementId) -> String {
     format!("{STATEMENTS}/{id}/proof")
+}
+
+/// `GET`: a tile of the log by its name, such as `tile/0/000` (c2sp.org/tlog-tiles).
+pub fn tile(name: &str) -> String {
+    format!("/{name}")
 }
 
 /// `GET`: [`crate::view::IdentityView`].

@@ -13,6 +13,7 @@ use crate::{
     header::{Header, Rule},
     id::{DocumentId, IdentityId, NodeId, StatementId},
     identity::{Identity, Signer},
+    logged::Logged,
     merkle,
     proven::Proven,
     strict,
@@ -31,17 +32,20 @@ use alloc::{
 pub struct Case {
     headers: Vec<Signed<Header>>,
     signers: BTreeMap<IdentityId, Signer>,
-    /// Those that their signers have signed, by the statement that they are about.
-    approvals: BTreeMap<StatementId, Vec<Approval>>,
+    approvals: Approvals,
     cancels: Vec<Order>,
     pools: Vec<Grant>,
     documents: Vec<Opened>,
     /// For each version: see [`Case::tallies`].
     tallies: Vec<Vec<Tally>>,
-    /// How many versions are agreed on.
+    /// How many versions are agreed on and, as far as that is asked for, in the log.
     in_force: Result<usize, Refusal>,
+    unlogged: Vec<StatementId>,
     proven: Proven,
 }
+
+/// Those that their signers have signed, by the statement that they are about.
+type Approvals = BTreeMap<StatementId, Vec<(StatementId, Approval)>>;
 
 /// An order to end a version; `None`: of another contract, or not signed by the owner.
 #[derive(Debug)]
@@ -81,11 +85,12 @@ impl Case {
     /// Opens a bundle. A header that does not parse is refused; any other statement that does not is
     /// left out, for whoever delivers the bundle could have left it out as well.
     pub fn read(bundle: &Bundle) -> Result<Self, Refusal> {
-        Self::read_after(bundle, &Proven::default())
+        Self::read_after(bundle, &Proven::default(), &Logged::NotAsked)
     }
 
-    /// Exactly the same, without another look at signatures that are known to be right.
-    pub fn read_after(bundle: &Bundle, known: &Proven) -> Result<Self, Refusal> {
+    /// The same, without another look at signatures that are known to be right, and by what is known to
+    /// be in the log.
+    pub fn read_after(bundle: &Bundle, known: &Proven, logged: &Logged) -> Result<Self, Refusal> {
         let others = [&bundle.approvals, &bundle.cancels, &bundle.identities, &bundle.pools];
         if bundle.headers.len() > VERSIONS_MAX
             || others.iter().any(|list| list.len() > STATEMENTS_MAX)
@@ -108,13 +113,14 @@ impl Case {
             .map(|header| header.id)
             .chain(cancels.iter().map(|cancel| cancel.id))
             .collect();
-        let mut approvals: BTreeMap<StatementId, Vec<Approval>> = BTreeMap::new();
+        let mut approvals = Approvals::new();
         for approval in readable::<Approval>(&bundle.approvals) {
             let signer = signers.get(&approval.body.signer);
             if subjects.contains(&approval.body.subject)
                 && signer.is_some_and(|signer| checker.signed(signer, &approval))
             {
-                approvals.entry(approval.body.subject).or_default().push(approval.body);
+                let made = approvals.entry(approval.body.subject).or_default();
+                made.push((approval.id, approval.body));
             }
         }
         let pools = readable::<Pool>(&bundle.pools).into_iter().map(|pool| {
@@ -132,7 +138,15 @@ impl Case {
         let cancels: Vec<Order> = cancels.collect();
         let tallies: Vec<Vec<Tally>> =
             (0..headers.len()).map(|index| tallies(index, &headers, &approvals)).collect();
-        let in_force = in_force(&headers, &tallies, owner, &mut checker);
+        let agreed = agreed(&headers, &tallies, owner, &mut checker);
+        let unproven = |index| unproven(index, &headers, &approvals, logged);
+        let in_force = agreed
+            .clone()
+            .map(|agreed| (0..agreed).find(|index| !unproven(*index).is_empty()).unwrap_or(agreed));
+        let unlogged = match (&in_force, agreed) {
+            (Ok(first), Ok(agreed)) => (*first..agreed).flat_map(unproven).collect(),
+            (Ok(_) | Err(_), _) => Vec::new(),
+        };
         let documents = bundle.documents.iter().filter_map(|one| open(one, &headers)).collect();
         let proven = checker.proven;
         Ok(Self {
@@ -144,6 +158,7 @@ impl Case {
             documents,
             tallies,
             in_force,
+            unlogged,
             proven,
         })
     }
@@ -168,7 +183,14 @@ impl Case {
         self.signers.get(id)
     }
 
-    /// The highest version up to which every version was agreed on.
+    /// Statements whose proof is all that is missing: of the versions that are agreed on after the one
+    /// in force.
+    pub fn unlogged(&self) -> &[StatementId] {
+        &self.unlogged
+    }
+
+    /// The highest version up to which every version was agreed on and is in the log, as far as that is
+    /// asked for.
     pub fn in_force(&self) -> Result<Option<&Signed<Header>>, Refusal> {
         let agreed = self.in_force.clone()?;
         Ok(agreed.checked_sub(1).map(|index| &self.headers[index]))
@@ -220,6 +242,13 @@ impl Case {
         let Some(tallies) = self.tallies.get(index) else {
             return (Code::BrokenChain, format!("version {} is missing", agreed.saturating_add(1)));
         };
+        if !self.unlogged.is_empty() {
+            let (version, count) = (agreed.saturating_add(1), self.unlogged.len());
+            let message = format!(
+                "version {version} is agreed on, and not proven to be in the log: {count} proofs missing"
+            );
+            return (Code::NotLogged, message);
+        }
         let rejected = tallies.iter().any(|tally| matches!(tally, Tally::Rejected(_)));
         let code = if rejected { Code::Rejected } else { Code::QuorumMissing };
         let reasons: Vec<_> = tallies.iter().filter_map(Tally::reason).collect();
@@ -286,7 +315,7 @@ fn signers(identities: &[Envelope], checker: &mut Checker<'_>) -> BTreeMap<Ident
 }
 
 /// How many versions are agreed on, one after the other.
-fn in_force(
+fn agreed(
     headers: &[Signed<Header>],
     tallies: &[Vec<Tally>],
     owner: Option<&Signer>,
@@ -312,11 +341,7 @@ fn in_force(
     Ok(headers.len())
 }
 
-fn tallies(
-    index: usize,
-    headers: &[Signed<Header>],
-    approvals: &BTreeMap<StatementId, Vec<Approval>>,
-) -> Vec<Tally> {
+fn tallies(index: usize, headers: &[Signed<Header>], approvals: &Approvals) -> Vec<Tally> {
     let subject = &headers[index];
     // Of version 1 the first alone, of every other the one before and itself.
     let judges = &headers[index.saturating_sub(1)..=index];
@@ -328,11 +353,40 @@ fn tallies(
     judges.iter().map(count).collect()
 }
 
+/// What has to be proven to be in the log before a version that is agreed on may run; nothing once that
+/// what is proven is enough.
+fn unproven(
+    index: usize,
+    headers: &[Signed<Header>],
+    approvals: &Approvals,
+    logged: &Logged,
+) -> Vec<StatementId> {
+    let subject = &headers[index];
+    let version = subject.body.version;
+    let made = approvals.get(&subject.id).map(Vec::as_slice).unwrap_or_default();
+    let counts = |(id, approval): &&(_, Approval)| logged.counts(version, id, approval);
+    let has_header = logged.has(version, &subject.id);
+    if has_header && made.iter().all(|one| counts(&one)) {
+        return Vec::new();
+    }
+    let counted = made.iter().filter(counts).cloned().collect();
+    let counted = Approvals::from([(subject.id, counted)]);
+    if has_header && tallies(index, headers, &counted).iter().all(|one| *one == Tally::Agreed) {
+        return Vec::new();
+    }
+    let judges = &headers[index.saturating_sub(1)..=index];
+    let matters =
+        |approval: &Approval| judges.iter().any(|judge| question(judge, subject).asks(approval));
+    let approvals = made.iter().filter(|one| !counts(one) && matters(&one.1)).map(|(id, _)| *id);
+    let header = (!has_header).then_some(subject.id);
+    header.into_iter().chain(approvals).collect()
+}
+
 /// `None` for a cancel that is about another contract, or a version that is not there.
 fn cancel_tally(
     cancel: &Signed<Cancel>,
     headers: &[Signed<Header>],
-    approvals: &BTreeMap<StatementId, Vec<Approval>>,
+    approvals: &Approvals,
 ) -> Option<Tally> {
     let header = &version_of(headers, cancel.body.version)?.body;
     if cancel.body.network != header.network || cancel.body.contract != header.contract {
@@ -353,11 +407,9 @@ fn version_of(headers: &[Signed<Header>], version: u64) -> Option<&Signed<Header
 }
 
 /// The decisions that count on a question.
-fn made(
-    question: &Question<'_>,
-    approvals: &BTreeMap<StatementId, Vec<Approval>>,
-) -> BTreeMap<IdentityId, Decision> {
-    standing(question, approvals.get(&question.subject).into_iter().flatten())
+fn made(question: &Question<'_>, approvals: &Approvals) -> BTreeMap<IdentityId, Decision> {
+    let on_it = approvals.get(&question.subject).into_iter().flatten();
+    standing(question, on_it.map(|(_, approval)| approval))
 }
 
 /// The question whether version `subject` is agreed on, put to the stakeholders of `judge`.

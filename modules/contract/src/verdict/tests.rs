@@ -2,6 +2,7 @@
 
 mod bundle;
 mod cost;
+mod logged;
 mod model;
 mod mutations;
 mod past;

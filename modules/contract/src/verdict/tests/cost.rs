@@ -1,7 +1,7 @@
 //! What a verdict costs: signatures are checked once for a bundle, however often it is judged.
 
 use super::*;
-use crate::{proven::Proven, testkit::checks};
+use crate::{logged::Logged, proven::Proven, testkit::checks};
 
 /// What the node that is described by `trust` says of a case at several times.
 fn verdicts(case: &Result<Case, Refusal>, trust: &Trust) -> Vec<Verdict> {
@@ -30,14 +30,14 @@ fn of_a_bundle_that_has_grown_only_what_is_new_is_checked() {
     let world = world();
     let first = Case::read(&world.agreed()).unwrap();
     let mut grown = world.updated(|_| {}, &["it"]);
-    let mut case = Case::read_after(&grown, first.proven());
-    let new = checks(|| case = Case::read_after(&grown, first.proven()));
+    let mut case = Case::read_after(&grown, first.proven(), &Logged::NotAsked);
+    let new = checks(|| case = Case::read_after(&grown, first.proven(), &Logged::NotAsked));
     assert_eq!(new, 2, "the second version and one approval");
     // The same statement with other signatures is another question.
     let stranger = world.key("stranger");
     grown.headers[0].signatures.clear();
     grown.headers[0].sign(stranger).unwrap();
-    let case = Case::read_after(&grown, case.unwrap().proven());
+    let case = Case::read_after(&grown, case.unwrap().proven(), &Logged::NotAsked);
     assert_eq!(code(&judge(case.as_ref(), &world.trust(), at(50))), Some(Code::OwnerSignature));
 }
 
@@ -75,7 +75,7 @@ proptest! {
         let known = Case::read(&changed(bundle.clone(), &before));
         let known = known.as_ref().map_or(&none, Case::proven);
         let later = changed(bundle, &after);
-        let cases = (Case::read_after(&later, known), Case::read(&later));
+        let cases = (Case::read_after(&later, known, &Logged::NotAsked), Case::read(&later));
         let trust = world.trust();
         prop_assert_eq!(verdicts(&cases.0, &trust), verdicts(&cases.1, &trust));
         prop_assert_eq!(&verdicts(&cases.1, &trust)[1], &verdict(&later, &trust, at(50)));

@@ -1,0 +1,187 @@
+//! What a node starts that asks for the log, and what it lets run on.
+
+use super::*;
+use crate::log::{Asked, tests::TestLog};
+use contract::verdict::Code;
+
+/// A node that asks for the log, and a log that has all of these.
+fn asking(bundle: impl Fn(&World) -> Bundle) -> (Bench, TestLog, Bundle) {
+    let mut bench = Bench::new();
+    let mut log = TestLog::new();
+    let bundle = bundle(&bench.world);
+    log.add(&bench.world.identity("owner"));
+    bundle.headers.iter().chain(&bundle.approvals).for_each(|one| log.add(one));
+    bench.ask(&log);
+    (bench, log, bundle)
+}
+
+impl Bench {
+    fn ask(&mut self, log: &TestLog) {
+        self.reconciler.ask_log(Asked::Log(Box::new(log.policy(2)))).unwrap();
+    }
+
+    /// What the node asks the log now.
+    fn question(&mut self) -> Option<(u64, Vec<StatementId>)> {
+        self.reconciler.look_at_log(u64::MAX);
+        std::iter::from_fn(|| self.orders.try_recv().ok()).find_map(|order| match order {
+            Order::Log { known, statements } => Some((known, statements)),
+            _ => None,
+        })
+    }
+
+    /// A whole round: the node asks, the log shows all that it has of it.
+    fn prove(&mut self, log: &TestLog, bundle: &Bundle) -> usize {
+        let (known, statements) = self.question().unwrap();
+        let all = bundle.headers.iter().chain(&bundle.approvals);
+        let asked: Vec<&Envelope> =
+            all.filter(|one| statements.contains(&one.id().unwrap())).collect();
+        assert_eq!(asked.len(), statements.len());
+        let first = log.show(known, None);
+        let size = first.note.text().lines().nth(1).unwrap().parse().unwrap();
+        let rest = asked.iter().map(|one| log.show(size, Some(one)));
+        self.reconciler.take_log(std::iter::once(first).chain(rest).collect(), None).unwrap();
+        asked.len()
+    }
+}
+
+fn code(verdict: &Verdict) -> Option<Code> {
+    match verdict {
+        Verdict::Refuse(refusal) => Some(refusal.code),
+        Verdict::Run(_) | Verdict::Stop(_) => None,
+    }
+}
+
+#[test]
+fn a_contract_starts_when_the_log_has_it_and_says_so_until_then() {
+    let (mut bench, log, bundle) = asking(World::agreed);
+    bench.hear(&bundle);
+    assert_eq!(code(&bench.judge(50)), Some(Code::NotLogged));
+    bench.reconciler.chain_is_known = true;
+    bench.report();
+    assert_eq!(bench.results()[0].code, "not_logged");
+    assert_eq!(bench.prove(&log, &bundle), 3);
+    assert!(matches!(bench.judge(50), Verdict::Run(_)));
+    let written = bench.reconciler.database.fact("checkpoint log.example/test").unwrap().unwrap();
+    assert_eq!(written, log.note(4, 2).to_string());
+    assert_eq!(bench.reconciler.log.alarm(), None);
+    // Nothing more to ask, but whether the log has only grown.
+    assert_eq!(bench.question(), Some((4, vec![])));
+}
+
+#[test]
+fn a_node_without_a_log_in_its_options_asks_nobody() {
+    let mut bench = Bench::new();
+    let bundle = bench.world.agreed();
+    bench.hear(&bundle);
+    assert!(matches!(bench.judge(50), Verdict::Run(_)));
+    assert_eq!(bench.question(), None);
+    assert_eq!(bench.reconciler.log.alarm(), None);
+    assert!(bench.reconciler.log.fact().text.starts_with("not asked"));
+}
+
+#[test]
+fn options_that_mean_no_log_start_nothing_and_are_an_alarm() {
+    let mut bench = Bench::new();
+    let options = node_api::boot::BootConfig::parse("zos.log=x").log;
+    bench.reconciler.ask_log(Asked::read(&options)).unwrap();
+    let bundle = bench.world.agreed();
+    bench.hear(&bundle);
+    assert_eq!(code(&bench.judge(50)), Some(Code::NotLogged));
+    assert_eq!(bench.question(), None);
+    assert!(bench.reconciler.log.alarm().is_some());
+}
+
+/// The registry shows another list: what runs stays, nothing new starts, and the node says why.
+#[test]
+fn a_forked_log_starts_nothing_and_stops_nothing() {
+    let (mut bench, log, first) = asking(World::agreed);
+    bench.hear(&first);
+    bench.judge(50);
+    bench.prove(&log, &first);
+    assert!(matches!(bench.judge(50), Verdict::Run(_)));
+
+    let second = bench.world.updated(|_| {}, &["it", "legal"]);
+    let other = World::new(bench.world.now).with_contract(2).agreed();
+    let all = [&second, &other].map(|one| one.headers.iter().chain(&one.approvals));
+    let mut fork = TestLog::new();
+    all.into_iter().flatten().for_each(|one| fork.add(one));
+    bench.hear(&second);
+    let other_id = World::new(bench.world.now).with_contract(2).contract();
+    bench.reconciler.take_bundle(other_id, &other).unwrap();
+    bench.judge(50);
+    let (known, statements) = bench.question().unwrap();
+    assert_eq!((known, statements.len()), (4, 6));
+    for shown in [fork.show(known, None), fork.show(known, Some(&other.headers[0]))] {
+        bench.reconciler.take_log(vec![shown], None).unwrap();
+        assert!(bench.reconciler.log.alarm().unwrap().contains("nothing new starts"));
+    }
+    let runs = bench.judge(50);
+    assert!(matches!(runs, Verdict::Run(agreed) if agreed.header.version == 1));
+    assert_eq!(code(&bench.reconciler.verdicts[&other_id]), Some(Code::NotLogged));
+    let written = bench.reconciler.database.fact("checkpoint log.example/test").unwrap().unwrap();
+    assert_eq!(written, log.note(4, 2).to_string(), "it never goes back");
+
+    // Positive control: the log itself, grown by the same statements.
+    let mut log = log;
+    let all = [&second, &other].map(|one| one.headers.iter().chain(&one.approvals));
+    all.into_iter().flatten().for_each(|one| log.add(one));
+    let both = Bundle {
+        headers: [second.headers.as_slice(), &other.headers].concat(),
+        approvals: [second.approvals.as_slice(), &other.approvals].concat(),
+        ..second.clone()
+    };
+    bench.prove(&log, &both);
+    assert_eq!(bench.reconciler.log.alarm(), None);
+    assert!(matches!(bench.judge(50), Verdict::Run(agreed) if agreed.header.version == 2));
+    assert_eq!(code(&bench.reconciler.verdicts[&other_id]), None);
+}
+
+#[test]
+fn two_lists_of_one_length_are_kept_as_evidence() {
+    let (mut bench, log, _) = asking(World::agreed);
+    bench.reconciler.take_log(vec![log.show(0, None)], None).unwrap();
+    let mut fork = TestLog::new();
+    for name in ["it", "legal", "owner", "farm"] {
+        fork.add(&bench.world.identity(name));
+    }
+    bench.reconciler.take_log(vec![fork.show(4, None)], None).unwrap();
+    assert!(bench.reconciler.log.alarm().is_some());
+    let evidence = bench.reconciler.database.fact("fork log.example/test").unwrap().unwrap();
+    assert_eq!(evidence, format!("{}\n{}", log.note(4, 2), fork.note(4, 2)));
+}
+
+#[test]
+fn what_was_proven_runs_after_a_restart_with_nobody_to_ask() {
+    let (mut bench, log, bundle) = asking(World::agreed);
+    bench.hear(&bundle);
+    bench.judge(50);
+    bench.prove(&log, &bundle);
+    assert!(matches!(bench.judge(50), Verdict::Run(_)));
+    let mut bench = bench.restarted();
+    bench.ask(&log);
+    assert!(matches!(bench.judge(50), Verdict::Run(_)));
+    // A new decision of the same stakeholder stops nothing while its proof is on its way.
+    let mut again = bundle.clone();
+    again.approvals[0] = bench.world.decide("it", &bundle.headers[0], Decision::Approve, 20);
+    bench.hear(&again);
+    assert!(matches!(bench.judge(50), Verdict::Run(_)));
+    assert_eq!(bench.question(), Some((4, vec![])), "the log is still where it was");
+    // Whoever asks for more witnesses wants it proven by them.
+    let mut bench = bench.restarted();
+    bench.reconciler.ask_log(Asked::Log(Box::new(log.policy(1)))).unwrap();
+    assert_eq!(code(&bench.judge(50)), Some(Code::NotLogged));
+}
+
+#[test]
+fn a_version_that_runs_keeps_its_document_while_the_next_is_not_proven() {
+    let (mut bench, log, bundle) = asking(World::agreed);
+    bench.hear(&bundle);
+    bench.judge(50);
+    bench.prove(&log, &bundle);
+    bench.judge(50);
+    bench.hear(&bench.world.updated(|_| {}, &["it", "legal"]));
+    let runs = bench.judge(50);
+    assert!(matches!(runs, Verdict::Run(agreed) if agreed.header.version == 1));
+    let kept = &bench.reconciler.contracts[&bench.world.contract()];
+    assert_eq!((kept.bundle.documents.len(), kept.past.version), (2, 1));
+}

@@ -1,0 +1,144 @@
+//! Fetches what the log shows: its newest checkpoint, proofs of statements, and for each checkpoint the
+//! hashes by which it continues the one before. Judges nothing of it.
+
+use crate::client::{Client, ClientError};
+use contract::StatementId;
+use std::collections::BTreeMap;
+use tlog::{
+    Checkpoint, Hash, Note, Proof, Tile,
+    note::BadNote,
+    proof::BadProof,
+    tile::{BadContent, WIDTH_MAX},
+    tree::{self, Node},
+};
+
+/// Tiles that are fetched for one checkpoint: two for each level of the largest tree.
+const TILES_MAX: usize = 16;
+
+/// A checkpoint that the registry has shown, and what it says of it.
+#[derive(Debug, Clone)]
+pub struct Shown {
+    /// The checkpoint with its signatures.
+    pub note: Note,
+    /// That it continues the one before.
+    pub consistency: Vec<Hash>,
+    /// The proof under it.
+    pub proof: Option<(StatementId, Proof)>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// The registry does not give it.
+    #[error("asking the log")]
+    Client(#[source] ClientError),
+    /// What should be a checkpoint is no note.
+    #[error("reading the checkpoint of the log")]
+    Note(#[source] BadNote),
+    /// The note is about something else.
+    #[error("the log shows no checkpoint")]
+    Checkpoint,
+    /// What should be a proof is none.
+    #[error("reading a proof of the log")]
+    Proof(#[source] BadProof),
+    /// What should be a tile is none.
+    #[error("reading a tile of the log")]
+    Tile(#[source] BadContent),
+    /// A tree that no log has.
+    #[error("the log shows {size} entries, more than can be held against {known}")]
+    Size {
+        /// Entries that are known.
+        known: u64,
+        /// Entries that it shows.
+        size: u64,
+    },
+}
+
+impl AskError {
+    /// Whether another question may be answered: this one was about one statement.
+    fn is_about_one(&self) -> bool {
+        matches!(self, Self::Client(ClientError::Problem { .. }) | Self::Proof(_))
+    }
+}
+
+/// What the log shows of itself and of these statements, from a tree of `known` entries on. Ends with
+/// the first problem that may meet all of them.
+pub async fn ask(
+    client: &Client,
+    mut known: u64,
+    statements: &[StatementId],
+) -> (Vec<Shown>, Option<AskError>) {
+    let mut all = Vec::with_capacity(statements.len() + 1);
+    let mut problem = None;
+    for of in std::iter::once(None).chain(statements.iter().map(Some)) {
+        match show(client, known, of).await {
+            Ok((size, shown)) => {
+                known = known.max(size);
+                all.push(shown);
+            }
+            Err(error) => {
+                let goes_on = of.is_some() && error.is_about_one();
+                problem = Some(error);
+                if !goes_on {
+                    break;
+                }
+            }
+        }
+    }
+    (all, problem)
+}
+
+async fn show(
+    client: &Client,
+    known: u64,
+    of: Option<&StatementId>,
+) -> Result<(u64, Shown), AskError> {
+    let (note, proof) = match of {
+        None => {
+            let bytes = client.checkpoint().await.map_err(AskError::Client)?;
+            (Note::read(&bytes).map_err(AskError::Note)?, None)
+        }
+        Some(id) => {
+            let bytes = client.proof(id).await.map_err(AskError::Client)?;
+            let proof = Proof::read(&bytes).map_err(AskError::Proof)?;
+            (proof.note.clone(), Some((*id, proof)))
+        }
+    };
+    let checkpoint: Checkpoint = note.text().parse().map_err(|_| AskError::Checkpoint)?;
+    let consistency = consistency(client, known, checkpoint.size).await?;
+    Ok((checkpoint.size, Shown { note, consistency, proof }))
+}
+
+/// The proof that the tree of `size` entries begins with that of `known`, from tiles. Nothing where
+/// there is none.
+async fn consistency(client: &Client, known: u64, size: u64) -> Result<Vec<Hash>, AskError> {
+    let Some(ranges) = tree::consistency(known, size) else { return Ok(Vec::new()) };
+    let too_large = || AskError::Size { known, size };
+    let mut tiles: BTreeMap<Tile, Vec<Hash>> = BTreeMap::new();
+    let mut hashes: BTreeMap<Node, Hash> = BTreeMap::new();
+    for node in ranges.iter().cloned().flat_map(tree::nodes) {
+        let tile = Tile::of(node, size).ok_or_else(too_large)?;
+        if !tiles.contains_key(&tile) {
+            if tiles.len() == TILES_MAX {
+                return Err(too_large());
+            }
+            tiles.insert(tile, fetch(client, tile).await?);
+        }
+        hashes.insert(node, tile.hash(&tiles[&tile], node).ok_or_else(too_large)?);
+    }
+    tree::hashes(ranges, |node| hashes.get(&node).copied().ok_or_else(too_large))
+}
+
+async fn fetch(client: &Client, tile: Tile) -> Result<Vec<Hash>, AskError> {
+    let full = Tile { width: WIDTH_MAX, ..tile };
+    let (found, bytes) = match client.tile(&tile.to_string()).await {
+        // A partial tile goes when the full one has come.
+        Err(ClientError::Problem { .. }) if tile.width < WIDTH_MAX => {
+            (full, client.tile(&full.to_string()).await)
+        }
+        answer => (tile, answer),
+    };
+    let mut hashes = found.read(&bytes.map_err(AskError::Client)?).map_err(AskError::Tile)?;
+    hashes.truncate(tile.width.into());
+    Ok(hashes)
+}
