@@ -13,9 +13,7 @@ use std::{
     path::Path,
     process::{Command, Output},
 };
-use tlog::{
-    Bundle, Checkpoint, Hash, Note, Policy, Proof, Record, Signer, Tile, policy::Seen, tree,
-};
+use tlog::{Bundle, Checkpoint, Note, Policy, Proof, Record, Signer, Tile, policy::Seen, tree};
 
 const ORIGIN: &str = "registry.example/test";
 
@@ -48,19 +46,12 @@ async fn entries(registry: &Registry, checkpoint: &Checkpoint) -> Vec<Record> {
     records
 }
 
-/// A proof from tiles that a client has fetched.
+/// A proof from tiles that a client has fetched. `new` is the newest.
 async fn consistent(registry: &Registry, old: &Checkpoint, new: &Checkpoint) -> bool {
-    let mut proof: Vec<Hash> = Vec::new();
-    for range in tree::consistency(old.size, new.size).unwrap() {
-        let mut hashes = std::collections::BTreeMap::new();
-        for node in tree::nodes(range.clone()) {
-            let tile = Tile::of(node, new.size).unwrap();
-            let content = get(registry, &tile.to_string()).await.bytes().await.unwrap();
-            hashes.insert(node, tile.hash(&tile.read(&content).unwrap(), node).unwrap());
-        }
-        proof.push(tree::range_hash(range, |node| hashes.get(&node).copied().ok_or(())).unwrap());
-    }
-    new.extends(old, &proof)
+    let (shown, problem) = registry_api::log::ask(&registry.client, old.size, &[]).await;
+    assert!(problem.is_none(), "{problem:?}");
+    assert_eq!(shown[0].note.text(), new.to_string());
+    new.extends(old, &shown[0].consistency)
 }
 
 #[tokio::test]
@@ -88,6 +79,32 @@ async fn every_acknowledged_statement_is_in_the_log_with_a_proof() {
     assert_eq!(records.iter().filter(|record| record.statement == id).count(), 1);
     registry.client.push(&header).await.unwrap();
     assert_eq!(newest(&registry, &policy).await.checkpoint, seen, "a second time is no entry");
+}
+
+#[tokio::test]
+async fn a_reader_gets_with_each_proof_how_the_log_came_there() {
+    let data = tempfile::tempdir().unwrap();
+    let policy = begin(data.path());
+    let registry = Registry::start(data.path()).await;
+    let world = world();
+    prepare(&world, &registry.client).await;
+    let mut known = newest(&registry, &policy).await.checkpoint;
+    let header = agree(&world, &registry.client).await;
+    let statements = [header.id().unwrap(), StatementId([9; 32]), StatementId(world.id("it").0)];
+    let (shown, problem) = registry_api::log::ask(&registry.client, known.size, &statements).await;
+    let problem = problem.unwrap().to_string();
+    assert!(problem.contains("asking the log"), "the one that it does not have: {problem}");
+    let mut proven = Vec::new();
+    for one in &shown {
+        let seen = policy.open(one.note.to_string().as_bytes()).unwrap();
+        assert!(seen.checkpoint.extends(&known, &one.consistency));
+        known = seen.checkpoint;
+        let Some((id, proof)) = &one.proof else { continue };
+        proof.check_statement(id, &policy).unwrap();
+        proven.push(*id);
+    }
+    assert_eq!(proven, [statements[0], statements[2]], "and the others all the same");
+    registry.server.stop().await.unwrap();
 }
 
 #[tokio::test]
