@@ -271,7 +271,9 @@ impl Agent {
                 self.reconciler.take_bundle(contract, &bundle)?;
                 drop((bundle, room));
             }
-            Event::Log { shown, problem } => self.reconciler.take_log(shown, problem)?,
+            Event::Log { shown, last, problem } => {
+                self.reconciler.take_log(shown, last, problem)?;
+            }
             Event::Fetched { contract, flist, outcome } => {
                 self.reconciler.take_fetched(contract, flist, outcome);
             }

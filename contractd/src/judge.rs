@@ -72,8 +72,8 @@ pub(crate) fn judge(
 /// What a contract holds of the node after a verdict; `None`: it was never started.
 ///
 /// While something of it runs that the verdict does not want, it holds what that was started with. It
-/// keeps its place while its next version has no room, and when only a clock that may be wrong says that
-/// its time has not come or is over.
+/// keeps its place while its next version has no room, while a proof of the log is on its way, and when
+/// only a clock that may be wrong says that its time has not come or is over.
 pub(crate) fn holds(
     kept: &Kept,
     verdict: &Verdict,
@@ -86,11 +86,11 @@ pub(crate) fn holds(
         Verdict::Stop(ended) => ended.cause == Cause::Expired,
         Verdict::Run(_) => false,
     };
-    let has_no_room =
-        matches!(verdict, Verdict::Refuse(refusal) if refusal.code == Code::NoCapacity);
+    let waits = matches!(verdict, Verdict::Refuse(refusal)
+        if matches!(refusal.code, Code::NoCapacity | Code::NotLogged));
     let after = match verdict {
         Verdict::Run(agreed) => agreed.document.demand(),
-        Verdict::Stop(_) | Verdict::Refuse(_) if has_no_room => before?,
+        Verdict::Stop(_) | Verdict::Refuse(_) if waits => before?,
         Verdict::Stop(_) | Verdict::Refuse(_) if by_time && worth == Worth::Unconfirmed => before?,
         Verdict::Stop(_) | Verdict::Refuse(_) => before.map(|_| Capacity::default())?,
     };

@@ -7,8 +7,8 @@ use contract::{Logged, StatementId};
 use node_api::boot::LogConfig;
 use registry_api::log::Shown;
 use tlog::{
-    Checkpoint, Note, Policy, Proof, Verifier, note::BadKey, policy::BadPolicy,
-    policy::PolicyError, proof::ProofError,
+    Checkpoint, Policy, Verifier, note::BadKey, policy::BadPolicy, policy::PolicyError,
+    proof::ProofError,
 };
 
 /// What the boot options say about the log.
@@ -50,6 +50,8 @@ pub(crate) enum Refused {
     Forked { size: u64 },
     #[error("the log shows {found} entries, and not that they begin with the {known} known ones")]
     Unproven { known: u64, found: u64 },
+    #[error("the log was asked what follows {asked} entries, and {known} are known by now")]
+    Late { known: u64, asked: u64 },
     #[error("the checkpoint of the log")]
     Checkpoint(#[source] PolicyError),
     #[error("the proof of the statement {}", .0.short())]
@@ -61,7 +63,7 @@ impl Refused {
     pub(crate) fn is_alarm(&self) -> bool {
         match self {
             Self::Smaller { .. } | Self::Forked { .. } | Self::Unproven { .. } => true,
-            Self::Checkpoint(_) | Self::Proof(..) => false,
+            Self::Late { .. } | Self::Checkpoint(_) | Self::Proof(..) => false,
         }
     }
 }
@@ -79,7 +81,9 @@ impl Asked {
     pub(crate) fn logged(&self, settled: u64) -> Logged {
         match self {
             Self::No => Logged::NotAsked,
-            Self::Log(_) | Self::Unclear(_) => Logged::Only { settled, ids: [].into() },
+            Self::Log(_) => Logged::Only { settled, ids: [].into() },
+            // What was proven by other options is not what these mean, whatever they mean.
+            Self::Unclear(_) => Logged::Only { settled: 0, ids: [].into() },
         }
     }
 }
@@ -113,17 +117,28 @@ pub(crate) fn keys(policy: &Policy) -> String {
     words.join(" ")
 }
 
-/// Reads a checkpoint that this node has written down itself.
-pub(crate) fn written(text: &str) -> Option<Checkpoint> {
-    Note::read(text.as_bytes()).ok()?.text().parse().ok()
+/// A checkpoint that this node has written down itself, if it is of the log that is asked now: one that
+/// was begun anew, or has another key, is another log, also under the same name.
+pub(crate) fn written(policy: &Policy, text: &str) -> Option<Checkpoint> {
+    let (checkpoint, _) = Checkpoint::open(text.as_bytes(), policy.origin(), policy.keys()).ok()?;
+    Some(checkpoint)
 }
 
-/// The newest checkpoint after this answer, and the statement that it proves to be in the log.
+/// A checkpoint that was taken.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    /// The newest one that is known from now on.
+    pub(crate) newest: Checkpoint,
+    /// The statement that is proven under it.
+    pub(crate) proven: Result<Option<StatementId>, Refused>,
+}
+
+/// Takes an answer of the log, if it continues what is known.
 pub(crate) fn take(
     policy: &Policy,
     known: Option<&Checkpoint>,
     shown: &Shown,
-) -> Result<(Checkpoint, Option<StatementId>), Refused> {
+) -> Result<Taken, Refused> {
     let seen = policy.open(shown.note.to_string().as_bytes()).map_err(Refused::Checkpoint)?;
     let newest = seen.checkpoint;
     if let Some(known) = known {
@@ -134,15 +149,20 @@ pub(crate) fn take(
         if found == known_size && newest.root != known.root {
             return Err(Refused::Forked { size: found });
         }
+        // Between two answers the known one may have grown, or not grown as whoever asked believed.
+        if found > known_size && shown.from != known_size {
+            return Err(Refused::Late { known: known_size, asked: shown.from });
+        }
         if found > known_size && !newest.extends(known, &shown.consistency) {
             return Err(Refused::Unproven { known: known_size, found });
         }
     }
-    let Some((id, proof)) = &shown.proof else { return Ok((newest, None)) };
-    // The one checkpoint that was judged, whatever else the proof came with.
-    let proof = Proof { note: seen.note, ..proof.clone() };
-    proof.check_statement(id, policy).map_err(|error| Refused::Proof(*id, error))?;
-    Ok((newest, Some(*id)))
+    let proven = shown.proof.as_ref().map(|(id, proof)| {
+        // Under the checkpoint that was judged, whatever else the proof came with.
+        let found = proof.holds_statement(id, &newest);
+        found.map(|_| *id).map_err(|error| Refused::Proof(*id, error))
+    });
+    Ok(Taken { proven: proven.transpose(), newest })
 }
 
 #[cfg(test)]

@@ -82,7 +82,7 @@ pub(crate) enum Event {
     /// The last result of this node that the registry has: its number and id.
     LastResult(Option<(u64, StatementId)>),
     /// What the log has shown, and why there is not more of it.
-    Log { shown: Vec<Shown>, problem: Option<String> },
+    Log { shown: Vec<Shown>, last: Option<StatementId>, problem: Option<String> },
     /// The registry does not know this node any more.
     Unknown,
     /// Seconds until the next heartbeat.
@@ -125,10 +125,10 @@ pub(crate) async fn serve(
             Order::AskAgain(contract) => drop(again.send(contract)),
             Order::Log { known, statements } => {
                 tokio::spawn(async move {
-                    let (shown, problem) =
+                    let registry_api::log::Answer { shown, last, problem } =
                         registry_api::log::ask(&client, known, &statements).await;
                     let problem = problem.map(|error| daemon::chain(&error));
-                    tell(&events, Event::Log { shown, problem });
+                    tell(&events, Event::Log { shown, last, problem });
                 });
             }
             // One search at a time, however long it takes.
@@ -168,7 +168,7 @@ async fn fetch_only(
             Order::Results(_) => tell(events, Event::Acknowledged(Vec::new())),
             Order::Log { .. } => {
                 let problem = Some("there is no registry to ask".to_owned());
-                tell(events, Event::Log { shown: Vec::new(), problem });
+                tell(events, Event::Log { shown: Vec::new(), last: None, problem });
             }
             Order::Register { .. }
             | Order::Heartbeat(_)

@@ -1,7 +1,7 @@
 //! A registry and people with keys, as real programs: `registryd` and `3bot`.
 
 use crate::{machine::free_port, wait};
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 use std::{
     env,
@@ -53,6 +53,18 @@ impl Registry {
             bail!("registryd has ended; see {}", data.with_extension("log").display());
         }
         Ok(Self { child, port, data: data.to_owned() })
+    }
+
+    /// Begins the log of a registry that is stopped; gives its public key.
+    pub fn begin_log(data: &Path, origin: &str) -> Result<String> {
+        let begun = Command::new(program("registryd")?)
+            .args(["begin-log", "--origin", origin, "--data"])
+            .arg(data)
+            .output()
+            .context("running registryd")?;
+        let said = String::from_utf8_lossy(&begun.stderr);
+        ensure!(begun.status.success(), "registryd begin-log: {said}");
+        Ok(String::from_utf8(begun.stdout)?.trim().to_owned())
     }
 
     /// Its address for people on this machine.

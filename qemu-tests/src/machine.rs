@@ -347,7 +347,7 @@ impl Running {
         let id = format!("in-{}", plug.slot);
         let command = serde_json::json!({"execute": "device_del", "arguments": {"id": id}});
         // The guest lets it go, and then QEMU does: only then the slot can be used again.
-        self.qmp_until(&command.to_string(), Some(("\"DEVICE_DELETED\"", &id)))
+        self.qmp_until(&command.to_string(), Some(("\"DEVICE_DELETED\"", &format!("\"{id}\""))))
     }
 
     /// Puts a disk into its slot again.

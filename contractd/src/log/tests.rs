@@ -6,7 +6,7 @@ use contract::{
     testkit::{World, seal},
 };
 use node_api::boot::BootConfig;
-use tlog::{Algorithm, Edge, Hash, Record, Resource, Signer, tree};
+use tlog::{Algorithm, Edge, Hash, Note, Proof, Record, Resource, Signer, tree};
 
 const ORIGIN: &str = "log.example/test";
 
@@ -23,7 +23,11 @@ pub(crate) struct TestLog {
 
 impl TestLog {
     pub(crate) fn new() -> Self {
-        let key = signer(ORIGIN, Algorithm::Ed25519, 1);
+        Self::with_key(1)
+    }
+
+    pub(crate) fn with_key(seed: u8) -> Self {
+        let key = signer(ORIGIN, Algorithm::Ed25519, seed);
         let witness = |seed| signer("witness.example", Algorithm::Cosignature, seed);
         Self { key, witnesses: vec![witness(2), witness(3)], entries: Vec::new() }
     }
@@ -98,7 +102,7 @@ impl TestLog {
             let record = Record::of(statement).unwrap().write();
             (statement.id().unwrap(), self.proof(&record))
         });
-        Shown { note, consistency, proof }
+        Shown { note, from: known, consistency, proof }
     }
 }
 
@@ -126,14 +130,19 @@ fn a_log_that_only_grew_is_taken_with_what_it_proves() {
     let all = statements();
     let mut log = log(&all[..3]);
     let policy = log.policy(2);
-    let (first, proven) = take(&policy, None, &log.show(0, Some(&all[1]))).unwrap();
-    assert_eq!((first.size, proven), (3, all[1].id().ok()));
-    let (same, none) = take(&policy, Some(&first), &log.show(3, None)).unwrap();
-    assert_eq!((&same, none), (&first, None));
+    let Taken { newest: first, proven } = take(&policy, None, &log.show(0, Some(&all[1]))).unwrap();
+    assert_eq!((first.size, proven.unwrap()), (3, all[1].id().ok()));
+    let same = take(&policy, Some(&first), &log.show(3, None)).unwrap();
+    assert_eq!((&same.newest, same.proven.unwrap()), (&first, None));
     log.add(&all[3]);
-    let (second, proven) = take(&policy, Some(&first), &log.show(3, Some(&all[3]))).unwrap();
-    assert_eq!((second.size, proven), (4, all[3].id().ok()));
-    assert_eq!(written(&log.note(4, 2).to_string()), Some(second));
+    let Taken { newest: second, proven } =
+        take(&policy, Some(&first), &log.show(3, Some(&all[3]))).unwrap();
+    assert_eq!((second.size, proven.unwrap()), (4, all[3].id().ok()));
+    assert_eq!(written(&policy, &log.note(4, 2).to_string()), Some(second));
+    assert_eq!(written(&policy, &TestLog::with_key(9).note(0, 2).to_string()), None);
+    // What was asked before the last answer came says nothing about the log.
+    let late = take(&policy, Some(&first), &log.show(2, None)).unwrap_err();
+    assert!(matches!(late, Refused::Late { known: 3, asked: 2 }) && !late.is_alarm());
 }
 
 #[test]
@@ -171,7 +180,7 @@ fn a_log_that_goes_back_or_shows_another_past_is_an_alarm() {
     let all = statements();
     let whole = log(&all);
     let policy = whole.policy(2);
-    let (known, _) = take(&policy, None, &log(&all[..3]).show(0, None)).unwrap();
+    let known = take(&policy, None, &log(&all[..3]).show(0, None)).unwrap().newest;
 
     let smaller = take(&policy, Some(&known), &log(&all[..2]).show(3, None)).unwrap_err();
     assert!(matches!(smaller, Refused::Smaller { known: 3, found: 2 }));
@@ -203,7 +212,7 @@ fn a_proof_is_of_this_statement_in_this_tree() {
     let check = |change: &dyn Fn(&mut (StatementId, Proof))| {
         let mut shown = log.show(0, Some(&all[1]));
         change(shown.proof.as_mut().unwrap());
-        take(&policy, None, &shown).map(|(_, proven)| proven)
+        take(&policy, None, &shown).unwrap().proven
     };
     assert_eq!(check(&|_| {}).unwrap(), all[1].id().ok(), "positive control");
     let other = all[3].id().unwrap();

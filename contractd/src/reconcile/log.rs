@@ -14,11 +14,11 @@ use contract::{ContractId, Logged, StatementId};
 use node_api::init::{Fact, Level};
 use registry_api::log::Shown;
 use std::collections::BTreeSet;
-use tlog::{Checkpoint, Policy};
+use tlog::{Checkpoint, Note, Policy};
 
 /// How often the log is looked at when nothing is to be proven.
 const LOOK_MS: u64 = 30_000;
-/// And when something is.
+/// And at first when something is.
 const PROVE_MS: u64 = 2_000;
 /// Proofs that are asked for at once; the next ones with the next look.
 const PROOFS_MAX: usize = 128;
@@ -30,9 +30,11 @@ pub(crate) struct Watch {
     /// The newest checkpoint that was taken.
     known: Option<Checkpoint>,
     problem: Option<Problem>,
-    /// The last statement of the last question, so that each has its turn.
+    /// The last statement that was asked for, so that each has its turn.
     last: Option<StatementId>,
     in_flight: bool,
+    /// Until the next look, when something is to be proven: grows while nothing is.
+    pause_ms: u64,
     look_at_ms: u64,
 }
 
@@ -46,7 +48,8 @@ struct Problem {
 impl Default for Watch {
     fn default() -> Self {
         let (asked, known, problem, last) = (Asked::No, None, None, None);
-        Self { asked, known, problem, last, in_flight: false, look_at_ms: 0 }
+        let (pause_ms, look_at_ms) = (PROVE_MS, 0);
+        Self { asked, known, problem, last, in_flight: false, pause_ms, look_at_ms }
     }
 }
 
@@ -56,21 +59,27 @@ impl Watch {
         self.asked.logged(settled)
     }
 
-    /// What ails the log, as a sentence that the node signs.
+    /// What ails the log, as a sentence that the node signs. It is always the same, so that nobody makes
+    /// the node sign another with each of his answers.
     pub(crate) fn alarm(&self) -> Option<String> {
-        match &self.asked {
-            Asked::Unclear(why) => Some(format!("no log can be asked: {}", daemon::chain(why))),
-            Asked::No | Asked::Log(_) => {
-                let alarm = self.problem.as_ref().filter(|problem| problem.is_alarm)?;
-                Some(format!("nothing new starts: {}", alarm.text))
+        match (&self.asked, &self.problem) {
+            (Asked::Unclear(why), _) => {
+                Some(format!("no log can be asked: {}", daemon::chain(why)))
             }
+            (Asked::Log(_), Some(Problem { is_alarm: true, .. })) => {
+                Some("nothing new starts: the log does not continue what it has shown".to_owned())
+            }
+            (Asked::No | Asked::Log(_), _) => None,
         }
     }
 
     /// The same for the screen, whatever there is to say.
     pub(crate) fn fact(&self) -> Fact {
         match (&self.asked, &self.problem, self.alarm()) {
-            (_, _, Some(alarm)) => fact("log", alarm, Level::Bad),
+            (_, Some(problem), Some(_)) => {
+                fact("log", format!("nothing new starts: {}", problem.text), Level::Bad)
+            }
+            (_, None, Some(alarm)) => fact("log", alarm, Level::Bad),
             (Asked::No | Asked::Unclear(_), ..) => {
                 fact("log", "not asked: contracts start without proof of it", Level::Plain)
             }
@@ -98,7 +107,8 @@ impl Reconciler {
             if !self.database.ask_log(&log::keys(policy))? {
                 self.contracts.values_mut().for_each(|kept| kept.logged = 0);
             }
-            known = self.database.fact(&fact_of(policy))?.and_then(|text| log::written(&text));
+            let written = self.database.fact(&fact_of(policy))?;
+            known = written.and_then(|text| log::written(policy, &text));
         }
         self.log = Watch { asked, known, ..Watch::default() };
         for kept in self.contracts.values_mut() {
@@ -121,9 +131,8 @@ impl Reconciler {
         if !is_due && !is_new {
             return;
         }
-        let wait = if statements.is_empty() { LOOK_MS } else { PROVE_MS };
+        let wait = if statements.is_empty() { LOOK_MS } else { self.log.pause_ms };
         self.log.look_at_ms = now_ms.saturating_add(wait);
-        self.log.last = statements.last().copied();
         self.log.in_flight = true;
         let known = self.log.known.as_ref().map_or(0, |known| known.size);
         self.order(Order::Log { known, statements });
@@ -142,55 +151,109 @@ impl Reconciler {
     pub(crate) fn take_log(
         &mut self,
         shown: Vec<Shown>,
+        last: Option<StatementId>,
         problem: Option<String>,
     ) -> Result<(), DatabaseError> {
         self.log.in_flight = false;
+        self.log.pause_ms = self.log.pause_ms.saturating_mul(2).min(LOOK_MS);
         let Asked::Log(policy) = self.log.asked.clone() else { return Ok(()) };
         let mut proven = BTreeSet::new();
         let mut problem = problem.map(|text| Problem { text, is_alarm: false });
+        let mut known = self.log.known.clone();
+        let mut newest = None;
+        let mut is_taken = false;
         for one in shown {
-            match log::take(&policy, self.log.known.as_ref(), &one) {
-                Ok((newest, statement)) => {
-                    if self.log.known.as_ref() != Some(&newest) {
-                        // On the disk before anything rests on it.
-                        self.database.set_fact(&fact_of(&policy), &one.note.to_string())?;
-                        self.log.known = Some(newest);
+            let refused = match log::take(&policy, known.as_ref(), &one) {
+                Ok(taken) => {
+                    is_taken = true;
+                    if known.as_ref() != Some(&taken.newest) {
+                        known = Some(taken.newest);
+                        newest = Some(one.note);
                     }
-                    proven.extend(statement);
+                    match taken.proven {
+                        Ok(statement) => {
+                            proven.extend(statement);
+                            continue;
+                        }
+                        Err(refused) => refused,
+                    }
                 }
                 Err(refused) => {
-                    self.keep_fork(&policy, &refused, &one)?;
-                    let (is_alarm, text) = (refused.is_alarm(), daemon::chain(&refused));
-                    problem = Some(Problem { text, is_alarm });
-                    if is_alarm {
-                        break;
+                    if let Refused::Forked { .. } = refused {
+                        self.keep_fork(&policy, newest.as_ref(), &one.note)?;
                     }
+                    refused
                 }
+            };
+            let is_alarm = refused.is_alarm();
+            problem = Some(Problem { text: daemon::chain(&refused), is_alarm });
+            if is_alarm {
+                break;
             }
         }
-        let is_news = problem.as_ref().map(|one| &one.text)
-            != self.log.problem.as_ref().map(|before| &before.text);
-        if let Some(problem) = problem.as_ref().filter(|_| is_news) {
-            daemon::warn!("log: {}", problem.text);
+        // On the disk before anything rests on it.
+        if let Some(newest) = newest {
+            let kept = self.database.set_fact(&fact_of(&policy), &newest.to_string());
+            if !self.is_written(kept)? {
+                return Ok(());
+            }
         }
-        self.log.problem = problem;
+        self.log.known = known;
+        self.log.last = last.or(self.log.last);
+        if !proven.is_empty() {
+            self.log.pause_ms = PROVE_MS;
+        }
+        self.note_problem(problem, is_taken);
         self.note_proven(&proven)
+    }
+
+    /// An alarm ends when the log shows again what is known, and not by silence.
+    fn note_problem(&mut self, problem: Option<Problem>, is_taken: bool) {
+        let before = self.log.problem.take();
+        let stays = !is_taken
+            && before.as_ref().is_some_and(|before| before.is_alarm)
+            && !problem.as_ref().is_some_and(|problem| problem.is_alarm);
+        let problem = if stays {
+            before
+        } else {
+            let is_news =
+                problem.as_ref().map(|one| &one.text) != before.as_ref().map(|one| &one.text);
+            if let Some(problem) = problem.as_ref().filter(|_| is_news) {
+                daemon::warn!("log: {}", problem.text);
+            }
+            problem
+        };
+        self.log.problem = problem;
     }
 
     /// Two lists of one length, both signed: nobody but the log can have made that.
     fn keep_fork(
         &mut self,
         policy: &Policy,
-        refused: &Refused,
-        shown: &Shown,
+        newest: Option<&Note>,
+        other: &Note,
     ) -> Result<(), DatabaseError> {
         let name = format!("fork {}", policy.origin());
-        if !matches!(refused, Refused::Forked { .. }) || self.database.fact(&name)?.is_some() {
+        if self.database.fact(&name)?.is_some() {
             return Ok(());
         }
-        let before = self.database.fact(&fact_of(policy))?.unwrap_or_default();
-        daemon::error!("log: a fork: {before:?} and {:?}", shown.note.to_string());
-        self.database.set_fact(&name, &format!("{before}\n{}", shown.note))
+        let written = self.database.fact(&fact_of(policy))?.unwrap_or_default();
+        let before = newest.map_or(written, Note::to_string);
+        daemon::error!("log: a fork: {before:?} and {:?}", other.to_string());
+        let kept = self.database.set_fact(&name, &format!("{before}\n{other}"));
+        self.is_written(kept).map(drop)
+    }
+
+    /// A disk that is full, or fails, is no reason to begin anew: what could not be written down is
+    /// asked for again.
+    fn is_written(&mut self, outcome: Result<(), DatabaseError>) -> Result<bool, DatabaseError> {
+        match outcome {
+            Err(error) if !error.is_damage() => {
+                self.complain("state", daemon::chain(&error));
+                Ok(false)
+            }
+            outcome => outcome.map(|()| true),
+        }
     }
 
     fn note_proven(&mut self, proven: &BTreeSet<StatementId>) -> Result<(), DatabaseError> {
@@ -223,7 +286,10 @@ impl Reconciler {
             return Ok(());
         }
         let ids = ids.clone();
-        self.database.note_logged(&kept.id, version)?;
+        let noted = self.database.note_logged(&kept.id, version);
+        if !self.is_written(noted)? {
+            return Ok(());
+        }
         kept.logged = kept.logged.max(version);
         kept.past.version = kept.past.version.max(version);
         kept.bundle = kept.bundle.logged(Logged::Only { settled: version, ids });

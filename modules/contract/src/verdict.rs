@@ -11,6 +11,7 @@ mod case;
 use crate::{
     bundle::Bundle,
     capacity::Capacity,
+    envelope::Signed,
     header::Header,
     id::{DocumentId, IdentityId, NodeId, StatementId},
     time::Timestamp,
@@ -220,7 +221,7 @@ fn decide(case: &Case, trust: &Trust, now: Timestamp) -> Result<Verdict, Refusal
         let (code, message) = case.why_open(agreed);
         return refuse(code, message);
     };
-    let ended = |cause, told_by| Ended {
+    let ended = |header: &Signed<Header>, cause, told_by| Ended {
         contract: header.body.contract,
         version: header.body.version,
         header_id: header.id,
@@ -228,14 +229,17 @@ fn decide(case: &Case, trust: &Trust, now: Timestamp) -> Result<Verdict, Refusal
         expires: header.body.expires,
         told_by,
     };
-    if let Some(cancel) = case.cancelled(header)
-        && cancel.body.effective_at <= now
-    {
-        let cause = Cause::Cancelled { order: cancel.id, retention: cancel.body.retention };
-        return Ok(Verdict::Stop(ended(cause, ToldBy::of(&cancel.body))));
+    // Also when the version that was cancelled is in no log yet: others know it as the one in force.
+    for header in (version..=case.agreed().max(version)).filter_map(|one| case.version(one)) {
+        if let Some(cancel) = case.cancelled(header)
+            && cancel.body.effective_at <= now
+        {
+            let cause = Cause::Cancelled { order: cancel.id, retention: cancel.body.retention };
+            return Ok(Verdict::Stop(ended(header, cause, ToldBy::of(&cancel.body))));
+        }
     }
     if header.body.expires <= now {
-        return Ok(Verdict::Stop(ended(Cause::Expired, ToldBy::Clock)));
+        return Ok(Verdict::Stop(ended(header, Cause::Expired, ToldBy::Clock)));
     }
     if agreed < version {
         let (code, why) = case.why_open(agreed);

@@ -3,7 +3,10 @@
 
 use crate::client::{Client, ClientError};
 use contract::StatementId;
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 use tlog::{
     Checkpoint, Hash, Note, Proof, Tile,
     note::BadNote,
@@ -14,13 +17,19 @@ use tlog::{
 
 /// Tiles that are fetched for one checkpoint: two for each level of the largest tree.
 const TILES_MAX: usize = 16;
+/// A registry that is in trouble, or waits for its witnesses, is not asked for everything at once.
+const FAILURES_MAX: usize = 8;
+/// No further question is asked after this time; what came until then is given.
+const TIME_MAX: Duration = Duration::from_secs(60);
 
 /// A checkpoint that the registry has shown, and what it says of it.
 #[derive(Debug, Clone)]
 pub struct Shown {
     /// The checkpoint with its signatures.
     pub note: Note,
-    /// That it continues the one before.
+    /// Entries of the tree that it is shown to continue.
+    pub from: u64,
+    /// That it continues that one.
     pub consistency: Vec<Hash>,
     /// The proof under it.
     pub proof: Option<(StatementId, Proof)>,
@@ -61,31 +70,45 @@ impl AskError {
     }
 }
 
+/// What came of a question.
+#[derive(Debug)]
+pub struct Answer {
+    /// In the order in which it was shown.
+    pub shown: Vec<Shown>,
+    /// The last statement that was asked for: the next question begins behind it.
+    pub last: Option<StatementId>,
+    /// The last problem.
+    pub problem: Option<AskError>,
+}
+
 /// What the log shows of itself and of these statements, from a tree of `known` entries on. Ends with
-/// the first problem that may meet all of them.
-pub async fn ask(
-    client: &Client,
-    mut known: u64,
-    statements: &[StatementId],
-) -> (Vec<Shown>, Option<AskError>) {
-    let mut all = Vec::with_capacity(statements.len() + 1);
-    let mut problem = None;
+/// the first problem that may meet all of them, after a few that meet one, and after a minute.
+pub async fn ask(client: &Client, mut known: u64, statements: &[StatementId]) -> Answer {
+    let mut answer =
+        Answer { shown: Vec::with_capacity(statements.len() + 1), last: None, problem: None };
+    let mut failures = 0;
+    let begun = Instant::now();
     for of in std::iter::once(None).chain(statements.iter().map(Some)) {
+        if begun.elapsed() > TIME_MAX || failures == FAILURES_MAX {
+            break;
+        }
+        answer.last = of.copied().or(answer.last);
         match show(client, known, of).await {
             Ok((size, shown)) => {
                 known = known.max(size);
-                all.push(shown);
+                answer.shown.push(shown);
             }
             Err(error) => {
                 let goes_on = of.is_some() && error.is_about_one();
-                problem = Some(error);
+                answer.problem = Some(error);
+                failures += 1;
                 if !goes_on {
                     break;
                 }
             }
         }
     }
-    (all, problem)
+    answer
 }
 
 async fn show(
@@ -106,7 +129,7 @@ async fn show(
     };
     let checkpoint: Checkpoint = note.text().parse().map_err(|_| AskError::Checkpoint)?;
     let consistency = consistency(client, known, checkpoint.size).await?;
-    Ok((checkpoint.size, Shown { note, consistency, proof }))
+    Ok((checkpoint.size, Shown { note, from: known, consistency, proof }))
 }
 
 /// The proof that the tree of `size` entries begins with that of `known`, from tiles. Nothing where

@@ -7,6 +7,7 @@ mod common;
 
 use common::{Registry, World, agree, prepare, seal, world};
 use contract::{Envelope, StatementId};
+use registry_api::log::{self, Answer};
 use registryd::{db, transparency};
 use std::{
     fs,
@@ -48,7 +49,7 @@ async fn entries(registry: &Registry, checkpoint: &Checkpoint) -> Vec<Record> {
 
 /// A proof from tiles that a client has fetched. `new` is the newest.
 async fn consistent(registry: &Registry, old: &Checkpoint, new: &Checkpoint) -> bool {
-    let (shown, problem) = registry_api::log::ask(&registry.client, old.size, &[]).await;
+    let Answer { shown, problem, .. } = log::ask(&registry.client, old.size, &[]).await;
     assert!(problem.is_none(), "{problem:?}");
     assert_eq!(shown[0].note.text(), new.to_string());
     new.extends(old, &shown[0].consistency)
@@ -91,12 +92,14 @@ async fn a_reader_gets_with_each_proof_how_the_log_came_there() {
     let mut known = newest(&registry, &policy).await.checkpoint;
     let header = agree(&world, &registry.client).await;
     let statements = [header.id().unwrap(), StatementId([9; 32]), StatementId(world.id("it").0)];
-    let (shown, problem) = registry_api::log::ask(&registry.client, known.size, &statements).await;
+    let Answer { shown, last, problem } = log::ask(&registry.client, known.size, &statements).await;
+    assert_eq!(last, Some(statements[2]));
     let problem = problem.unwrap().to_string();
     assert!(problem.contains("asking the log"), "the one that it does not have: {problem}");
     let mut proven = Vec::new();
     for one in &shown {
         let seen = policy.open(one.note.to_string().as_bytes()).unwrap();
+        assert_eq!(one.from, known.size);
         assert!(seen.checkpoint.extends(&known, &one.consistency));
         known = seen.checkpoint;
         let Some((id, proof)) = &one.proof else { continue };
@@ -104,6 +107,10 @@ async fn a_reader_gets_with_each_proof_how_the_log_came_there() {
         proven.push(*id);
     }
     assert_eq!(proven, [statements[0], statements[2]], "and the others all the same");
+    // What it never has is not asked for a hundred times in a row.
+    let strangers: Vec<_> = (0..20).map(|number| StatementId([number; 32])).collect();
+    let Answer { shown, last, .. } = log::ask(&registry.client, known.size, &strangers).await;
+    assert_eq!((shown.len(), last), (1, Some(strangers[7])));
     registry.server.stop().await.unwrap();
 }
 

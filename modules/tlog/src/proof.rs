@@ -2,6 +2,7 @@
 //! (c2sp.org/tlog-proof).
 
 use crate::{
+    Checkpoint,
     note::{BadNote, NOTE_BYTES_MAX, Note},
     policy::{Policy, PolicyError, Seen},
     record::{NotARecord, Record},
@@ -104,12 +105,14 @@ impl Proof {
     /// says, under a checkpoint that counts.
     pub fn check(&self, leaf: &Hash, policy: &Policy) -> Result<Seen, ProofError> {
         let seen = policy.open(self.note.to_string().as_bytes()).map_err(ProofError::Policy)?;
-        let (index, size) = (self.index, seen.checkpoint.size);
-        if tree::includes(leaf, index, size, &seen.checkpoint.root, &self.path) {
-            Ok(seen)
-        } else {
-            Err(ProofError::Absent { index, size })
-        }
+        self.holds(leaf, &seen.checkpoint)?;
+        Ok(seen)
+    }
+
+    fn holds(&self, leaf: &Hash, under: &Checkpoint) -> Result<(), ProofError> {
+        let (index, size) = (self.index, under.size);
+        let is_there = tree::includes(leaf, index, size, &under.root, &self.path);
+        is_there.then_some(()).ok_or(ProofError::Absent { index, size })
     }
 
     /// Whether the log of a registry holds this statement: the proof carries the record of it, and
@@ -120,14 +123,25 @@ impl Proof {
         statement: &StatementId,
         policy: &Policy,
     ) -> Result<(Record, Seen), ProofError> {
+        let seen = policy.open(self.note.to_string().as_bytes()).map_err(ProofError::Policy)?;
+        let record = self.holds_statement(statement, &seen.checkpoint)?;
+        Ok((record, seen))
+    }
+
+    /// The same under a checkpoint that was opened before; that of the proof is not looked at.
+    pub fn holds_statement(
+        &self,
+        statement: &StatementId,
+        under: &Checkpoint,
+    ) -> Result<Record, ProofError> {
         let entry = self.extra.as_deref().unwrap_or_default();
         let record = Record::read(entry).map_err(ProofError::Record)?;
         if record.statement != *statement {
             let (wanted, found) = (*statement, record.statement);
             return Err(ProofError::OtherStatement { wanted, found });
         }
-        let seen = self.check(&tree::leaf(entry), policy)?;
-        Ok((record, seen))
+        self.holds(&tree::leaf(entry), under)?;
+        Ok(record)
     }
 }
 

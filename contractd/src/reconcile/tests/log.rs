@@ -3,6 +3,7 @@
 use super::*;
 use crate::log::{Asked, tests::TestLog};
 use contract::verdict::Code;
+use registry_api::log::Shown;
 
 /// A node that asks for the log, and a log that has all of these.
 fn asking(bundle: impl Fn(&World) -> Bundle) -> (Bench, TestLog, Bundle) {
@@ -39,7 +40,7 @@ impl Bench {
         let first = log.show(known, None);
         let size = first.note.text().lines().nth(1).unwrap().parse().unwrap();
         let rest = asked.iter().map(|one| log.show(size, Some(one)));
-        self.reconciler.take_log(std::iter::once(first).chain(rest).collect(), None).unwrap();
+        self.reconciler.take_log(std::iter::once(first).chain(rest).collect(), None, None).unwrap();
         asked.len()
     }
 }
@@ -79,15 +80,83 @@ fn a_node_without_a_log_in_its_options_asks_nobody() {
     assert!(bench.reconciler.log.fact().text.starts_with("not asked"));
 }
 
+/// Also what was proven to be in another log before.
 #[test]
 fn options_that_mean_no_log_start_nothing_and_are_an_alarm() {
-    let mut bench = Bench::new();
+    let (mut bench, log, bundle) = asking(World::agreed);
+    bench.hear(&bundle);
+    bench.judge(50);
+    bench.prove(&log, &bundle);
+    assert!(matches!(bench.judge(50), Verdict::Run(_)), "positive control");
+    let mut bench = bench.restarted();
     let options = node_api::boot::BootConfig::parse("zos.log=x").log;
     bench.reconciler.ask_log(Asked::read(&options)).unwrap();
-    let bundle = bench.world.agreed();
-    bench.hear(&bundle);
     assert_eq!(code(&bench.judge(50)), Some(Code::NotLogged));
     assert_eq!(bench.question(), None);
+    assert!(bench.reconciler.log.alarm().is_some());
+    // The word is put right.
+    let mut bench = bench.restarted();
+    bench.ask(&log);
+    assert!(matches!(bench.judge(50), Verdict::Run(_)));
+}
+
+/// While everything was proven anew, what was proven first took the place of what had run.
+#[test]
+fn what_waits_for_its_proof_keeps_its_place() {
+    let (mut bench, log, bundle) = asking(World::agreed);
+    bench.hear(&bundle);
+    bench.judge(50);
+    bench.prove(&log, &bundle);
+    bench.judge(50);
+    let holds = bench.reconciler.contracts[&bench.world.contract()].past.holds;
+    assert!(holds.is_some_and(|holds| holds != Capacity::default()));
+    let mut bench = bench.restarted();
+    bench.reconciler.ask_log(Asked::Log(Box::new(log.policy(1)))).unwrap();
+    assert_eq!(code(&bench.judge(50)), Some(Code::NotLogged));
+    assert_eq!(bench.reconciler.contracts[&bench.world.contract()].past.holds, holds);
+}
+
+#[test]
+fn a_log_that_proves_nothing_is_asked_less_and_less() {
+    let (mut bench, log, bundle) = asking(World::agreed);
+    bench.hear(&bundle);
+    bench.judge(50);
+    let mut now_ms = 0;
+    let mut pauses = Vec::new();
+    for _ in 0..7 {
+        bench.reconciler.look_at_log(now_ms);
+        let begun = now_ms;
+        bench.reconciler.take_log(vec![], None, Some("no answer".into())).unwrap();
+        while bench.orders.try_recv().is_ok() {}
+        while bench.orders.try_recv().is_err() {
+            now_ms += 1000;
+            bench.reconciler.look_at_log(now_ms);
+        }
+        pauses.push((now_ms - begun) / 1000);
+        bench.reconciler.take_log(vec![], None, Some("no answer".into())).unwrap();
+    }
+    assert!(pauses.is_sorted() && pauses[0] <= 4, "{pauses:?}");
+    assert_eq!(pauses.last(), Some(&30));
+    assert_eq!(bench.prove(&log, &bundle), 3, "and believed as soon as it does");
+}
+
+/// The log has another key, by new options, and begins anew under its old name.
+#[test]
+fn a_log_with_another_key_is_another_log() {
+    let (mut bench, log, bundle) = asking(World::agreed);
+    bench.reconciler.take_log(vec![log.show(0, None)], None, None).unwrap();
+    let mut other = TestLog::with_key(7);
+    bundle.headers.iter().for_each(|one| other.add(one));
+    bench.ask(&other);
+    bench.reconciler.take_log(vec![other.show(0, None)], None, None).unwrap();
+    assert_eq!(bench.reconciler.log.alarm(), None);
+    // Positive control: the same log with fewer entries.
+    let mut shorter = TestLog::with_key(7);
+    bench.ask(&other);
+    shorter.add(&bench.world.identity("owner"));
+    other.add(&bundle.approvals[0]);
+    bench.reconciler.take_log(vec![other.show(1, None)], None, None).unwrap();
+    bench.reconciler.take_log(vec![shorter.show(2, None)], None, None).unwrap();
     assert!(bench.reconciler.log.alarm().is_some());
 }
 
@@ -112,9 +181,14 @@ fn a_forked_log_starts_nothing_and_stops_nothing() {
     let (known, statements) = bench.question().unwrap();
     assert_eq!((known, statements.len()), (4, 6));
     for shown in [fork.show(known, None), fork.show(known, Some(&other.headers[0]))] {
-        bench.reconciler.take_log(vec![shown], None).unwrap();
+        bench.reconciler.take_log(vec![shown], None, None).unwrap();
         assert!(bench.reconciler.log.alarm().unwrap().contains("nothing new starts"));
     }
+    // Neither silence nor junk ends it.
+    bench.reconciler.take_log(vec![], None, Some("no answer".into())).unwrap();
+    let junk = Shown { note: fork.note(4, 0), ..fork.show(known, None) };
+    bench.reconciler.take_log(vec![junk], None, None).unwrap();
+    assert!(bench.reconciler.log.alarm().is_some());
     let runs = bench.judge(50);
     assert!(matches!(runs, Verdict::Run(agreed) if agreed.header.version == 1));
     assert_eq!(code(&bench.reconciler.verdicts[&other_id]), Some(Code::NotLogged));
@@ -139,12 +213,12 @@ fn a_forked_log_starts_nothing_and_stops_nothing() {
 #[test]
 fn two_lists_of_one_length_are_kept_as_evidence() {
     let (mut bench, log, _) = asking(World::agreed);
-    bench.reconciler.take_log(vec![log.show(0, None)], None).unwrap();
+    bench.reconciler.take_log(vec![log.show(0, None)], None, None).unwrap();
     let mut fork = TestLog::new();
     for name in ["it", "legal", "owner", "farm"] {
         fork.add(&bench.world.identity(name));
     }
-    bench.reconciler.take_log(vec![fork.show(4, None)], None).unwrap();
+    bench.reconciler.take_log(vec![fork.show(4, None)], None, None).unwrap();
     assert!(bench.reconciler.log.alarm().is_some());
     let evidence = bench.reconciler.database.fact("fork log.example/test").unwrap().unwrap();
     assert_eq!(evidence, format!("{}\n{}", log.note(4, 2), fork.note(4, 2)));

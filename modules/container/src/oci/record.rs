@@ -47,8 +47,11 @@ const RECORD_MAX: u64 = 2 << 20;
 pub(super) const LISTED_MAX: usize = IDS as usize;
 /// A process that was released executes within this time, or it has a problem of its own.
 const START_TIME: Duration = Duration::from_secs(10);
-/// Another call has done its work by then, unless its container keeps it waiting.
-pub(super) const LOCK_TIME: Duration = Duration::from_secs(10);
+/// Another call has done its work by then, also one that sets up a container for as long as it may,
+/// unless its container keeps it waiting.
+pub(super) const LOCK_TIME: Duration = Duration::from_secs(30);
+/// Between two tries to have it.
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// A container, as it was made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,7 +129,7 @@ impl Place {
             if errno != Errno::WOULDBLOCK || Instant::now() >= deadline {
                 return Err(errno.into());
             }
-            std::thread::yield_now();
+            std::thread::park_timeout(LOCK_PAUSE);
         }
         // Whoever had it may have removed the directory, and another may have its name.
         let (ours, named) = (fstat(&directory)?, look(&self.0)?);

@@ -38,7 +38,9 @@ pub struct Case {
     documents: Vec<Opened>,
     /// For each version: see [`Case::tallies`].
     tallies: Vec<Vec<Tally>>,
-    /// How many versions are agreed on and, as far as that is asked for, in the log.
+    /// How many versions are agreed on.
+    agreed: Result<usize, Refusal>,
+    /// And, as far as that is asked for, in the log.
     in_force: Result<usize, Refusal>,
     unlogged: Vec<StatementId>,
     proven: Proven,
@@ -143,8 +145,8 @@ impl Case {
         let in_force = agreed
             .clone()
             .map(|agreed| (0..agreed).find(|index| !unproven(*index).is_empty()).unwrap_or(agreed));
-        let unlogged = match (&in_force, agreed) {
-            (Ok(first), Ok(agreed)) => (*first..agreed).flat_map(unproven).collect(),
+        let unlogged = match (&in_force, &agreed) {
+            (Ok(first), Ok(agreed)) => (*first..*agreed).flat_map(unproven).collect(),
             (Ok(_) | Err(_), _) => Vec::new(),
         };
         let documents = bundle.documents.iter().filter_map(|one| open(one, &headers)).collect();
@@ -157,6 +159,7 @@ impl Case {
             pools,
             documents,
             tallies,
+            agreed,
             in_force,
             unlogged,
             proven,
@@ -194,6 +197,12 @@ impl Case {
     pub fn in_force(&self) -> Result<Option<&Signed<Header>>, Refusal> {
         let agreed = self.in_force.clone()?;
         Ok(agreed.checked_sub(1).map(|index| &self.headers[index]))
+    }
+
+    /// The highest version up to which every version was agreed on, whatever the log has; 0: none.
+    pub(super) fn agreed(&self) -> u64 {
+        let last = self.agreed.as_ref().ok().and_then(|agreed| agreed.checked_sub(1));
+        last.map_or(0, |index| self.headers[index].body.version)
     }
 
     /// How far the decision on a version has come: under its own policy, and for an update also

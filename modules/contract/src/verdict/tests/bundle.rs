@@ -47,13 +47,12 @@ fn without_any_one_statement_that_is_needed_nothing_runs() {
 #[test]
 fn a_bundle_that_was_kept_as_a_file_is_judged_as_before() {
     let world = world();
-    for bundle in [world.agreed(), world.updated(|_| {}, &["it", "legal"])] {
+    for (bundle, version) in [(world.agreed(), 1), (world.updated(|_| {}, &["it", "legal"]), 2)] {
         let file = serde_json::to_vec(&bundle).unwrap();
         let kept = Bundle::read(&file).unwrap();
         assert_eq!(kept, bundle);
-        for offset in [-1, 50, 5001, 9999, 10_000] {
-            assert_eq!(world.judge(&kept, offset), world.judge(&bundle, offset));
-        }
+        assert!(runs(&world.judge(&kept, 50), version));
+        assert!(matches!(world.judge(&kept, 10_000), Verdict::Stop(_)));
     }
 }
 

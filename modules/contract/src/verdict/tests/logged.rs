@@ -85,6 +85,31 @@ fn an_end_counts_also_when_it_is_kept_out_of_the_log() {
     assert!(matches!(verdict, Verdict::Stop(Ended { cause: Cause::Cancelled { .. }, .. })));
 }
 
+/// The witnesses were away when version 2 was agreed on, and then its owner ended it.
+#[test]
+fn an_end_of_an_update_that_is_not_proven_ends_what_runs() {
+    let world = world();
+    let mut bundle = world.updated(|_| {}, &["it", "legal"]);
+    let first = only(1, BTreeSet::new());
+    assert!(runs(&judged(&world, &bundle, started(1), &first), 1), "positive control");
+    let cancel = Cancel { version: 2, issued: at(100), effective_at: at(200), ..world.cancel() };
+    let cancel = seal(&cancel, world.key("owner"));
+    let subject = cancel.id().unwrap();
+    for name in ["it", "legal"] {
+        let approval = world.decision(name, &bundle.headers[1], Decision::Approve);
+        let (action, issued) = (Action::Cancel, at(110));
+        let approval = Approval { subject, action, issued, ..approval };
+        bundle.approvals.push(seal(&approval, world.key(name)));
+    }
+    bundle.cancels.push(cancel);
+    let case = Case::read_after(&bundle, &Proven::default(), &first);
+    let trust = world.trust_after(started(1));
+    assert!(matches!(judge(case.as_ref(), &trust, at(150)), Verdict::Run(_)), "not yet");
+    let Verdict::Stop(ended) = judge(case.as_ref(), &trust, at(250)) else { panic!("it runs") };
+    assert!(matches!(ended.cause, Cause::Cancelled { .. }));
+    assert_eq!(ended.version, 2);
+}
+
 /// The log shows nothing of version 2: version 1 runs on where it runs, and begins nowhere.
 #[test]
 fn an_update_that_is_not_proven_stops_nothing_and_nothing_older_begins() {
