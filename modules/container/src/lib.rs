@@ -14,6 +14,8 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+mod bpf_tests;
 pub mod check;
 pub mod health;
 pub mod ids;

@@ -1,4 +1,4 @@
-//! Installing a system call filter that was compiled when the image was built.
+//! Installing a system call filter: of the image's build, or of a bundle's configuration.
 
 #![expect(unsafe_code, reason = "nix and rustix have no seccomp filters")]
 
@@ -9,10 +9,20 @@ const INSTRUCTIONS_MAX: usize = 4096;
 /// `SECCOMP_SET_MODE_FILTER`.
 const SET_MODE_FILTER: libc::c_uint = 1;
 
+/// All threads of the process come under the filter, not the calling one alone.
+pub const TSYNC: u32 = 1;
+/// The kernel logs what the filter does not allow.
+pub const LOG: u32 = 2;
+/// Speculative store bypass stays as it is.
+pub const SPEC_ALLOW: u32 = 4;
+/// What [`Program::with_flags`] may be asked for.
+const FLAGS: u32 = TSYNC | LOG | SPEC_ALLOW;
+
 /// A classic BPF program over `struct seccomp_data`.
 #[derive(Debug)]
 pub struct Program {
     instructions: Vec<libc::sock_filter>,
+    flags: u32,
 }
 
 impl Program {
@@ -32,23 +42,32 @@ impl Program {
                 k: u32::from_ne_bytes([k0, k1, k2, k3]),
             })
             .collect();
-        Some(Self { instructions })
+        Some(Self { instructions, flags: 0 })
+    }
+
+    /// Installs it with these of [`TSYNC`], [`LOG`] and [`SPEC_ALLOW`]; others are dropped.
+    #[must_use]
+    pub fn with_flags(self, flags: u32) -> Self {
+        Self { flags: flags & FLAGS, ..self }
     }
 
     /// Puts this process and all its descendants under the filter, for ever. Allocates nothing.
     ///
-    /// Fails with `EACCES` unless `no_new_privs` is set.
+    /// Fails with `EACCES` unless `no_new_privs` is set or the caller has `CAP_SYS_ADMIN`.
     pub fn install(&self) -> io::Result<()> {
         let length = u16::try_from(self.instructions.len()).map_err(io::Error::other)?;
         let program =
             libc::sock_fprog { len: length, filter: self.instructions.as_ptr().cast_mut() };
         // SAFETY: `program` names `len` instructions that live in `self`; the kernel copies them
         // and writes nothing, though the C declaration lacks the const.
-        let result =
-            unsafe { libc::syscall(libc::SYS_seccomp, SET_MODE_FILTER, 0, &raw const program) };
+        let result = unsafe {
+            libc::syscall(libc::SYS_seccomp, SET_MODE_FILTER, self.flags, &raw const program)
+        };
         match result {
+            0 => Ok(()),
             -1 => Err(io::Error::last_os_error()),
-            _ => Ok(()),
+            // The id of a thread that has filters of its own.
+            _ => Err(io::ErrorKind::ResourceBusy.into()),
         }
     }
 }

@@ -99,7 +99,7 @@ fn overlay(image: &Image, directory: &Path, n_runs: usize, n_rounds: usize) -> R
     Ok(path)
 }
 
-/// What all three take and do: no filter of system calls, which ours does not do for bundles yet.
+/// What all three take and do, without a filter of system calls.
 fn configuration() -> Value {
     let capabilities = json!(["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]);
     let ids = json!([{ "containerID": 0, "hostID": 100_000, "size": 65_536 }]);

@@ -3,7 +3,7 @@
 
 use crate::{
     node::{Node, shell},
-    oci_holes as holes,
+    oci_holes as holes, oci_seccomp as seccomp,
 };
 use serde_json::{Value, json};
 use std::{
@@ -29,6 +29,7 @@ pub(crate) fn run(node: &mut Node) {
     file_system(node);
     limits(node);
     refusals(node);
+    seccomp::run(node);
     holes::run(node);
     deaths(node);
     residue(node);
@@ -52,7 +53,7 @@ pub(crate) fn command(words: &[&str]) -> Command {
     command
 }
 
-fn oci(words: &[&str]) -> Output {
+pub(crate) fn oci(words: &[&str]) -> Output {
     command(words).output().expect("we can be executed")
 }
 
@@ -401,7 +402,11 @@ fn refusals(node: &mut Node) {
         ("a relative working directory", "/process/cwd", json!("tmp")),
         ("no program", "/process/args", json!([])),
         ("hooks", "/hooks", json!({ "prestart": [{ "path": "/bin/true" }] })),
-        ("a system call filter", "/linux/seccomp", json!({ "defaultAction": "SCMP_ACT_ALLOW" })),
+        (
+            "a filter that asks somebody",
+            "/linux/seccomp",
+            json!({ "defaultAction": "SCMP_ACT_NOTIFY" }),
+        ),
         ("a terminal", "/process/terminal", json!(true)),
         ("a setting of the node", "/linux/sysctl", json!({ "kernel.panic": "1" })),
         ("no mount namespace", "/linux/namespaces", json!([{ "type": "pid" }])),

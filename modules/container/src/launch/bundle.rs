@@ -65,7 +65,7 @@ pub(crate) fn create(
         staging: &plan.rootfs,
         root: root.as_fd(),
         program: Executable::Named(&paths),
-        filters: &[],
+        filters: plan.filter.as_slice(),
         domain: None,
         streams: None,
         hold,

@@ -19,7 +19,7 @@ use rustix::{
         move_mount, open_tree, unmount,
     },
     process::{Rlimit, chdir, fchdir, pivot_root, setrlimit, setsid, umask},
-    thread::{CapabilitySet, CapabilitySets},
+    thread::CapabilitySet,
 };
 use std::{
     ffi::{CStr, CString},
@@ -125,11 +125,6 @@ impl Child<'_> {
         pivot(self.body.root).at(Step::Pivot)?;
         self.body.limit()?;
         self.body.connect_streams()?;
-        let early = setup.process.privileges == Privileges::ByFile;
-        if early {
-            // Allowed only with the capabilities that are dropped next.
-            self.body.install_filters()?;
-        }
         self.body.drop_privileges().at(Step::Privileges)?;
         if let Some(domain) = self.body.domain {
             domain.enter().at(Step::Domain)?;
@@ -143,9 +138,7 @@ impl Child<'_> {
         clone::close_all_but([self.gate, self.status, file, hold]).at(Step::Descriptors)?;
         self.body.enter_cwd().at(Step::Cwd)?;
         let found = program.find()?;
-        if !early {
-            self.body.install_filters()?;
-        }
+        self.body.install_filters()?;
         rustix::io::write(self.status, &status::encode(Ok(()))).at(Step::Gate)?;
         self.wait_at_gate()?;
         self.wait_to_be_held()?;
@@ -340,11 +333,23 @@ impl Body<'_> {
         rustix::stdio::dup2_stderr(log).at(Step::Descriptors)
     }
 
+    /// As late as can be: a filter need not allow what is done before it.
     fn install_filters(&self) -> Done {
-        self.filters.iter().try_for_each(Program::install).at(Step::Filter)
+        self.filters.iter().try_for_each(Program::install).at(Step::Filter)?;
+        if self.filters_need_a_capability() {
+            let sets = self.setup.process.capabilities.sets();
+            rustix::thread::set_capabilities(None, sets).at(Step::Privileges)?;
+        }
+        Ok(())
     }
 
-    /// The bounding set first, which needs capabilities; then the ids, then everything else.
+    /// Without `no_new_privs` the kernel takes filters from nobody else.
+    fn filters_need_a_capability(&self) -> bool {
+        !self.filters.is_empty() && self.setup.process.privileges == Privileges::ByFile
+    }
+
+    /// The bounding set first, which needs capabilities; then the ids, then everything else but the
+    /// right to install filters.
     fn drop_privileges(&self) -> rustix::io::Result<()> {
         use rustix::thread;
         let process = &self.setup.process;
@@ -361,11 +366,11 @@ impl Body<'_> {
         thread::set_keep_capabilities(true)?;
         become_ids(process.uid, process.gid, &process.groups)?;
         thread::set_keep_capabilities(false)?;
-        let sets = CapabilitySets {
-            effective: keep.effective,
-            permitted: keep.permitted,
-            inheritable: keep.inheritable,
-        };
+        let mut sets = keep.sets();
+        if self.filters_need_a_capability() {
+            sets.effective |= CapabilitySet::SYS_ADMIN;
+            sets.permitted |= CapabilitySet::SYS_ADMIN;
+        }
         thread::set_capabilities(None, sets)?;
         for capability in keep.ambient.iter() {
             thread::configure_capability_in_ambient_set(capability, true)?;

@@ -19,6 +19,7 @@ pub(super) fn load() -> Result<[Program; 2], Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bpf_tests::{call, interpret};
 
     const ALLOWED: u32 = 0x7fff_0000;
     const KILLED: u32 = 0x8000_0000;
@@ -29,46 +30,10 @@ mod tests {
     /// What the kernel answers: the stricter of the two, the younger one's if they are equally
     /// strict (`seccomp_run_filters`).
     fn answer(arch: u32, number: u32, arguments: &[u64]) -> u32 {
-        // seccomp_data: number, architecture, instruction pointer, six arguments.
-        let mut data = Vec::new();
-        data.extend_from_slice(&number.to_le_bytes());
-        data.extend_from_slice(&arch.to_le_bytes());
-        data.extend_from_slice(&[0; 8]);
-        for at in 0..6 {
-            let argument = arguments.get(at).copied().unwrap_or(0);
-            data.extend_from_slice(&argument.to_le_bytes());
-        }
+        let data = call(arch, number, arguments);
         let (older, younger) = (interpret(ALLOW, &data), interpret(ABSENT, &data));
         let strictness = |answer: u32| (answer & 0xffff_0000).cast_signed();
         if strictness(older) < strictness(younger) { older } else { younger }
-    }
-
-    /// As much of classic BPF as the filters use; an unknown instruction fails the test.
-    fn interpret(program: &[u8], data: &[u8]) -> u32 {
-        let mut accumulator = 0;
-        let mut at = 0;
-        for _ in 0..program.len() {
-            let instruction: [u8; 8] = program[at * 8..][..8].try_into().unwrap();
-            let [c0, c1, jt, jf, k @ ..] = instruction;
-            let k = u32::from_le_bytes(k);
-            at += 1;
-            let jump = |yes: bool| usize::from(if yes { jt } else { jf });
-            let code = u16::from_le_bytes([c0, c1]);
-            match code {
-                0x20 => {
-                    let word = data[k as usize..][..4].try_into().unwrap();
-                    accumulator = u32::from_le_bytes(word);
-                }
-                0x54 => accumulator &= k,
-                0x05 => at += k as usize,
-                0x15 => at += jump(accumulator == k),
-                0x25 => at += jump(accumulator > k),
-                0x35 => at += jump(accumulator >= k),
-                0x06 => return k,
-                _ => panic!("instruction {code:#x}"),
-            }
-        }
-        panic!("the program does not end")
     }
 
     fn check(number: u32, arguments: &[u64], want: u32) {

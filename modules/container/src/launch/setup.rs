@@ -3,7 +3,12 @@
 //! Everything is opened and allocated before the child exists.
 
 use super::{devices::Covers, status::Step};
-use rustix::{fs::Gid, mount::MountAttrFlags, process::Resource, thread::CapabilitySet};
+use rustix::{
+    fs::Gid,
+    mount::MountAttrFlags,
+    process::Resource,
+    thread::{CapabilitySet, CapabilitySets},
+};
 use std::{
     ffi::{CStr, CString},
     os::fd::OwnedFd,
@@ -75,6 +80,17 @@ pub(crate) struct Capabilities {
     pub(crate) effective: CapabilitySet,
     pub(crate) inheritable: CapabilitySet,
     pub(crate) ambient: CapabilitySet,
+}
+
+impl Capabilities {
+    /// Those that one call sets.
+    pub(super) fn sets(self) -> CapabilitySets {
+        CapabilitySets {
+            effective: self.effective,
+            permitted: self.permitted,
+            inheritable: self.inheritable,
+        }
+    }
 }
 
 /// A mount and its place.

@@ -159,7 +159,7 @@ objects! {
         rootfs_propagation: Option<String>,
         masked_paths: Option<Vec<String>>,
         readonly_paths: Option<Vec<String>>,
-        seccomp: Other,
+        seccomp: Option<Seccomp>,
         mount_label: Other,
         intel_rdt: Other,
         personality: Other,
@@ -186,6 +186,30 @@ objects! {
         path: String,
         major: Option<i64>,
         minor: Option<i64>,
+    }
+    /// A filter of system calls.
+    Seccomp {
+        default_action: String,
+        default_errno_ret: Option<u32>,
+        architectures: Option<Vec<String>>,
+        flags: Option<Vec<String>>,
+        listener_path: Other,
+        listener_metadata: Other,
+        syscalls: Option<Vec<Syscall>>,
+    }
+    /// What is done with some calls.
+    Syscall {
+        names: Option<Vec<String>>,
+        action: String,
+        errno_ret: Option<u32>,
+        args: Option<Vec<Argument>>,
+    }
+    /// A condition about one argument of a call.
+    Argument {
+        index: Option<u32>,
+        value: Option<u64>,
+        value_two: Option<u64>,
+        op: String,
     }
     /// Limits of the cgroup.
     Resources {

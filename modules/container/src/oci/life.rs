@@ -49,11 +49,16 @@ pub(super) fn create(
     id: &str,
     wanted: &Wanted,
     then: Then,
+    warn: &dyn Fn(&str) -> Result<(), OciError>,
 ) -> Result<OwnedFd, OciError> {
     plan::check_id(id)?;
     let bundle = wanted.bundle.clone().unwrap_or_else(|| PathBuf::from("."));
     let bundle = fs::canonicalize(&bundle).map_err(|source| OciError::file(&bundle, source))?;
     let plan = load(id, &bundle)?;
+    if !plan.skipped.is_empty() {
+        let names = plan.skipped.join(", ");
+        warn(&format!("linux.seccomp: there are no such calls here, skipped: {names}"))?;
+    }
     let place = Place::new(root, id);
     // Until the process waits or executes.
     let _lock = place.claim().map_err(|source| match source.kind() {

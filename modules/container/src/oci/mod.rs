@@ -9,6 +9,7 @@
 //! the node, instead of leaving it out.
 
 mod arguments;
+mod bpf;
 pub mod config;
 pub(crate) mod group;
 mod life;
@@ -17,6 +18,7 @@ mod own;
 pub mod plan;
 mod record;
 mod resources;
+mod seccomp;
 mod texts;
 mod time;
 
@@ -121,7 +123,7 @@ pub fn command_line(words: impl IntoIterator<Item = OsString>) -> ExitCode {
             tell(&error);
             if let Some(path) = &arguments.log {
                 // Whoever asked for the log misses it; the error itself was told.
-                log(path, arguments.log_format, &daemon::chain(&error)).ok();
+                log(path, arguments.log_format, "error", &daemon::chain(&error)).ok();
             }
             ExitCode::FAILURE
         }
@@ -133,18 +135,24 @@ fn tell(error: &dyn Error) {
     writeln!(io::stderr(), "container: {}", daemon::chain(error)).ok();
 }
 
-/// One line for each error, as engines read it.
-fn log(path: &Path, format: Format, message: &str) -> io::Result<()> {
+/// One line for each message, as engines read it.
+fn log(path: &Path, format: Format, level: &str, message: &str) -> io::Result<()> {
     let time = time::rfc3339(SystemTime::now());
     let line = match format {
-        Format::Json => format!("{}\n", json!({ "level": "error", "msg": message, "time": time })),
-        Format::Text => format!("time=\"{time}\" level=error msg={message:?}\n"),
+        Format::Json => format!("{}\n", json!({ "level": level, "msg": message, "time": time })),
+        Format::Text => format!("time=\"{time}\" level={level} msg={message:?}\n"),
     };
     OpenOptions::new().append(true).create(true).open(path)?.write_all(line.as_bytes())
 }
 
 fn run(arguments: &Arguments) -> Result<ExitCode, OciError> {
     let root = arguments.root.as_path();
+    // Stderr is the container's.
+    let warn = |message: &str| match &arguments.log {
+        Some(path) => log(path, arguments.log_format, "warning", message)
+            .map_err(|source| OciError::file(path, source)),
+        None => Ok(()),
+    };
     match &arguments.command {
         Command::Help => answer(texts::HELP)?,
         Command::Version => answer(texts::VERSION)?,
@@ -152,16 +160,16 @@ fn run(arguments: &Arguments) -> Result<ExitCode, OciError> {
         Command::Spec { bundle } => spec(bundle.as_deref().unwrap_or(Path::new(".")))?,
         Command::Create { id, wanted } => {
             become_launcher()?;
-            life::create(root, id, wanted, Then::Wait)?;
+            life::create(root, id, wanted, Then::Wait, &warn)?;
         }
         Command::Run { id, wanted, detach } => {
             become_launcher()?;
             if *detach {
-                life::create(root, id, wanted, Then::Execute)?;
+                life::create(root, id, wanted, Then::Execute, &warn)?;
             } else {
                 // Before there is a child whose signals could be missed.
                 let signals = life::block_signals().map_err(OciError::Wait)?;
-                let process = life::create(root, id, wanted, Then::Execute)?;
+                let process = life::create(root, id, wanted, Then::Execute, &warn)?;
                 let code = life::wait(&process, &signals).map_err(OciError::Wait)?;
                 match life::delete(root, id, Force::No) {
                     // Somebody else was faster.

@@ -6,7 +6,7 @@
 use super::{
     config::{Config, DeviceRule, Linux, Mapping, Namespace, Process, Resources},
     mounts::{self, Mount},
-    resources,
+    resources, seccomp,
 };
 use crate::{
     check::{Invalid, check_path, refuse},
@@ -18,7 +18,7 @@ use std::{
     ffi::CString,
     path::{Path, PathBuf},
 };
-use sys::clone;
+use sys::{clone, seccomp::Program};
 
 /// Masked and read-only paths, each.
 const PATHS_MAX: usize = 256;
@@ -99,6 +99,9 @@ pub struct Plan {
     pub(crate) groups: Vec<u32>,
     pub(crate) capabilities: Capabilities,
     pub(crate) privileges: Privileges,
+    pub(crate) filter: Option<Program>,
+    /// Names of system calls in the profile of which there are none here.
+    pub(crate) skipped: Vec<String>,
     pub(crate) limits: Vec<(Resource, Option<u64>, Option<u64>)>,
     pub(crate) umask: u32,
     /// Below the root of the hierarchy.
@@ -185,7 +188,6 @@ pub fn plan(id: &str, bundle: &Path, config: Config) -> Result<Plan, Invalid> {
         ("windows", &config.windows),
         ("solaris", &config.solaris),
         ("zos", &config.zos),
-        ("linux.seccomp", &linux.seccomp),
         ("linux.mountLabel", &linux.mount_label),
         ("linux.intelRdt", &linux.intel_rdt),
         ("linux.personality", &linux.personality),
@@ -229,6 +231,10 @@ pub fn plan(id: &str, bundle: &Path, config: Config) -> Result<Plan, Invalid> {
     device_rules(&resources)?;
     check_process(&process)?;
     let capabilities = capabilities(&process, &own)?;
+    let privileges =
+        if process.no_new_privileges { Privileges::NeverMore } else { Privileges::ByFile };
+    let profile = linux.seccomp.map(|profile| seccomp::decide(&profile, privileges)).transpose()?;
+    let (filter, skipped) = profile.map(|it| (it.filter, it.skipped)).unzip();
     let namespaces = own.0.iter().filter(|(_, path)| path.is_none());
     let namespaces = namespaces.fold(0, |all, (kind, _)| all | kind.flag());
     let joined = own.0.iter().filter_map(|(kind, path)| Some((*kind, path.clone()?))).collect();
@@ -247,11 +253,9 @@ pub fn plan(id: &str, bundle: &Path, config: Config) -> Result<Plan, Invalid> {
         hostname: config.hostname.filter(|name| !name.is_empty()),
         limits: limits(&process)?,
         capabilities,
-        privileges: if process.no_new_privileges {
-            Privileges::NeverMore
-        } else {
-            Privileges::ByFile
-        },
+        privileges,
+        filter,
+        skipped: skipped.unwrap_or_default(),
         umask: process.user.umask.unwrap_or(0o022) & 0o777,
         uid: process.user.uid,
         gid: process.user.gid,

@@ -139,7 +139,7 @@ fn what_is_not_done_is_refused_and_named() {
         ("hooks", json!({ "poststop": [{ "path": "/bin/x" }] }), "hooks.poststop"),
         ("hostname", json!("a b"), "hostname"),
         ("vm", json!({ "kernel": {} }), "vm"),
-        ("linux/seccomp", json!({ "defaultAction": "SCMP_ACT_ALLOW" }), "linux.seccomp"),
+        ("linux/seccomp", json!({ "defaultAction": "SCMP_ACT_NOTIFY" }), "linux.seccomp"),
         ("linux/mountLabel", json!("x"), "linux.mountLabel"),
         ("linux/rootfsPropagation", json!("rshared"), "linux.rootfsPropagation"),
         ("linux/namespaces", json!([]), "linux.namespaces"),

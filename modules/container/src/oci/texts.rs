@@ -49,8 +49,8 @@ GLOBAL OPTIONS
 
 REFUSED
     What a configuration asks for is done or refused, never left out: hooks,
-    terminals, seccomp, labels, devices, mounts of disks, capabilities that reach
-    beyond the container, and more; docs/containers.md has the list.
+    terminals, labels, devices, mounts of disks, capabilities that reach beyond
+    the container, and more; docs/containers.md has the list.
 
 EXIT STATUS
     0 when it was done, 1 with a line on stderr when not; see run.
@@ -68,7 +68,24 @@ pub(super) const FEATURES: &str = r#"{
   "linux": {
     "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "user", "uts"],
     "cgroup": { "v1": false, "v2": true, "systemd": false, "systemdUser": false, "rdma": false },
-    "seccomp": { "enabled": false },
+    "seccomp": {
+      "enabled": true,
+      "actions": [
+        "SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS",
+        "SCMP_ACT_KILL_THREAD", "SCMP_ACT_LOG", "SCMP_ACT_TRACE", "SCMP_ACT_TRAP"
+      ],
+      "operators": [
+        "SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_LT",
+        "SCMP_CMP_MASKED_EQ", "SCMP_CMP_NE"
+      ],
+      "archs": ["SCMP_ARCH_X86_64"],
+      "knownFlags": [
+        "SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_TSYNC"
+      ],
+      "supportedFlags": [
+        "SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_TSYNC"
+      ]
+    },
     "apparmor": { "enabled": false },
     "selinux": { "enabled": false },
     "intelRdt": { "enabled": false },
