@@ -26,6 +26,26 @@ pub fn run(task: Task, name: &str, arguments: &[String]) -> Result<()> {
     process::run_shown(&mut command).with_context(|| format!("{name} did not succeed"))
 }
 
+/// Measures a registry: needs no image, no virtual machine and no package, and programs that are
+/// optimised. These are built apart, so that what is measured has nothing of who measures.
+pub fn bench_registry(arguments: &[String]) -> Result<()> {
+    let root = image::checkout();
+    let cargo = |words: &[&str]| {
+        let mut command = process::cargo(&root);
+        command.args(words).args(["--profile", "measured"]);
+        command
+    };
+    progress::say("== The registry and its witnesses, optimised; then what measures them");
+    let mut programs = cargo(&["build", "-p", "registryd", "-p", "witnessd", "--bins"]);
+    process::run_shown(&mut programs).context("building the programs")?;
+    let bench = ["-p", "qemu-tests", "--bin", "bench"];
+    process::run_shown(cargo(&["build"]).args(bench)).context("building the benchmark")?;
+    progress::say("== bench registry");
+    let mut run = cargo(&["run", "--quiet"]);
+    process::run_shown(run.args(bench).args(["--", "registry"]).args(arguments))
+        .context("bench did not succeed")
+}
+
 /// The programs that run beside the machines: the registry, the command line, the harness.
 pub(crate) fn build_programs(root: &Path) -> Result<()> {
     progress::say("== The registry, 3bot and the machine harness");

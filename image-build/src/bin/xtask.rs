@@ -55,7 +55,7 @@ enum Task {
         #[arg(long)]
         json: bool,
     },
-    /// Measures: boot, container, memory or size.
+    /// Measures: boot, container, memory, registry or size.
     Bench {
         /// What to measure
         name: String,
@@ -138,9 +138,12 @@ fn run(task: Task) -> anyhow::Result<()> {
             machines::run(packages::Task::Demo, "demo", &chosen(&options))
         }
         Task::Bench { name, json, runs } => {
-            let mut arguments = vec![name];
-            arguments.extend(chosen(&[("--json", json)]));
+            let mut arguments = chosen(&[("--json", json)]);
             arguments.extend(runs.into_iter().flat_map(|n| ["--runs".to_owned(), n.to_string()]));
+            if name == "registry" {
+                return machines::bench_registry(&arguments);
+            }
+            arguments.insert(0, name);
             machines::run(packages::Task::Bench, "bench", &arguments)
         }
         Task::Test { host } => check::test(if host { Extent::Host } else { Extent::Full }),

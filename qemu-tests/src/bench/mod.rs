@@ -7,6 +7,7 @@
 mod boot;
 mod container;
 mod memory;
+mod registry;
 mod size;
 
 use anyhow::{Context as _, Result, bail};
@@ -14,7 +15,7 @@ use serde_json::{Value, json};
 use std::{collections::BTreeMap, fmt::Write as _, fs};
 
 /// Names of the benchmarks.
-pub const NAMES: [&str; 4] = ["boot", "container", "memory", "size"];
+pub const NAMES: [&str; 5] = ["boot", "container", "memory", "registry", "size"];
 
 /// One figure.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,10 +74,12 @@ pub fn run(name: &str, n_runs: Option<usize>, tell: &dyn Fn(&str)) -> Result<Rep
         "boot" => boot::measure(n_runs.unwrap_or(boot::RUNS), tell)?,
         "container" => container::measure(n_runs.unwrap_or(container::RUNS), tell)?,
         "memory" => memory::measure(tell)?,
+        "registry" => registry::measure(n_runs.unwrap_or(registry::RUNS), tell)?,
         "size" => size::measure()?,
         _ => bail!("no benchmark {name}; there are {}", NAMES.join(", ")),
     };
-    Ok(Report { name: name.to_owned(), machine: host()?, figures })
+    let guest = if name == "registry" { "no virtual machine" } else { "QEMU without KVM" };
+    Ok(Report { name: name.to_owned(), machine: host(guest)?, figures })
 }
 
 impl Report {
@@ -124,6 +127,7 @@ impl Report {
 
 fn show(value: f64, unit: &str) -> String {
     match unit {
+        "bytes" if value < 1e5 => format!("{value:.0} B"),
         "bytes" => format!("{:.2} MB", value / 1e6),
         "s" => format!("{value:.2} s"),
         "ms" => format!("{value:.1} ms"),
@@ -148,15 +152,15 @@ fn exact(bytes: u64) -> f64 {
     bytes as f64
 }
 
-/// What the machine is that measures.
-fn host() -> Result<String> {
+/// What the machine is that measures, and what it runs.
+fn host(guest: &str) -> Result<String> {
     let text = fs::read_to_string("/proc/cpuinfo").context("reading /proc/cpuinfo")?;
     let model = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
     let model = model.map_or("unknown processor", |(_, name)| name.trim());
     let n_processors = std::thread::available_parallelism().map_or(1, usize::from);
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let load = load.split(' ').next().unwrap_or("?");
-    Ok(format!("{n_processors} x {model}, QEMU without KVM, load {load} at the end"))
+    Ok(format!("{n_processors} x {model}, {guest}, load {load} at the end"))
 }
 
 #[cfg(test)]
