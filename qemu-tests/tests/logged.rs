@@ -59,7 +59,7 @@ fn a_node_that_asks_for_the_log_starts_only_what_is_in_it() -> Result<()> {
         Ok(shown.to_string().contains("the log does not continue what it has shown").then_some(()))
     })?;
     ensure!(page(&second_url)?.is_none(), "a page that is in no log");
-    ensure!(page(&stage.page_url())?.is_some_and(|text| text.contains(content::PAGE)));
+    ensure!(stage.wait_page()?.contains(content::PAGE));
 
     // The true one is back, which has never heard of the second contract until it is told.
     let from = running.serial.lines().len();

@@ -125,6 +125,9 @@ impl Reconciler {
             return;
         }
         let statements = self.unlogged();
+        if statements.is_empty() {
+            self.log.pause_ms = PROVE_MS;
+        }
         let is_due = now_ms >= self.log.look_at_ms;
         // The first proofs of a contract wait for nothing but the last answer.
         let is_new = self.log.problem.is_none() && !statements.is_empty();
@@ -195,6 +198,8 @@ impl Reconciler {
         if let Some(newest) = newest {
             let kept = self.database.set_fact(&fact_of(&policy), &newest.to_string());
             if !self.is_written(kept)? {
+                let text = "what the log shows cannot be written down".to_owned();
+                self.note_problem(Some(Problem { text, is_alarm: false }), false);
                 return Ok(());
             }
         }
@@ -252,7 +257,10 @@ impl Reconciler {
                 self.complain("state", daemon::chain(&error));
                 Ok(false)
             }
-            outcome => outcome.map(|()| true),
+            outcome => {
+                self.complaints.remove("state");
+                outcome.map(|()| true)
+            }
         }
     }
 

@@ -11,7 +11,6 @@ mod case;
 use crate::{
     bundle::Bundle,
     capacity::Capacity,
-    envelope::Signed,
     header::Header,
     id::{DocumentId, IdentityId, NodeId, StatementId},
     time::Timestamp,
@@ -221,7 +220,17 @@ fn decide(case: &Case, trust: &Trust, now: Timestamp) -> Result<Verdict, Refusal
         let (code, message) = case.why_open(agreed);
         return refuse(code, message);
     };
-    let ended = |header: &Signed<Header>, cause, told_by| Ended {
+    let cancelled = |header| case.cancelled(header).filter(|one| one.body.effective_at <= now);
+    // A later version may take back what ends this one, and be ended itself. While it is in no log yet,
+    // neither counts for good: what runs stops, and nothing is deleted.
+    if let Some(later) = case.version(case.agreed()).filter(|one| one.body.version > version) {
+        let is_extended = header.body.expires <= now && now < later.body.expires;
+        if is_extended || cancelled(header).is_some() || cancelled(later).is_some() {
+            let (code, message) = case.why_open(agreed);
+            return refuse(code, message);
+        }
+    }
+    let ended = |cause, told_by| Ended {
         contract: header.body.contract,
         version: header.body.version,
         header_id: header.id,
@@ -229,17 +238,12 @@ fn decide(case: &Case, trust: &Trust, now: Timestamp) -> Result<Verdict, Refusal
         expires: header.body.expires,
         told_by,
     };
-    // Also when the version that was cancelled is in no log yet: others know it as the one in force.
-    for header in (version..=case.agreed().max(version)).filter_map(|one| case.version(one)) {
-        if let Some(cancel) = case.cancelled(header)
-            && cancel.body.effective_at <= now
-        {
-            let cause = Cause::Cancelled { order: cancel.id, retention: cancel.body.retention };
-            return Ok(Verdict::Stop(ended(header, cause, ToldBy::of(&cancel.body))));
-        }
+    if let Some(cancel) = cancelled(header) {
+        let cause = Cause::Cancelled { order: cancel.id, retention: cancel.body.retention };
+        return Ok(Verdict::Stop(ended(cause, ToldBy::of(&cancel.body))));
     }
     if header.body.expires <= now {
-        return Ok(Verdict::Stop(ended(header, Cause::Expired, ToldBy::Clock)));
+        return Ok(Verdict::Stop(ended(Cause::Expired, ToldBy::Clock)));
     }
     if agreed < version {
         let (code, why) = case.why_open(agreed);

@@ -87,7 +87,7 @@ fn an_end_counts_also_when_it_is_kept_out_of_the_log() {
 
 /// The witnesses were away when version 2 was agreed on, and then its owner ended it.
 #[test]
-fn an_end_of_an_update_that_is_not_proven_ends_what_runs() {
+fn an_end_of_an_update_that_is_not_proven_stops_what_runs() {
     let world = world();
     let mut bundle = world.updated(|_| {}, &["it", "legal"]);
     let first = only(1, BTreeSet::new());
@@ -105,9 +105,35 @@ fn an_end_of_an_update_that_is_not_proven_ends_what_runs() {
     let case = Case::read_after(&bundle, &Proven::default(), &first);
     let trust = world.trust_after(started(1));
     assert!(matches!(judge(case.as_ref(), &trust, at(150)), Verdict::Run(_)), "not yet");
+    assert_eq!(code(&judge(case.as_ref(), &trust, at(250))), Some(Code::NotLogged), "it stops");
+    // For good, and so that data is deleted, once version 2 is proven.
+    let case = Case::read_after(&bundle, &Proven::default(), &only(2, BTreeSet::new()));
     let Verdict::Stop(ended) = judge(case.as_ref(), &trust, at(250)) else { panic!("it runs") };
     assert!(matches!(ended.cause, Cause::Cancelled { .. }));
     assert_eq!(ended.version, 2);
+}
+
+/// An update takes the end back, and a longer one the expiry: only its proof is late.
+#[test]
+fn what_an_update_has_taken_back_ends_nothing_for_good() {
+    let world = world();
+    let trust = world.trust_after(started(1));
+    let mut cancelled = world.updated(|_| {}, &["it", "legal"]);
+    world.end(&mut cancelled, &["it", "legal"]);
+    let longer = world.updated(|header| header.expires = at(10_500), &["it", "legal"]);
+    for (bundle, offset) in [(cancelled, 250), (longer, 10_200)] {
+        let judged = |settled| {
+            let logged = only(settled, BTreeSet::new());
+            let case = Case::read_after(&bundle, &Proven::default(), &logged);
+            judge(case.as_ref(), &trust, at(offset))
+        };
+        assert_eq!(code(&judged(1)), Some(Code::NotLogged));
+        assert!(!matches!(judged(2), Verdict::Stop(_)), "{:?}", judged(2));
+        // Positive control: without the update it has ended.
+        let first = Bundle { headers: bundle.headers[..1].to_vec(), ..bundle.clone() };
+        let case = Case::read_after(&first, &Proven::default(), &only(1, BTreeSet::new()));
+        assert!(matches!(judge(case.as_ref(), &trust, at(offset)), Verdict::Stop(_)));
+    }
 }
 
 /// The log shows nothing of version 2: version 1 runs on where it runs, and begins nowhere.
