@@ -271,8 +271,8 @@ impl Agent {
                 self.reconciler.take_bundle(contract, &bundle)?;
                 drop((bundle, room));
             }
-            Event::Log { shown, last, problem } => {
-                self.reconciler.take_log(shown, last, problem)?;
+            Event::Log { shown, asked, problem } => {
+                self.reconciler.take_log(shown, &asked, problem)?;
             }
             Event::Fetched { contract, flist, outcome } => {
                 self.reconciler.take_fetched(contract, flist, outcome);

@@ -81,8 +81,8 @@ pub(crate) enum Event {
     Pulled,
     /// The last result of this node that the registry has: its number and id.
     LastResult(Option<(u64, StatementId)>),
-    /// What the log has shown, and why there is not more of it.
-    Log { shown: Vec<Shown>, last: Option<StatementId>, problem: Option<String> },
+    /// What the log has shown, the statements that it was asked for, and why there is not more of it.
+    Log { shown: Vec<Shown>, asked: Vec<StatementId>, problem: Option<String> },
     /// The registry does not know this node any more.
     Unknown,
     /// Seconds until the next heartbeat.
@@ -123,12 +123,12 @@ pub(crate) async fn serve(
                 tokio::spawn(push_results(client, results, events));
             }
             Order::AskAgain(contract) => drop(again.send(contract)),
-            Order::Log { known, statements } => {
+            Order::Log { known, statements: mut asked } => {
                 tokio::spawn(async move {
-                    let registry_api::log::Answer { shown, last, problem } =
-                        registry_api::log::ask(&client, known, &statements).await;
-                    let problem = problem.map(|error| daemon::chain(&error));
-                    tell(&events, Event::Log { shown, last, problem });
+                    let answer = registry_api::log::ask(&client, known, &asked).await;
+                    asked.truncate(answer.asked);
+                    let problem = answer.problem.map(|error| daemon::chain(&error));
+                    tell(&events, Event::Log { shown: answer.shown, asked, problem });
                 });
             }
             // One search at a time, however long it takes.
@@ -168,7 +168,7 @@ async fn fetch_only(
             Order::Results(_) => tell(events, Event::Acknowledged(Vec::new())),
             Order::Log { .. } => {
                 let problem = Some("there is no registry to ask".to_owned());
-                tell(events, Event::Log { shown: Vec::new(), last: None, problem });
+                tell(events, Event::Log { shown: Vec::new(), asked: Vec::new(), problem });
             }
             Order::Register { .. }
             | Order::Heartbeat(_)

@@ -171,14 +171,14 @@ fn what_the_log_shows_comes_with_what_it_takes_to_judge_it() {
     let ask = |known: u64, statements: Vec<StatementId>| {
         orders.send(Order::Log { known, statements }).unwrap();
         loop {
-            if let Event::Log { shown, last, problem } = heard.recv_timeout(PATIENCE).unwrap() {
-                return (shown, last, problem);
+            if let Event::Log { shown, asked, problem } = heard.recv_timeout(PATIENCE).unwrap() {
+                return (shown, asked, problem);
             }
         }
     };
     let policy = log.lock().unwrap().policy(2);
-    let (shown, last, problem) = ask(0, vec![]);
-    assert_eq!((shown.len(), last, problem), (1, None, None));
+    let (shown, asked, problem) = ask(0, vec![]);
+    assert_eq!((shown.len(), asked, problem), (1, vec![], None));
     let first = crate::log::take(&policy, None, &shown[0]).unwrap().newest;
     assert_eq!(first.size, 1);
     for one in bundle.headers.iter().chain(&bundle.approvals) {
@@ -186,9 +186,9 @@ fn what_the_log_shows_comes_with_what_it_takes_to_judge_it() {
     }
     let id = bundle.headers[0].id().unwrap();
     let other = StatementId([1; 32]);
-    let (shown, last, problem) = ask(first.size, vec![id, other]);
+    let (shown, asked, problem) = ask(first.size, vec![id, other]);
     assert!(problem.is_some(), "of the other one it has nothing");
-    assert_eq!(last, Some(other));
+    assert_eq!(asked, [id, other]);
     let second = crate::log::take(&policy, Some(&first), &shown[0]).unwrap().newest;
     let same = crate::log::take(&policy, Some(&second), &shown[1]).unwrap();
     assert_eq!((same.newest.size, same.proven.unwrap()), (4, Some(id)));

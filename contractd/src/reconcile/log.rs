@@ -13,7 +13,7 @@ use crate::{
 use contract::{ContractId, Logged, StatementId};
 use node_api::init::{Fact, Level};
 use registry_api::log::Shown;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use tlog::{Checkpoint, Note, Policy};
 
 /// How often the log is looked at when nothing is to be proven.
@@ -30,8 +30,10 @@ pub(crate) struct Watch {
     /// The newest checkpoint that was taken.
     known: Option<Checkpoint>,
     problem: Option<Problem>,
-    /// The last statement that was asked for, so that each has its turn.
-    last: Option<StatementId>,
+    /// What was asked for in vain, by the number of the look: whatever never comes into the log keeps
+    /// nothing else waiting, and has its turn.
+    missed: BTreeMap<StatementId, u64>,
+    n_looks: u64,
     in_flight: bool,
     /// Until the next look, when something is to be proven: grows while nothing is.
     pause_ms: u64,
@@ -47,9 +49,16 @@ struct Problem {
 
 impl Default for Watch {
     fn default() -> Self {
-        let (asked, known, problem, last) = (Asked::No, None, None, None);
-        let (pause_ms, look_at_ms) = (PROVE_MS, 0);
-        Self { asked, known, problem, last, in_flight: false, pause_ms, look_at_ms }
+        Self {
+            asked: Asked::No,
+            known: None,
+            problem: None,
+            missed: BTreeMap::new(),
+            n_looks: 0,
+            in_flight: false,
+            pause_ms: PROVE_MS,
+            look_at_ms: 0,
+        }
     }
 }
 
@@ -141,23 +150,22 @@ impl Reconciler {
         self.order(Order::Log { known, statements });
     }
 
-    /// Some of the statements that need a proof; the others follow.
+    /// Some of the statements that need a proof, those first that were never missed; the others follow.
     fn unlogged(&self) -> Vec<StatementId> {
-        let all: BTreeSet<StatementId> =
-            self.contracts.values().flat_map(|kept| kept.bundle.unlogged()).copied().collect();
-        let after = |id: &&StatementId| self.log.last.as_ref().is_some_and(|last| *id > last);
-        let turn = all.iter().filter(after).chain(all.iter().filter(|id| !after(id)));
-        turn.take(PROOFS_MAX).copied().collect()
+        let all = self.contracts.values().flat_map(|kept| kept.bundle.unlogged()).copied();
+        let turns: BTreeSet<_> = all.map(|id| (self.log.missed.get(&id).copied(), id)).collect();
+        turns.into_iter().take(PROOFS_MAX).map(|(_, id)| id).collect()
     }
 
     /// Takes in what the log has shown, in the order in which it did.
     pub(crate) fn take_log(
         &mut self,
         shown: Vec<Shown>,
-        last: Option<StatementId>,
+        asked: &[StatementId],
         problem: Option<String>,
     ) -> Result<(), DatabaseError> {
         self.log.in_flight = false;
+        self.log.n_looks += 1;
         self.log.pause_ms = self.log.pause_ms.saturating_mul(2).min(LOOK_MS);
         let Asked::Log(policy) = self.log.asked.clone() else { return Ok(()) };
         let mut proven = BTreeSet::new();
@@ -204,12 +212,17 @@ impl Reconciler {
             }
         }
         self.log.known = known;
-        self.log.last = last.or(self.log.last);
         if !proven.is_empty() {
             self.log.pause_ms = PROVE_MS;
         }
         self.note_problem(problem, is_taken);
-        self.note_proven(&proven)
+        let n_looks = self.log.n_looks;
+        self.log.missed.extend(asked.iter().map(|id| (*id, n_looks)));
+        self.note_proven(&proven)?;
+        let wanted: BTreeSet<StatementId> =
+            self.contracts.values().flat_map(|kept| kept.bundle.unlogged()).copied().collect();
+        self.log.missed.retain(|id, _| wanted.contains(id));
+        Ok(())
     }
 
     /// An alarm ends when the log shows again what is known, and not by silence.

@@ -75,24 +75,26 @@ impl AskError {
 pub struct Answer {
     /// In the order in which it was shown.
     pub shown: Vec<Shown>,
-    /// The last statement that was asked for: the next question begins behind it.
-    pub last: Option<StatementId>,
+    /// The statements that were asked for: the first of those that were given.
+    pub asked: usize,
     /// The last problem.
     pub problem: Option<AskError>,
 }
 
 /// What the log shows of itself and of these statements, from a tree of `known` entries on. Ends with
-/// the first problem that may meet all of them, after a few that meet one, and after a minute.
+/// the first problem that may meet all of them, after a few that meet one, and after a minute, but not
+/// before one of them was asked for.
 pub async fn ask(client: &Client, mut known: u64, statements: &[StatementId]) -> Answer {
     let mut answer =
-        Answer { shown: Vec::with_capacity(statements.len() + 1), last: None, problem: None };
+        Answer { shown: Vec::with_capacity(statements.len() + 1), asked: 0, problem: None };
     let mut failures = 0;
     let begun = Instant::now();
     for of in std::iter::once(None).chain(statements.iter().map(Some)) {
-        if begun.elapsed() > TIME_MAX || failures == FAILURES_MAX {
+        let is_over = answer.asked > 0 && begun.elapsed() > TIME_MAX;
+        if is_over || failures == FAILURES_MAX {
             break;
         }
-        answer.last = of.copied().or(answer.last);
+        answer.asked += usize::from(of.is_some());
         match show(client, known, of).await {
             Ok((size, shown)) => {
                 known = known.max(size);

@@ -16,6 +16,15 @@ fn asking(bundle: impl Fn(&World) -> Bundle) -> (Bench, TestLog, Bundle) {
     (bench, log, bundle)
 }
 
+/// The same with a contract that was heard of and proven, and not judged since.
+fn proven() -> (Bench, TestLog, Bundle) {
+    let (mut bench, log, bundle) = asking(World::agreed);
+    bench.hear(&bundle);
+    bench.judge(50);
+    bench.prove(&log, &bundle);
+    (bench, log, bundle)
+}
+
 impl Bench {
     fn ask(&mut self, log: &TestLog) {
         self.reconciler.ask_log(Asked::Log(Box::new(log.policy(2)))).unwrap();
@@ -40,7 +49,7 @@ impl Bench {
         let first = log.show(known, None);
         let size = first.note.text().lines().nth(1).unwrap().parse().unwrap();
         let rest = asked.iter().map(|one| log.show(size, Some(one)));
-        self.reconciler.take_log(std::iter::once(first).chain(rest).collect(), None, None).unwrap();
+        self.reconciler.take_log(std::iter::once(first).chain(rest).collect(), &[], None).unwrap();
         asked.len()
     }
 }
@@ -83,10 +92,7 @@ fn a_node_without_a_log_in_its_options_asks_nobody() {
 /// Also what was proven to be in another log before.
 #[test]
 fn options_that_mean_no_log_start_nothing_and_are_an_alarm() {
-    let (mut bench, log, bundle) = asking(World::agreed);
-    bench.hear(&bundle);
-    bench.judge(50);
-    bench.prove(&log, &bundle);
+    let (mut bench, log, _) = proven();
     assert!(matches!(bench.judge(50), Verdict::Run(_)), "positive control");
     let mut bench = bench.restarted();
     let options = node_api::boot::BootConfig::parse("zos.log=x").log;
@@ -103,10 +109,7 @@ fn options_that_mean_no_log_start_nothing_and_are_an_alarm() {
 /// While everything was proven anew, what was proven first took the place of what had run.
 #[test]
 fn what_waits_for_its_proof_keeps_its_place() {
-    let (mut bench, log, bundle) = asking(World::agreed);
-    bench.hear(&bundle);
-    bench.judge(50);
-    bench.prove(&log, &bundle);
+    let (mut bench, log, _) = proven();
     bench.judge(50);
     let holds = bench.reconciler.contracts[&bench.world.contract()].past.holds;
     assert!(holds.is_some_and(|holds| holds != Capacity::default()));
@@ -116,13 +119,32 @@ fn what_waits_for_its_proof_keeps_its_place() {
     assert_eq!(bench.reconciler.contracts[&bench.world.contract()].past.holds, holds);
 }
 
+/// Anybody with a contract of the node's farm can let its statements out of the log.
+#[test]
+fn what_never_comes_into_the_log_keeps_nothing_else_waiting() {
+    let (mut bench, _, bundle) = asking(World::agreed);
+    bench.hear(&bundle);
+    bench.judge(50);
+    let (_, vain) = bench.question().unwrap();
+    assert_eq!(vain.len(), 3);
+    bench.reconciler.take_log(vec![], &vain[..2], Some("not there".into())).unwrap();
+    let other = World::new(bench.world.now).with_contract(2);
+    bench.reconciler.take_bundle(other.contract(), &other.agreed()).unwrap();
+    bench.judge(50);
+    let (_, asked) = bench.question().unwrap();
+    assert_eq!(asked.len(), 6, "positive control: all are asked for again");
+    assert_eq!(asked[4..], vain[..2], "those that were missed come last");
+    bench.reconciler.take_log(vec![], &asked[..4], Some("not there".into())).unwrap();
+    assert_eq!(bench.question().unwrap().1[..2], vain[..2], "and have their turn");
+}
+
 #[test]
 fn a_log_that_proves_nothing_is_asked_less_and_less() {
     let (mut bench, log, bundle) = asking(World::agreed);
     // What was shown while there was nothing to prove does not count.
     for now_ms in [0, 30_000, 60_000, 90_000, 120_000] {
         bench.reconciler.look_at_log(now_ms);
-        bench.reconciler.take_log(vec![log.show(0, None)], None, None).unwrap();
+        bench.reconciler.take_log(vec![log.show(0, None)], &[], None).unwrap();
     }
     bench.hear(&bundle);
     bench.judge(50);
@@ -131,14 +153,14 @@ fn a_log_that_proves_nothing_is_asked_less_and_less() {
     for _ in 0..7 {
         bench.reconciler.look_at_log(now_ms);
         let begun = now_ms;
-        bench.reconciler.take_log(vec![], None, Some("no answer".into())).unwrap();
+        bench.reconciler.take_log(vec![], &[], Some("no answer".into())).unwrap();
         while bench.orders.try_recv().is_ok() {}
         while bench.orders.try_recv().is_err() {
             now_ms += 1000;
             bench.reconciler.look_at_log(now_ms);
         }
         pauses.push((now_ms - begun) / 1000);
-        bench.reconciler.take_log(vec![], None, Some("no answer".into())).unwrap();
+        bench.reconciler.take_log(vec![], &[], Some("no answer".into())).unwrap();
     }
     assert!(pauses.is_sorted() && pauses[0] <= 4, "{pauses:?}");
     assert_eq!(pauses.last(), Some(&30));
@@ -149,29 +171,26 @@ fn a_log_that_proves_nothing_is_asked_less_and_less() {
 #[test]
 fn a_log_with_another_key_is_another_log() {
     let (mut bench, log, bundle) = asking(World::agreed);
-    bench.reconciler.take_log(vec![log.show(0, None)], None, None).unwrap();
+    bench.reconciler.take_log(vec![log.show(0, None)], &[], None).unwrap();
     let mut other = TestLog::with_key(7);
     bundle.headers.iter().for_each(|one| other.add(one));
     bench.ask(&other);
-    bench.reconciler.take_log(vec![other.show(0, None)], None, None).unwrap();
+    bench.reconciler.take_log(vec![other.show(0, None)], &[], None).unwrap();
     assert_eq!(bench.reconciler.log.alarm(), None);
     // Positive control: the same log with fewer entries.
     let mut shorter = TestLog::with_key(7);
     bench.ask(&other);
     shorter.add(&bench.world.identity("owner"));
     other.add(&bundle.approvals[0]);
-    bench.reconciler.take_log(vec![other.show(1, None)], None, None).unwrap();
-    bench.reconciler.take_log(vec![shorter.show(2, None)], None, None).unwrap();
+    bench.reconciler.take_log(vec![other.show(1, None)], &[], None).unwrap();
+    bench.reconciler.take_log(vec![shorter.show(2, None)], &[], None).unwrap();
     assert!(bench.reconciler.log.alarm().is_some());
 }
 
 /// The registry shows another list: what runs stays, nothing new starts, and the node says why.
 #[test]
 fn a_forked_log_starts_nothing_and_stops_nothing() {
-    let (mut bench, log, first) = asking(World::agreed);
-    bench.hear(&first);
-    bench.judge(50);
-    bench.prove(&log, &first);
+    let (mut bench, log, _) = proven();
     assert!(matches!(bench.judge(50), Verdict::Run(_)));
 
     let second = bench.world.updated(|_| {}, &["it", "legal"]);
@@ -186,13 +205,13 @@ fn a_forked_log_starts_nothing_and_stops_nothing() {
     let (known, statements) = bench.question().unwrap();
     assert_eq!((known, statements.len()), (4, 6));
     for shown in [fork.show(known, None), fork.show(known, Some(&other.headers[0]))] {
-        bench.reconciler.take_log(vec![shown], None, None).unwrap();
+        bench.reconciler.take_log(vec![shown], &[], None).unwrap();
         assert!(bench.reconciler.log.alarm().unwrap().contains("nothing new starts"));
     }
     // Neither silence nor junk ends it.
-    bench.reconciler.take_log(vec![], None, Some("no answer".into())).unwrap();
+    bench.reconciler.take_log(vec![], &[], Some("no answer".into())).unwrap();
     let junk = Shown { note: fork.note(4, 0), ..fork.show(known, None) };
-    bench.reconciler.take_log(vec![junk], None, None).unwrap();
+    bench.reconciler.take_log(vec![junk], &[], None).unwrap();
     assert!(bench.reconciler.log.alarm().is_some());
     let runs = bench.judge(50);
     assert!(matches!(runs, Verdict::Run(agreed) if agreed.header.version == 1));
@@ -218,12 +237,12 @@ fn a_forked_log_starts_nothing_and_stops_nothing() {
 #[test]
 fn two_lists_of_one_length_are_kept_as_evidence() {
     let (mut bench, log, _) = asking(World::agreed);
-    bench.reconciler.take_log(vec![log.show(0, None)], None, None).unwrap();
+    bench.reconciler.take_log(vec![log.show(0, None)], &[], None).unwrap();
     let mut fork = TestLog::new();
     for name in ["it", "legal", "owner", "farm"] {
         fork.add(&bench.world.identity(name));
     }
-    bench.reconciler.take_log(vec![fork.show(4, None)], None, None).unwrap();
+    bench.reconciler.take_log(vec![fork.show(4, None)], &[], None).unwrap();
     assert!(bench.reconciler.log.alarm().is_some());
     let evidence = bench.reconciler.database.fact("fork log.example/test").unwrap().unwrap();
     assert_eq!(evidence, format!("{}\n{}", log.note(4, 2), fork.note(4, 2)));
@@ -231,10 +250,7 @@ fn two_lists_of_one_length_are_kept_as_evidence() {
 
 #[test]
 fn what_was_proven_runs_after_a_restart_with_nobody_to_ask() {
-    let (mut bench, log, bundle) = asking(World::agreed);
-    bench.hear(&bundle);
-    bench.judge(50);
-    bench.prove(&log, &bundle);
+    let (mut bench, log, bundle) = proven();
     assert!(matches!(bench.judge(50), Verdict::Run(_)));
     let mut bench = bench.restarted();
     bench.ask(&log);
@@ -253,10 +269,7 @@ fn what_was_proven_runs_after_a_restart_with_nobody_to_ask() {
 
 #[test]
 fn a_version_that_runs_keeps_its_document_while_the_next_is_not_proven() {
-    let (mut bench, log, bundle) = asking(World::agreed);
-    bench.hear(&bundle);
-    bench.judge(50);
-    bench.prove(&log, &bundle);
+    let (mut bench, _, _) = proven();
     bench.judge(50);
     bench.hear(&bench.world.updated(|_| {}, &["it", "legal"]));
     let runs = bench.judge(50);
