@@ -1,6 +1,7 @@
 //! The commands, and how one is run. What a command does is in the library; here it is asked for and
 //! shown.
 
+mod audit;
 mod context;
 mod contract;
 mod decide;

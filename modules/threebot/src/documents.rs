@@ -30,6 +30,13 @@ pub struct Documents {
 }
 
 impl Documents {
+    /// Those that hash into the roots of these versions.
+    pub(crate) fn of_all(headers: &[Signed<Header>], deployments: &[Deployment]) -> Self {
+        let mut found = Collected::default();
+        found.add(headers, deployments);
+        found.finish(headers)
+    }
+
     /// All documents of a version, sorted by node; `None` when the registry lacks some.
     pub fn of(&self, version: u64) -> Option<&[Document]> {
         self.complete.get(&version).map(Vec::as_slice)
@@ -55,17 +62,26 @@ pub async fn fetch(
     bundle: &Bundle,
     headers: &[Signed<Header>],
 ) -> Result<Documents, BotError> {
-    let mut found = Collected::default();
+    Ok(Documents::of_all(headers, &deployments(grid, contract, bundle).await?))
+}
+
+/// What the registry has of them, with the way of each to a root.
+pub(crate) async fn deployments(
+    grid: &Grid,
+    contract: &ContractId,
+    bundle: &Bundle,
+) -> Result<Vec<Deployment>, BotError> {
+    let mut found = Vec::new();
     for node in candidates(grid, contract, bundle).await? {
         let asking = BotError::asking(format!("fetching the documents for {}", node.short()));
         match grid.client.bundle_for(contract, &node, None).await {
-            Ok(Fetched::New { body, .. }) => found.add(headers, &body.documents),
+            Ok(Fetched::New { body, .. }) => found.extend(body.documents),
             Ok(Fetched::Same) => {}
             Err(error) if is_missing(&error) => {}
             Err(error) => return Err(asking(error)),
         }
     }
-    Ok(found.finish(headers))
+    Ok(found)
 }
 
 /// Nodes that may have a document: those that the registry names, and those of the pools.
@@ -140,11 +156,7 @@ mod tests {
             Deployment::new(&plan.document_bytes[index], path)
         };
         let headers = [header];
-        let collect = |deployments: &[Deployment]| {
-            let mut found = Collected::default();
-            found.add(&headers, deployments);
-            found.finish(&headers)
-        };
+        let collect = |deployments: &[Deployment]| Documents::of_all(&headers, deployments);
         let all = collect(&[deployment(1), deployment(0), deployment(0)]);
         assert_eq!(all.of(1).unwrap(), plan.documents);
         let one = collect(&[deployment(1), deployment(1)]);

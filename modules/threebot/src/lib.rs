@@ -37,10 +37,12 @@ pub mod plan;
 pub mod source;
 pub mod text;
 
+pub mod audit;
 pub mod content;
 pub mod customer;
 pub mod documents;
 pub mod error;
+pub mod evidence;
 pub mod farmer;
 pub mod grid;
 pub mod log;

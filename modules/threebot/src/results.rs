@@ -13,7 +13,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// Reports that are followed back from the newest one that is shown.
-const CHAIN_MAX: usize = 512;
+pub(crate) const CHAIN_MAX: usize = 512;
 /// Pages of results that are read for one contract.
 const PAGES_MAX: usize = 100;
 
@@ -57,7 +57,7 @@ pub enum Chained {
 }
 
 /// Opens a report, and makes sure that this node's key signed it.
-fn open(report: &Signed<Report>, node: &NodeId, key: &PublicKey) -> Option<Told> {
+pub(crate) fn open(report: &Signed<Report>, node: &NodeId, key: &PublicKey) -> Option<Told> {
     let body = &report.body;
     if body.node != *node || !report.signed_by(key) {
         return None;
@@ -148,10 +148,12 @@ async fn follow(
     Ok(chain)
 }
 
-/// Every report about a contract, in the order of arrival, and how many did not verify.
-pub async fn results(grid: &Grid, contract: &ContractId) -> Result<(Vec<Told>, usize), BotError> {
-    let mut by_node: BTreeMap<NodeId, Vec<StatementId>> = BTreeMap::new();
-    let mut order = Vec::new();
+/// The reports about a contract that the registry has, in the order of arrival.
+pub(crate) async fn listed(
+    grid: &Grid,
+    contract: &ContractId,
+) -> Result<Vec<(NodeId, StatementId)>, BotError> {
+    let mut found = Vec::new();
     let mut filter = ResultFilter { contract: Some(*contract), ..ResultFilter::default() };
     for _ in 0..PAGES_MAX {
         let asking = BotError::asking(format!("fetching results of {}", contract.short()));
@@ -159,11 +161,19 @@ pub async fn results(grid: &Grid, contract: &ContractId) -> Result<(Vec<Told>, u
         if page.results.is_empty() {
             break;
         }
-        for view in page.results.iter().filter(|view| !view.conflict) {
-            by_node.entry(view.node).or_default().push(view.id);
-            order.push(view.id);
-        }
+        let views = page.results.iter().filter(|view| !view.conflict);
+        found.extend(views.map(|view| (view.node, view.id)));
         filter.after = page.next;
+    }
+    Ok(found)
+}
+
+/// Every report about a contract, in the order of arrival, and how many did not verify.
+pub async fn results(grid: &Grid, contract: &ContractId) -> Result<(Vec<Told>, usize), BotError> {
+    let mut by_node: BTreeMap<NodeId, Vec<StatementId>> = BTreeMap::new();
+    let order = listed(grid, contract).await?;
+    for (node, id) in &order {
+        by_node.entry(*node).or_default().push(*id);
     }
     let (mut all, mut unproven) = (BTreeMap::new(), 0);
     for (node, ids) in by_node {
@@ -171,7 +181,7 @@ pub async fn results(grid: &Grid, contract: &ContractId) -> Result<(Vec<Told>, u
         unproven += without_proof;
         all.extend(told.into_iter().map(|one| (one.id, one)));
     }
-    Ok((order.iter().filter_map(|id| all.remove(id)).collect(), unproven))
+    Ok((order.iter().filter_map(|(_, id)| all.remove(id)).collect(), unproven))
 }
 
 #[cfg(test)]

@@ -5,27 +5,12 @@
 
 mod common;
 
-use common::World;
+use common::{World, bot};
 use registryd::{db, transparency};
 use serde_json::Value;
-use std::{
-    fs,
-    process::{Command, Output, Stdio},
-};
+use std::fs;
 
 const ORIGIN: &str = "registry.example/test";
-
-/// Runs `3bot` with a registry of our choice.
-async fn bot(world: &World, registry: &str, words: &[&str]) -> (i32, Value, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_3bot"));
-    command.args(["--json", "--network", common::NETWORK, "--registry", registry]);
-    command.arg("--home").arg(world.home.path()).args(words);
-    command.env_clear().stdin(Stdio::null());
-    let run = tokio::task::spawn_blocking(move || command.output());
-    let Output { status, stdout, stderr } = run.await.unwrap().unwrap();
-    let answer = serde_json::from_slice(&stdout).unwrap_or(Value::Null);
-    (status.code().unwrap(), answer, String::from_utf8(stderr).unwrap())
-}
 
 #[tokio::test]
 async fn a_statement_is_shown_to_be_in_the_log_without_believing_or_asking_anybody() {

@@ -6,7 +6,7 @@
 
 mod common;
 
-use common::{FakeNode, World, capacity, now, source};
+use common::{FakeNode, World, capacity, decide, grant, now, plan, propose, source};
 use contract::{
     Trust, Verdict,
     capacity::Amounts,
@@ -15,83 +15,16 @@ use contract::{
     verdict,
 };
 use registry_api::{Fetched, view::ContractState};
-use std::path::Path;
+
 use threebot::{
     BotError, content, customer,
     diff::Line,
     farmer,
-    plan::{file::Sealed, world::Severity},
+    plan::world::Severity,
     results::{Chained, results},
-    source::{Language, parse},
     stakeholder::{self, Matter},
     status::status,
 };
-
-async fn grant(world: &World, node: &FakeNode) -> contract::StatementId {
-    let grant = farmer::Grant {
-        owner: world.actor("owner").id(),
-        nodes: vec![node.id()],
-        amounts: Amounts { cu_seconds: 1_000_000, su_seconds: 1_000_000, ipv4_seconds: 0 },
-        expires: now().plus(10 * 86_400),
-    };
-    farmer::grant_pool(&world.grid, &world.actor("farmer"), &grant, now()).await.unwrap()
-}
-
-async fn plan(
-    world: &World,
-    text: &str,
-    update: Option<contract::ContractId>,
-) -> Result<customer::Planned, BotError> {
-    let request = customer::Request {
-        source: &parse(text, Language::Toml).unwrap(),
-        base: Path::new("/"),
-        people: &world.people(),
-        signer: world.actor("owner").id(),
-        now: now(),
-        content: &[],
-        update,
-    };
-    customer::plan(&world.grid, &request).await
-}
-
-/// Plans, signs and pushes; through a plan file, as the command line does.
-async fn propose(
-    world: &World,
-    text: &str,
-    update: Option<contract::ContractId>,
-) -> contract::ContractId {
-    let planned = plan(world, text, update).await.unwrap();
-    assert_eq!(planned.findings, []);
-    let bytes = Sealed::unsigned(planned.plan).to_bytes();
-    let mut sealed = Sealed::read(&bytes).unwrap();
-    let owner = world.actor("owner");
-    let unsigned =
-        customer::push(&world.grid, &sealed, std::slice::from_ref(&owner.own.statement)).await;
-    assert!(unsigned.unwrap_err().to_string().contains("not signed by its owner"));
-    assert!(customer::sign(&mut sealed, &world.actor("it")).is_err(), "only the owner can sign");
-    customer::sign(&mut sealed, &owner).unwrap();
-    let identities: Vec<_> =
-        ["owner", "it", "legal", "budget"].map(|name| world.actor(name).own.statement).into();
-    let first = customer::push(&world.grid, &sealed, &identities).await.unwrap();
-    let again = customer::push(&world.grid, &sealed, &identities).await.unwrap();
-    assert!(first.new && !again.new, "a second push does nothing");
-    sealed.plan.contract()
-}
-
-async fn decide(
-    world: &World,
-    name: &str,
-    contract: contract::ContractId,
-    matter: Matter,
-    decision: Decision,
-) -> stakeholder::Review {
-    let actor = world.actor(name);
-    let people = world.people();
-    let review =
-        stakeholder::review(&world.grid, &contract, matter, &actor.id(), &people).await.unwrap();
-    stakeholder::decide(&world.grid, &actor, &review, decision, "", now()).await.unwrap();
-    review
-}
 
 async fn judge(world: &World, contract: contract::ContractId, node: &FakeNode) -> Verdict {
     let found = world.grid.client.bundle_for(&contract, &node.id(), None).await.unwrap();

@@ -2,7 +2,7 @@
 //! in `watch`.
 
 use super::{
-    Exit,
+    Exit, audit,
     context::{Context, now},
     decide,
     output::{Colour, Output},
@@ -100,6 +100,12 @@ Examples:
         /// The contract.
         contract: ContractId,
     },
+    /// Write all that proves the life of a contract into one file, for `audit`.
+    #[command(after_help = "Example:\n  3bot contract export CONTRACT --out shop.evidence")]
+    Export(audit::Export),
+    /// Show who agreed to what and which bytes ran where and when, from a file alone.
+    #[command(after_help = audit::HELP)]
+    Audit(audit::Audit),
     /// List contracts.
     List {
         /// Of this owner only: an identity id, key or contact.
@@ -151,6 +157,8 @@ pub(crate) async fn run(
         Command::Watch(arguments) => watch::watch(context, output, &arguments).await,
         Command::Cancel(arguments) => decide::cancel(context, output, arguments).await,
         Command::Results { contract } => show_results(context, output, &contract).await,
+        Command::Export(arguments) => audit::export(context, output, &arguments).await,
+        Command::Audit(arguments) => audit::audit(context, output, &arguments),
         Command::List { owner, waiting_for, state } => {
             let filter = ContractFilter {
                 owner: owner.map(|name| context.find(&name)).transpose()?,
@@ -307,7 +315,7 @@ fn show_plan(output: &Output, people: &People, planned: &customer::Planned) {
 }
 
 /// Replaces a file as a whole.
-fn write_whole(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let attempt = || format!("writing {}", path.display());
     let mut name = path.file_name().context("a file name is needed")?.to_owned();
     name.push(format!(".{}.new", std::process::id()));

@@ -85,7 +85,8 @@ fn find(text: &str) -> anyhow::Result<(StatementId, Option<Envelope>)> {
     Ok((envelope.id().with_context(reading)?, Some(envelope)))
 }
 
-fn read(path: &Path, bytes_max: usize) -> anyhow::Result<Vec<u8>> {
+/// A file that has at most so many bytes.
+pub(crate) fn read(path: &Path, bytes_max: usize) -> anyhow::Result<Vec<u8>> {
     let reading = || format!("reading {}", path.display());
     let mut bytes = Vec::new();
     let file = fs::File::open(path).with_context(reading)?;

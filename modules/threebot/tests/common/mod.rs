@@ -4,18 +4,27 @@
 
 use contract::{
     Capacity, Envelope, NodeId, Signed, SigningKey, StatementId, Timestamp,
-    capacity::GIB,
+    capacity::{Amounts, GIB},
+    decision::Decision,
     farm::Adoption,
     identity::Signer,
     node::{Disk, Evidence, Hardware, Node, node_id},
-    report::{Heartbeat, Report, State},
+    report::{Heartbeat, Ran, Report, State},
 };
 use flist::create::{Options, Overrides, build_directory, publish};
 use identity::{Keys, Name};
 use registryd::{content::Access, server};
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
 use tempfile::TempDir;
-use threebot::{Actor, Grid, People, farmer};
+use threebot::{
+    Actor, BotError, Grid, People, customer, farmer,
+    plan::file::Sealed,
+    source::{Language, parse},
+    stakeholder::{self, Matter},
+};
 
 pub(crate) const NETWORK: &str = "test";
 
@@ -186,6 +195,17 @@ impl FakeNode {
         workload: Option<&str>,
         state: State,
     ) -> StatementId {
+        self.report_run(grid, (contract, version, workload), state, None).await
+    }
+
+    /// The same with what ran.
+    pub(crate) async fn report_run(
+        &self,
+        grid: &Grid,
+        (contract, version, workload): (contract::ContractId, u64, Option<&str>),
+        state: State,
+        ran: Option<Ran>,
+    ) -> StatementId {
         let (last, prev) = self.chain.get();
         let report = Report {
             network: NETWORK.into(),
@@ -201,7 +221,7 @@ impl FakeNode {
             state,
             code: "told".into(),
             message: format!("report {}", last + 1),
-            ran: None,
+            ran,
         };
         let envelope = self.seal(&report);
         let id = Signed::<Report>::open(&envelope).unwrap().id;
@@ -247,4 +267,86 @@ size = "1 GiB"
 "#,
         flist.display()
     )
+}
+
+pub(crate) async fn grant(world: &World, node: &FakeNode) -> StatementId {
+    let grant = farmer::Grant {
+        owner: world.actor("owner").id(),
+        nodes: vec![node.id()],
+        amounts: Amounts { cu_seconds: 1_000_000, su_seconds: 1_000_000, ipv4_seconds: 0 },
+        expires: now().plus(10 * 86_400),
+    };
+    farmer::grant_pool(&world.grid, &world.actor("farmer"), &grant, now()).await.unwrap()
+}
+
+pub(crate) async fn plan(
+    world: &World,
+    text: &str,
+    update: Option<contract::ContractId>,
+) -> Result<customer::Planned, BotError> {
+    let request = customer::Request {
+        source: &parse(text, Language::Toml).unwrap(),
+        base: Path::new("/"),
+        people: &world.people(),
+        signer: world.actor("owner").id(),
+        now: now(),
+        content: &[],
+        update,
+    };
+    customer::plan(&world.grid, &request).await
+}
+
+/// Plans, signs and pushes; through a plan file, as the command line does.
+pub(crate) async fn propose(
+    world: &World,
+    text: &str,
+    update: Option<contract::ContractId>,
+) -> contract::ContractId {
+    let planned = plan(world, text, update).await.unwrap();
+    assert_eq!(planned.findings, []);
+    let bytes = Sealed::unsigned(planned.plan).to_bytes();
+    let mut sealed = Sealed::read(&bytes).unwrap();
+    let owner = world.actor("owner");
+    let unsigned =
+        customer::push(&world.grid, &sealed, std::slice::from_ref(&owner.own.statement)).await;
+    assert!(unsigned.unwrap_err().to_string().contains("not signed by its owner"));
+    assert!(customer::sign(&mut sealed, &world.actor("it")).is_err(), "only the owner can sign");
+    customer::sign(&mut sealed, &owner).unwrap();
+    let identities: Vec<_> =
+        ["owner", "it", "legal", "budget"].map(|name| world.actor(name).own.statement).into();
+    let first = customer::push(&world.grid, &sealed, &identities).await.unwrap();
+    let again = customer::push(&world.grid, &sealed, &identities).await.unwrap();
+    assert!(first.new && !again.new, "a second push does nothing");
+    sealed.plan.contract()
+}
+
+pub(crate) async fn decide(
+    world: &World,
+    name: &str,
+    contract: contract::ContractId,
+    matter: Matter,
+    decision: Decision,
+) -> stakeholder::Review {
+    let actor = world.actor(name);
+    let people = world.people();
+    let review =
+        stakeholder::review(&world.grid, &contract, matter, &actor.id(), &people).await.unwrap();
+    stakeholder::decide(&world.grid, &actor, &review, decision, "", now()).await.unwrap();
+    review
+}
+
+/// Runs `3bot` with a registry of our choice.
+pub(crate) async fn bot(
+    world: &World,
+    registry: &str,
+    words: &[&str],
+) -> (i32, serde_json::Value, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_3bot"));
+    command.args(["--json", "--network", NETWORK, "--registry", registry]);
+    command.arg("--home").arg(world.home.path()).args(words);
+    command.env_clear().stdin(Stdio::null());
+    let run = tokio::task::spawn_blocking(move || command.output());
+    let Output { status, stdout, stderr } = run.await.unwrap().unwrap();
+    let answer = serde_json::from_slice(&stdout).unwrap_or(serde_json::Value::Null);
+    (status.code().unwrap(), answer, String::from_utf8(stderr).unwrap())
 }
