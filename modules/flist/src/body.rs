@@ -21,8 +21,9 @@ pub const NAME_MAX: usize = 255;
 pub const INLINE_MAX: usize = 64;
 /// Larger files are cut into chunks of this size; the last one has the rest.
 pub const CHUNK: u64 = 1 << 20;
-/// What zstd may add to a chunk that does not compress.
-pub const PACKED_MAX: u32 = (1 << 20) + (64 << 10);
+/// What zstd may add to a chunk that does not compress, beside a 256th of it: what is fetched stands in
+/// proportion to what was agreed on.
+pub const PACKED_MORE: u64 = 1024;
 /// A pack is a file on a web server.
 pub const PACK_MAX: u64 = 64 << 20;
 /// Extended attributes of one file.
@@ -169,6 +170,7 @@ pub struct Meta {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Xattr {
     /// With its prefix.
+    #[serde(deserialize_with = "xattr_name")]
     pub name: Vec<u8>,
     /// Raw bytes.
     pub value: Vec<u8>,
@@ -192,6 +194,16 @@ impl Body {
     pub fn content_bytes(&self) -> u64 {
         self.contents.iter().fold(0, |sum, content| sum.saturating_add(content.size))
     }
+}
+
+/// Refuses at once what is too short for any attribute: a body full of empty ones would need fifty times
+/// its size in memory.
+fn xattr_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+    let name = Vec::<u8>::deserialize(deserializer)?;
+    if name.len() <= b"user.".len() {
+        return Err(de::Error::custom("an attribute without a name"));
+    }
+    Ok(name)
 }
 
 /// Reads a list, and refuses it by its declared length before reading an item.

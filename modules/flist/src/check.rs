@@ -6,7 +6,7 @@
 
 use crate::body::{
     Body, CHUNK, Content, Data, Entry, FORMAT, INLINE_MAX, MAGIC, MTIME_MAX, Meta, NAME_MAX, Node,
-    PACK_MAX, PACKED_MAX, PATH_MAX, Run, WORD_MAX, XATTRS_BYTES_MAX,
+    PACK_MAX, PACKED_MORE, PATH_MAX, Run, WORD_MAX, XATTRS_BYTES_MAX,
 };
 
 /// Why a body is not accepted.
@@ -153,13 +153,15 @@ fn check_content(body: &Body, content: &Content, used: &mut [bool]) -> Result<()
     if content.size.div_ceil(CHUNK) != content.chunks.len() as u64 {
         return refuse(RefusalCode::BadContent, format!("content {name} misses a chunk"));
     }
-    for chunk in &content.chunks {
+    for (number, chunk) in content.chunks.iter().enumerate() {
+        let plain = content.chunk_size(number) as u64;
+        let packed_max = plain + plain / 256 + PACKED_MORE;
         let Some(pack) = body.packs.get(chunk.pack as usize) else {
             return refuse(RefusalCode::BadReference, format!("content {name} names no pack"));
         };
         let end = chunk.offset.checked_add(u64::from(chunk.packed));
         let inside = end.is_some_and(|end| end <= pack.size);
-        if !inside || chunk.packed == 0 || chunk.packed > PACKED_MAX {
+        if !inside || chunk.packed == 0 || u64::from(chunk.packed) > packed_max {
             return refuse(RefusalCode::BadContent, format!("a chunk of {name} leaves its pack"));
         }
         used[chunk.pack as usize] = true;

@@ -53,6 +53,9 @@ pub use published::{Summary, inspect, publish, published_files, verify_published
 pub use run::Overrides;
 pub use unpack::unpack;
 
+/// Small files may unpack to a lot; somebody's disk has to take it.
+const UNPACKED_BYTES_MAX: u64 = 64 << 30;
+
 /// How an flist is made.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -72,6 +75,8 @@ pub struct Options {
     pub reference: Option<String>,
     /// Where temporary files go; needs room for the unpacked input.
     pub scratch: PathBuf,
+    /// An archive, or all layers of an image, that unpacks to more is refused.
+    pub unpacked_bytes_max: u64,
 }
 
 impl Default for Options {
@@ -86,6 +91,7 @@ impl Default for Options {
             mount_points: points.into_iter().chain(["sys/", "tmp/"]).map(str::to_owned).collect(),
             reference: None,
             scratch: std::env::temp_dir(),
+            unpacked_bytes_max: UNPACKED_BYTES_MAX,
         }
     }
 }
@@ -218,8 +224,8 @@ pub fn build_earlier(
 
 fn read_archive(path: &Path, options: &Options) -> Result<Tree, CreateError> {
     let file = File::open(path).map_err(CreateError::io("opening", path))?;
-    let mut spool = spool::Spool::new(&options.scratch)?;
-    let mut plain = spool::decompressed(Box::new(file), path)?;
+    let mut spool = spool::Spool::new(options)?;
+    let mut plain = spool::decompressed(Box::new(file), path, &spool)?;
     let mut tree = Tree::default();
     let names = tarball::Names::Literal;
     tree.apply(tarball::read(&mut plain, &mut spool, names, options.special)?)?;

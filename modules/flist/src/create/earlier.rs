@@ -128,7 +128,7 @@ impl Draft {
         });
         progress.begin(Stage::Fetching, sizes.fold(0, u64::saturating_add));
         let blocks = Blocks::new(source, self.format);
-        let mut spool = Spool::new(&options.scratch)?;
+        let mut spool = Spool::new(options)?;
         let mut tree = Tree::default();
         for (path, node) in self.nodes {
             let node = match node {

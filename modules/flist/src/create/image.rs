@@ -89,7 +89,7 @@ pub(super) fn read(files: ImageFiles<'_>, options: &Options) -> Result<Tree, Cre
         return Err(CreateError::input("the image", "has another number of layers than it says"));
     }
     let mut tree = Tree::default();
-    let mut spool = Spool::new(&options.scratch)?;
+    let mut spool = Spool::new(options)?;
     for (layer, diff_id) in layers.iter().zip(diff_ids) {
         let layer = read_layer(files, layer, diff_id, &mut spool, options.special)?;
         tree.apply(layer)?;
@@ -136,7 +136,7 @@ fn read_layer(
     let failed = || CreateError::io("reading layer", name.as_ref());
     let size_max = layer.packed.as_ref().map_or(u64::MAX, |(_, size)| size.saturating_add(1));
     let packed = Hashed::new(files.reader(name)?.take(size_max));
-    let plain = Hashed::new(decompressed(Box::new(packed.clone()), name.as_ref())?);
+    let plain = Hashed::new(decompressed(Box::new(packed.clone()), name.as_ref(), spool)?);
     let read = tarball::read(&mut plain.clone(), spool, Names::Whiteouts, special)
         .map_err(|error| within(name, error))?;
     // The tar file may end before its stream does.

@@ -1,7 +1,9 @@
 //! Where the bytes of files are until they are packed, and how compressed input is read.
 
-use super::CreateError;
+use super::{CreateError, Options};
+use crate::body::BODY_MAX;
 use std::{
+    cell::Cell,
     fs::{File, OpenOptions},
     io::{self, BufRead, BufReader, Read, Write as _},
     os::unix::fs::{FileExt as _, OpenOptionsExt as _},
@@ -9,8 +11,9 @@ use std::{
     rc::Rc,
 };
 
-/// What a layer may unpack to.
-const SPOOL_MAX: u64 = 64 << 30;
+/// Bytes of all names, targets and attributes of an input: some times what an flist can hold, for what
+/// layers hide again.
+const WORDS_MAX: u64 = 4 * BODY_MAX as u64;
 /// Frames that need more memory to decompress are refused.
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 
@@ -73,21 +76,22 @@ pub(super) struct Spool {
     file: Rc<File>,
     size: u64,
     directory: PathBuf,
+    /// Bytes that the input may still unpack to, whether they are kept or read over.
+    left: Rc<Cell<u64>>,
 }
 
 impl Spool {
-    pub(super) fn new(directory: &Path) -> Result<Self, CreateError> {
+    pub(super) fn new(options: &Options) -> Result<Self, CreateError> {
+        let directory = &options.scratch;
         let file = tempfile::tempfile_in(directory)
             .map_err(CreateError::io("making a temporary file in", directory))?;
-        Ok(Self { file: Rc::new(file), size: 0, directory: directory.to_owned() })
+        let left = Rc::new(Cell::new(options.unpacked_bytes_max));
+        Ok(Self { file: Rc::new(file), size: 0, directory: directory.clone(), left })
     }
 
     /// Takes exactly `size` bytes.
     pub(super) fn keep(&mut self, reader: &mut dyn Read, size: u64) -> Result<Source, CreateError> {
         let offset = self.size;
-        if size > SPOOL_MAX - offset {
-            return Err(CreateError::input("the input", "unpacks to more than 64 GiB"));
-        }
         let failed = || CreateError::io("writing a temporary file in", &self.directory);
         let mut file = &*self.file;
         let copied = io::copy(&mut reader.take(size), &mut file).map_err(failed())?;
@@ -114,11 +118,49 @@ impl Spool {
     }
 }
 
-/// Reads `input` as gzip or zstd if it begins like that, and as it is otherwise.
+/// Names, targets and attributes of an input, which are held in memory.
+#[derive(Debug, Default)]
+pub(super) struct Words {
+    bytes: u64,
+}
+
+impl Words {
+    /// Counts words of this many bytes.
+    pub(super) fn add(&mut self, bytes: usize) -> Result<(), CreateError> {
+        self.bytes = self.bytes.saturating_add(bytes as u64);
+        if self.bytes > WORDS_MAX {
+            return Err(CreateError::input("the input", "has more than 256 MiB of names"));
+        }
+        Ok(())
+    }
+}
+
+/// Reads `input` as gzip or zstd if it begins like that, and as it is otherwise; no more than what
+/// the input may still unpack to.
 pub(super) fn decompressed<'a>(
     input: Box<dyn Read + 'a>,
     path: &Path,
+    spool: &Spool,
 ) -> Result<Box<dyn Read + 'a>, CreateError> {
+    let plain = plain(input, path)?;
+    Ok(Box::new(Bounded { plain, left: Rc::clone(&spool.left) }))
+}
+
+struct Bounded<'a> {
+    plain: Box<dyn Read + 'a>,
+    left: Rc<Cell<u64>>,
+}
+
+impl Read for Bounded<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.plain.read(buffer)?;
+        let left = self.left.get().checked_sub(count as u64);
+        self.left.set(left.ok_or_else(|| io::Error::other("it unpacks to more than is allowed"))?);
+        Ok(count)
+    }
+}
+
+fn plain<'a>(input: Box<dyn Read + 'a>, path: &Path) -> Result<Box<dyn Read + 'a>, CreateError> {
     let mut input = BufReader::with_capacity(64 << 10, input);
     let start = input.fill_buf().map_err(CreateError::io("reading", path))?;
     if start.starts_with(&[0x1f, 0x8b]) {

@@ -6,7 +6,7 @@
 
 use super::{
     CreateError, Special, pax,
-    spool::Spool,
+    spool::{Spool, Words},
     tree::{Layer, LayerNode, TreeFile, TreeNode, normal, split},
 };
 use crate::{
@@ -55,6 +55,7 @@ pub(super) fn read(
 ) -> Result<Layer, CreateError> {
     let mut layer = Layer::default();
     let mut extension = Extension::default();
+    let mut words = Words::default();
     while let Some(header) = next_header(input)? {
         let size = number_field(&header.as_old().size)
             .ok_or_else(|| malformed("a header has no valid size"))?;
@@ -77,8 +78,10 @@ pub(super) fn read(
             _ => {
                 let extension = std::mem::take(&mut extension);
                 let entry = Entry::of(&header, extension, size)?;
+                words.add(entry.words())?;
                 put(&mut layer, entry, input, spool, names, special)?;
-                if layer.nodes.len() > ENTRIES_MAX {
+                let hidden = layer.whiteouts.len() + layer.opaques.len();
+                if layer.nodes.len() + hidden > ENTRIES_MAX {
                     return Err(CreateError::input("the archive", "has more than a million names"));
                 }
             }
@@ -244,6 +247,12 @@ impl Entry {
         xattrs.sort_by(|a, b| a.name.cmp(&b.name));
         let meta = Meta { mode, uid, gid, mtime, xattrs };
         Ok(Self { kind: header.entry_type(), path, target, meta, size })
+    }
+
+    /// Bytes of its names and attributes.
+    fn words(&self) -> usize {
+        let xattrs = self.meta.xattrs.iter().map(|xattr| xattr.name.len() + xattr.value.len());
+        self.path.len() + self.target.len() + xattrs.sum::<usize>()
     }
 }
 

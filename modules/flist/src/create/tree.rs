@@ -1,7 +1,11 @@
 //! The tree that becomes an flist, and how a layer changes it. Nothing is ever written to a disk
 //! under a name that the input chose.
 
-use super::{CreateError, Options, run::resolve_user, spool::Source};
+use super::{
+    CreateError, Options,
+    run::resolve_user,
+    spool::{Source, Words},
+};
 use crate::{
     body::{ENTRIES_MAX, Meta, Run},
     check::shown,
@@ -16,6 +20,8 @@ use std::{
 #[derive(Debug, Default)]
 pub(super) struct Tree {
     pub(super) nodes: BTreeMap<Vec<u8>, TreeNode>,
+    /// What was ever put here, with parents that the input only implies.
+    words: Words,
     /// As the image says it.
     pub(super) run: Run,
     /// `user[:group]` of the image, by name or number.
@@ -83,9 +89,6 @@ impl Tree {
             let file = TreeNode::File(Rc::clone(file));
             self.put(path, file)?;
         }
-        if self.nodes.len() > ENTRIES_MAX {
-            return Err(CreateError::input("the tree", "has more than a million names"));
-        }
         Ok(())
     }
 
@@ -98,7 +101,11 @@ impl Tree {
             }
             self.remove_children(&path);
         }
+        self.words.add(path.len())?;
         self.nodes.insert(path, node);
+        if self.nodes.len() > ENTRIES_MAX {
+            return Err(CreateError::input("the tree", "has more than a million names"));
+        }
         Ok(())
     }
 
@@ -107,6 +114,7 @@ impl Tree {
             match self.nodes.get(parent) {
                 Some(TreeNode::Directory(_)) => return Ok(()),
                 None => {
+                    self.words.add(parent.len())?;
                     self.nodes.insert(parent.to_vec(), TreeNode::Directory(directory(0o755)));
                 }
                 Some(TreeNode::Symlink(..) | TreeNode::File(_)) => {
