@@ -23,6 +23,8 @@ pub(crate) const RANGE_PREFIX: u8 = 16;
 const NUMBER_MIN: u16 = 2;
 /// More would make every change slow: the kernel is read namespace by namespace.
 const ATTACHMENTS_MAX: usize = 1024;
+/// See [`Containers::with_neighbours`].
+const NEIGHBOURS: u16 = 16;
 /// A container that needs more ports wants a gateway.
 const PORTS_MAX: usize = 128;
 /// The node's own DHCP client listens there.
@@ -129,6 +131,29 @@ impl Containers {
             address: one.address().into(),
         };
         self.table.iter().map(address).collect()
+    }
+
+    /// Every attachment by its number, and what those with the numbers around it would be, without ports
+    /// and with these name servers. Rules that are made for all of them stay the same when one without
+    /// ports comes or goes, and new rules are most of what that would cost. No link has the name that
+    /// they give to a number before the number is given.
+    pub(crate) fn with_neighbours(&self, dns: &[IpAddr]) -> BTreeMap<u16, Attachment> {
+        let attached =
+            self.table.values().map(|attachment| (attachment.number, attachment.clone()));
+        let attached: BTreeMap<u16, Attachment> = attached.collect();
+        let blocks: BTreeSet<u16> = attached.keys().map(|number| number / NEIGHBOURS).collect();
+        let numbers = blocks.into_iter().flat_map(|block| {
+            (block * NEIGHBOURS).max(NUMBER_MIN)..=block * NEIGHBOURS + (NEIGHBOURS - 1)
+        });
+        let free = |number| Attachment {
+            number,
+            ports: BTreeSet::new(),
+            dns: dns.iter().copied().collect(),
+        };
+        let free = numbers.filter(|number| *number < u16::MAX).map(|number| (number, free(number)));
+        let mut all: BTreeMap<u16, Attachment> = free.collect();
+        all.extend(attached);
+        all
     }
 
     fn check_ports(&self, id: &str, ports: &[Port]) -> Result<(), Refusal> {

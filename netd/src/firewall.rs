@@ -9,7 +9,7 @@ use crate::{
     paths::NFT,
 };
 use node_api::boot::Lan;
-use std::{fmt::Write, io, process::Stdio, time::Duration};
+use std::{fmt::Write, io, net::IpAddr, process::Stdio, time::Duration};
 use thiserror::Error;
 use tokio::{io::AsyncWriteExt, process::Command, time::timeout};
 
@@ -47,12 +47,13 @@ pub(crate) enum FirewallError {
     Refused(String),
 }
 
-/// The whole table. Adding it before deleting it makes the deletion succeed the first time too.
-pub(crate) fn rules(containers: &Containers, lan: Lan) -> String {
+/// The whole table. Adding it before deleting it makes the deletion succeed the first time too. `dns` is
+/// what the next container would be told of.
+pub(crate) fn rules(containers: &Containers, lan: Lan, dns: &[IpAddr]) -> String {
     let range = format!("{RANGE}/{RANGE_PREFIX}");
     let (mut inside, mut name_servers) = (Vec::new(), Vec::new());
     let mut published = String::new();
-    for attachment in containers.table.values() {
+    for attachment in containers.with_neighbours(dns).values() {
         let (address, link) = (attachment.address(), attachment.link());
         inside.push(format!("\"{link}\" . {address}"));
         let servers = attachment.dns.iter().filter(|server| server.is_ipv4());
@@ -163,9 +164,40 @@ mod tests {
     use node_api::netd::{Port, Protocol};
     use std::net::Ipv4Addr;
 
+    const SERVERS: [IpAddr; 1] = [IpAddr::V4(Ipv4Addr::new(192, 168, 1, 1))];
+
+    /// Two hundred containers took nft two hundred times.
+    #[test]
+    fn a_container_without_ports_comes_and_goes_under_the_same_rules() {
+        let rules = |containers: &Containers| rules(containers, Lan::Closed, &SERVERS);
+        let attach = |containers: &Containers, number: usize| {
+            containers.attach(&format!("c{number}"), &[], &SERVERS).unwrap()
+        };
+        let mut containers = Containers::default();
+        let mut n_rules = 0;
+        for number in 0..100 {
+            let next = attach(&containers, number);
+            n_rules += usize::from(rules(&next) != rules(&containers));
+            let attachment = &next.table[&format!("c{number}")];
+            let own = format!("\"{}\" . {}", attachment.link(), attachment.address());
+            assert!(rules(&next).contains(&own), "{own}");
+            containers = next;
+        }
+        assert_eq!(n_rules, 7);
+        assert_eq!(rules(&containers.detach("c50")), rules(&containers));
+        // Ports are rules, and a server that only one was told of is.
+        let port = Port { protocol: Protocol::Tcp, host: 80, container: 80 };
+        let with_port = containers.attach("c50", &[port], &SERVERS).unwrap();
+        assert_ne!(rules(&with_port), rules(&containers));
+        let other = ["9.9.9.9".parse().unwrap()];
+        let told_else = containers.attach("c50", &[], &other).unwrap();
+        assert_ne!(rules(&told_else), rules(&containers));
+        assert_eq!(rules(&told_else).matches("9.9.9.9").count(), 1);
+    }
+
     #[test]
     fn a_node_without_containers_lets_nothing_in() {
-        let rules = rules(&Containers::default(), Lan::Closed);
+        let rules = rules(&Containers::default(), Lan::Closed, &SERVERS);
         assert_eq!(rules, include_str!("../tests/data/empty.nft"));
     }
 
@@ -179,15 +211,15 @@ mod tests {
 
     #[test]
     fn containers_are_let_out_and_their_ports_in() {
-        let rules = rules(&two_containers(), Lan::Closed);
+        let rules = rules(&two_containers(), Lan::Closed, &[]);
         assert_eq!(rules, include_str!("../tests/data/containers.nft"));
     }
 
     /// A customer's container looked at the farmer's cameras.
     #[test]
     fn only_a_farmer_who_says_so_opens_his_network_to_containers() {
-        let closed = rules(&two_containers(), Lan::Closed);
-        let open = rules(&two_containers(), Lan::Open);
+        let closed = rules(&two_containers(), Lan::Closed, &[]);
+        let open = rules(&two_containers(), Lan::Open, &[]);
         let drops: Vec<&str> =
             closed.lines().filter(|line| line.trim().starts_with("ip daddr")).collect();
         let [drop] = *drops else { panic!("{drops:?}") };

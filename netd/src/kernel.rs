@@ -9,15 +9,19 @@ use crate::{
     dhcp6::client::Need,
     namespace, nic,
     paths::SYS_NET,
-    plan::{Fact, Net, Place, Route},
+    plan::{Fact, Net, Place, Route, Step},
     want::{CONTAINER_LINK, LOOPBACK},
 };
 use futures_util::TryStreamExt;
 use rtnetlink::{
     Handle, RouteMessageBuilder,
     packet_route::{
+        AddressFamily,
         address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope},
-        link::{AfSpecInet6, AfSpecUnspec, Inet6IfaceFlags, LinkAttribute, LinkFlags, LinkMessage},
+        link::{
+            AfSpecInet6, AfSpecUnspec, Inet6IfaceFlags, LinkAttribute, LinkExtentMask, LinkFlags,
+            LinkMessage,
+        },
         route::{
             RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType,
         },
@@ -58,6 +62,40 @@ pub(crate) struct Nic {
     pub(crate) need: Need,
 }
 
+/// What the namespaces of containers were found to hold. Nobody but netd can change anything there, so
+/// one is read again after a step that concerns it, and all are at each audit.
+#[derive(Debug, Default)]
+pub(crate) struct Insides(BTreeMap<String, Inside>);
+
+#[derive(Debug)]
+struct Inside {
+    facts: BTreeSet<Fact>,
+    /// Index, in the node's namespace, of the other end of the container's cable.
+    far_end: Option<u32>,
+}
+
+impl Insides {
+    /// Steps were tried, whatever came of them.
+    pub(crate) fn forget(&mut self, steps: &[Step]) {
+        self.0.retain(|id, _| !steps.iter().any(|step| step.fact().is_of_container(id)));
+    }
+
+    pub(crate) fn forget_all(&mut self) {
+        self.0.clear();
+    }
+}
+
+impl Inside {
+    async fn read(id: &str) -> Result<Self, ReadError> {
+        let place = Place::Container(id.to_owned());
+        let inside =
+            connect(id).map_err(|source| ReadError::Enter { id: id.to_owned(), source })?;
+        let dump = Dump::read(&inside, &place).await?;
+        let facts = dump.facts(&place, &|link| link == CONTAINER_LINK || link == LOOPBACK);
+        Ok(Self { facts, far_end: dump.far_end(CONTAINER_LINK) })
+    }
+}
+
 /// The kernel could not be read.
 #[derive(Debug, Error)]
 pub(crate) enum ReadError {
@@ -87,9 +125,12 @@ pub(crate) async fn read_uplinks(node: &Handle) -> Result<Uplinks, ReadError> {
     Ok(dump.uplinks(&drivers))
 }
 
-/// Reads everything: the node, then each pinned namespace. The facts are those that hold, of all
-/// that netd could have made.
-pub(crate) async fn read(node: &Handle) -> Result<(Uplinks, BTreeSet<Fact>), ReadError> {
+/// Reads everything: the node, then each pinned namespace that is not known from before. The facts are
+/// those that hold, of all that netd could have made.
+pub(crate) async fn read(
+    node: &Handle,
+    known: &mut Insides,
+) -> Result<(Uplinks, BTreeSet<Fact>), ReadError> {
     let drivers = nic::physical(Path::new(SYS_NET)).map_err(ReadError::Sysfs)?;
     let namespaces = namespace::list().map_err(ReadError::Namespaces)?;
     let dump = Dump::read(node, &Place::Node).await?;
@@ -98,15 +139,16 @@ pub(crate) async fn read(node: &Handle) -> Result<(Uplinks, BTreeSet<Fact>), Rea
     };
     let mut facts = dump.facts(&Place::Node, &ours);
     let mut far_ends = BTreeMap::new();
+    known.0.retain(|id, _| namespaces.contains(id));
     for id in namespaces {
-        let place = Place::Container(id.clone());
-        let inside = connect(&id).map_err(|source| ReadError::Enter { id: id.clone(), source })?;
-        let dump = Dump::read(&inside, &place).await?;
-        facts.extend(dump.facts(&place, &|link| link == CONTAINER_LINK || link == LOOPBACK));
-        if let Some(far_end) = dump.far_end(CONTAINER_LINK) {
-            far_ends.insert(far_end, id.clone());
+        if !known.0.contains_key(&id) {
+            known.0.insert(id.clone(), Inside::read(&id).await?);
         }
         facts.insert(Fact::Namespace(id));
+    }
+    for (id, inside) in &known.0 {
+        facts.extend(inside.facts.iter().cloned());
+        far_ends.extend(inside.far_end.map(|far_end| (far_end, id.clone())));
     }
     facts.extend(dump.cables(&far_ends));
     Ok((dump.uplinks(&drivers), facts))
@@ -136,8 +178,13 @@ struct Dump {
 impl Dump {
     async fn read(handle: &Handle, place: &Place) -> Result<Self, ReadError> {
         let failed = |what| move |source| ReadError::Dump { what, place: place.clone(), source };
+        // Without counters, which are most of what the kernel tells of a link.
+        let links = handle
+            .link()
+            .get()
+            .set_filter_mask(AddressFamily::Unspec, vec![LinkExtentMask::SkipStats]);
         let links: Vec<LinkMessage> =
-            handle.link().get().execute().try_collect().await.map_err(failed("links"))?;
+            links.execute().try_collect().await.map_err(failed("links"))?;
         let addresses =
             handle.address().get().execute().try_collect().await.map_err(failed("addresses"))?;
         let v4 = RouteMessageBuilder::<Ipv4Addr>::new().build();
@@ -188,8 +235,8 @@ impl Dump {
             via: None,
             to: Net {
                 address: match header.address_family {
-                    rtnetlink::packet_route::AddressFamily::Inet => Ipv4Addr::UNSPECIFIED.into(),
-                    rtnetlink::packet_route::AddressFamily::Inet6 => Ipv6Addr::UNSPECIFIED.into(),
+                    AddressFamily::Inet => Ipv4Addr::UNSPECIFIED.into(),
+                    AddressFamily::Inet6 => Ipv6Addr::UNSPECIFIED.into(),
                     _ => return None,
                 },
                 prefix: header.destination_prefix_length,

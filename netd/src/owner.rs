@@ -21,7 +21,7 @@ use crate::{
     },
     dhcp6,
     firewall::{self, FirewallError},
-    kernel::{self, Nic, ReadError, Uplinks},
+    kernel::{self, Insides, Nic, ReadError, Uplinks},
     namespace,
     paths::RESOLV_CONF,
     plan::{Fact, Net, Step, plan},
@@ -63,6 +63,8 @@ const SERVICES_MAX: Duration = Duration::from_secs(10);
 const SERVICES_LOOK: Duration = Duration::from_millis(100);
 /// Link events come in bursts; a burst is one change.
 const SETTLE: Duration = Duration::from_millis(50);
+/// What is heard so soon after a container came or went is mostly of its own cable, which is known.
+const ECHO: Duration = Duration::from_secs(1);
 /// The kernel may take along more than was removed, which the next round repairs.
 const ROUNDS_MAX: usize = 4;
 /// A node with more network cards than this is left with some unused.
@@ -120,6 +122,9 @@ pub(crate) struct Owner {
     lease_changed: mpsc::Sender<()>,
     /// The rules in force.
     rules: Option<String>,
+    insides: Insides,
+    /// When a container came or went last.
+    rewired: Option<Instant>,
     problems: Problems,
     /// As told to the time thread.
     time_servers: Vec<String>,
@@ -184,12 +189,15 @@ pub(crate) async fn run(
     let (lease_changed, mut lease_changes) = mpsc::channel(1);
     let mut owner = Owner::start(parts, lease_changed).await;
     owner.let_services_start(&mut requests).await;
+    let mut audit = Instant::now() + AUDIT;
     loop {
         // Whatever woke us last: the kernel is read again, and then on every event.
         owner.converge().await;
-        let pause = if owner.problems.any() { RETRY } else { AUDIT };
-        let audit = Instant::now() + pause;
-        // Calls are answered between two events; those that change something converge themselves.
+        if owner.problems.any() {
+            audit = audit.min(Instant::now() + RETRY);
+        }
+        let mut due = audit;
+        // Calls are answered between two looks; those that change something converge themselves.
         loop {
             tokio::select! {
                 request = requests.recv() => match request {
@@ -198,17 +206,21 @@ pub(crate) async fn run(
                 },
                 event = events.recv() => {
                     event.ok_or(OwnerError::EventsEnded)?;
-                    sleep(SETTLE).await;
-                    while events.try_recv().is_ok() {}
-                    break;
+                    let now = Instant::now();
+                    let is_echo = owner.rewired.is_some_and(|at| now < at + ECHO);
+                    due = due.min(now + if is_echo { ECHO } else { SETTLE });
                 }
                 _ = lease_changes.recv() => break,
                 // The next audit forgets what has ended.
                 Ok(()) = owner.parts.announced.changed() => break,
-                () = sleep_until(audit) => {
-                    // Replacing rules by the same ones costs no packet, so nobody asks whether
-                    // they are still there.
-                    owner.rules = None;
+                () = sleep_until(due) => {
+                    if due == audit {
+                        audit = Instant::now() + AUDIT;
+                        // Replacing rules by the same ones costs no packet, so nobody asks whether
+                        // they are still there.
+                        owner.rules = None;
+                        owner.insides.forget_all();
+                    }
                     break;
                 }
             }
@@ -236,6 +248,8 @@ impl Owner {
             links: BTreeMap::new(),
             lease_changed,
             rules: None,
+            insides: Insides::default(),
+            rewired: None,
             problems: Problems::default(),
             time_servers: Vec::new(),
         }
@@ -287,6 +301,7 @@ impl Owner {
         let is_new = !former.table.contains_key(id);
         self.remember(next)?;
         let facts = self.converge().await;
+        self.rewired = Some(Instant::now());
         if let Err(error) = self.check_attached(id, &facts) {
             self.remember(former)?;
             self.converge().await;
@@ -321,6 +336,7 @@ impl Owner {
         let was_attached = self.containers.table.contains_key(id);
         self.remember(self.containers.detach(id))?;
         let facts = self.converge().await;
+        self.rewired = Some(Instant::now());
         let left = facts.iter().find(|fact| fact.is_of_container(id));
         if let Some(fact) = left {
             return Err(self.incomplete(id, fact));
@@ -352,7 +368,7 @@ impl Owner {
         let mut facts = BTreeSet::new();
         for _ in 0..ROUNDS_MAX {
             let uplinks;
-            (uplinks, facts) = match kernel::read(&self.parts.node).await {
+            (uplinks, facts) = match kernel::read(&self.parts.node, &mut self.insides).await {
                 Ok(read) => read,
                 Err(error) => {
                     problems.read = Some(daemon::chain(&error));
@@ -365,8 +381,15 @@ impl Owner {
             if steps.is_empty() || !problems.steps.is_empty() {
                 break;
             }
-            problems.steps = apply::apply(&self.parts.node, &steps)
-                .await
+            let failures = apply::apply(&self.parts.node, &steps).await;
+            self.insides.forget(&steps);
+            let has_removed = steps.iter().any(|step| matches!(step, Step::Remove(_)));
+            if failures.is_empty() && !has_removed {
+                // The kernel has confirmed each. Only removing takes along what nobody named.
+                facts.extend(steps.iter().map(|step| step.fact().clone()));
+                break;
+            }
+            problems.steps = failures
                 .into_iter()
                 .map(|failure| (failure.step.clone(), daemon::chain(&failure)))
                 .collect();
@@ -378,7 +401,7 @@ impl Owner {
 
     /// Closes before it opens: the rules come first, and stay when the rest fails.
     async fn enforce_rules(&mut self) -> Option<String> {
-        let rules = firewall::rules(&self.containers, self.parts.config.lan);
+        let rules = firewall::rules(&self.containers, self.parts.config.lan, &self.dns());
         if self.rules.as_ref() == Some(&rules) {
             return None;
         }
@@ -568,7 +591,7 @@ impl Problems {
 
 /// The table of containers as the kernel shows it; empty when it cannot be read.
 async fn rebuild(node: &Handle) -> Containers {
-    match kernel::read(node).await {
+    match kernel::read(node, &mut Insides::default()).await {
         Ok((_, facts)) => Containers::rebuilt(&facts),
         Err(error) => {
             daemon::error!("looking for containers: {}", daemon::chain(&error));

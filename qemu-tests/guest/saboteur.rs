@@ -2,8 +2,10 @@
 //!
 //! It starts a second copy of itself that obeys the machine's second serial line, then becomes the
 //! real netd. Commands are lines: `kill NAME` kills a service with everything in its cgroup, as
-//! SIGKILL does; `memory` tells the proportional set size of each service in bytes; `machine` tells
-//! what the machine has; `volumes` names the volumes on all disks. One file, the standard library only, compiled by `rustc` alone.
+//! SIGKILL does; `memory` tells the proportional set size of each service in bytes; `processor` the time
+//! that each has taken; `status` asks the daemons that answer how they are, and tells how long each took;
+//! `machine` tells what the machine has; `volumes` names the volumes on all disks. One file, the standard
+//! library only, compiled by `rustc` alone.
 
 #![forbid(unsafe_code)]
 
@@ -11,12 +13,20 @@ use std::{
     env,
     fs::{self, OpenOptions},
     io::{self, BufRead, BufReader, Write},
-    os::unix::process::CommandExt,
+    os::unix::{net::UnixStream, process::CommandExt},
     path::Path,
     process::Command,
+    time::{Duration, Instant},
 };
 
 const SERVICES: &str = "/sys/fs/cgroup/system";
+/// What each is asked.
+const QUESTIONS: [(&str, &str); 3] = [
+    ("init", "io.zeroos.init.Status"),
+    ("storaged", "io.zeroos.storaged.Disks"),
+    ("netd", "io.zeroos.netd.Status"),
+];
+const ANSWER_MAX: Duration = Duration::from_secs(50);
 
 fn main() -> io::Result<()> {
     if env::args().nth(1).as_deref() == Some("obey") {
@@ -42,6 +52,8 @@ fn obey() -> io::Result<()> {
                 }
             }
             None if command.trim() == "memory" => memory()?,
+            None if command.trim() == "processor" => processor()?,
+            None if command.trim() == "status" => status(),
             None if command.trim() == "machine" => machine()?,
             None if command.trim() == "volumes" => volumes()?,
             _ => continue,
@@ -66,6 +78,51 @@ fn memory() -> io::Result<String> {
         text += &format!(" {}={bytes}", service.file_name().to_string_lossy());
     }
     Ok(text)
+}
+
+/// `processor init=MICROSECONDS … all=MICROSECONDS`, the last of everything that runs.
+fn processor() -> io::Result<String> {
+    let used = |path: &Path| {
+        let text = fs::read_to_string(path.join("cpu.stat")).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("usage_usec "));
+        line.and_then(|us| us.parse::<u64>().ok()).unwrap_or(0)
+    };
+    let mut text = "processor".to_owned();
+    for service in fs::read_dir(SERVICES)? {
+        let service = service?;
+        if !service.file_type()?.is_dir() {
+            continue;
+        }
+        let us = used(&service.path());
+        text += &format!(" {}={us}", service.file_name().to_string_lossy());
+    }
+    Ok(format!("{text} all={}", used(Path::new("/sys/fs/cgroup"))))
+}
+
+/// `status init=MICROSECONDS …`, or `failed: WHO: WHY`
+fn status() -> String {
+    let mut text = "status".to_owned();
+    for (name, method) in QUESTIONS {
+        let begun = Instant::now();
+        match ask(name, method) {
+            Ok(answer) if answer.contains("\"parameters\"") && !answer.contains("\"error\"") => {
+                text += &format!(" {name}={}", begun.elapsed().as_micros());
+            }
+            Ok(answer) => return format!("failed: {name}: {answer}"),
+            Err(error) => return format!("failed: {name}: {error}"),
+        }
+    }
+    text
+}
+
+/// A call and its answer, each of which ends with a zero.
+fn ask(name: &str, method: &str) -> io::Result<String> {
+    let mut stream = UnixStream::connect(format!("/run/zos/{name}.sock"))?;
+    stream.set_read_timeout(Some(ANSWER_MAX))?;
+    write!(stream, "{{\"method\":\"{method}\",\"parameters\":{{}}}}\0")?;
+    let mut answer = Vec::new();
+    BufReader::new(stream).read_until(0, &mut answer)?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
 /// `machine total=BYTES available=BYTES`

@@ -47,6 +47,12 @@ pub fn filler(root: &Path) -> Result<()> {
     archive::guest_program("filler", &root.join("bin")).map(drop)
 }
 
+/// Makes the tree of a container in `root` that only sleeps (`guest/sleeper.rs`).
+pub fn sleeper(root: &Path) -> Result<()> {
+    fs::create_dir_all(root.join("bin"))?;
+    archive::guest_program("sleeper", &root.join("bin")).map(drop)
+}
+
 /// The files of a Debian package, fetched and authenticated by apt. Nothing is installed, so that no
 /// server starts on this machine.
 pub(crate) fn unpack_package(name: &str) -> Result<tempfile::TempDir> {
