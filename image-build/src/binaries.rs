@@ -17,6 +17,8 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 pub(crate) enum Profile {
     /// What ships: small and slow to build.
     Release,
+    /// What is measured and does not ship: optimised, without the slow link.
+    Measured,
     /// For a quick try: large and fast to build.
     Dev,
 }
@@ -35,19 +37,24 @@ pub(crate) fn build(root: &Path, binaries: &[Binary], profile: Profile) -> Resul
     let directory = directory(root, profile);
     let files: Vec<PathBuf> = binaries.iter().map(|binary| directory.join(&binary.name)).collect();
     match profile {
-        Profile::Release => Ok(files),
+        Profile::Release | Profile::Measured => Ok(files),
         Profile::Dev => stripped(&files),
     }
 }
 
 /// Builds an example of a package for a test machine, and returns its file.
-pub(crate) fn build_example(root: &Path, package: &str, name: &str) -> Result<PathBuf> {
+pub(crate) fn build_example(
+    root: &Path,
+    package: &str,
+    name: &str,
+    profile: Profile,
+) -> Result<PathBuf> {
     let step = progress::step(format!("Building {name}"));
-    let mut command = static_build(root, Profile::Dev)?;
+    let mut command = static_build(root, profile)?;
     command.args(["-p", package, "--example", name]);
     process::run(&mut command).with_context(|| format!("building the example {name}"))?;
     step.done("");
-    let file = directory(root, Profile::Dev).join("examples").join(name);
+    let file = directory(root, profile).join("examples").join(name);
     Ok(stripped(&[file])?.remove(0))
 }
 
@@ -55,6 +62,7 @@ pub(crate) fn build_example(root: &Path, package: &str, name: &str) -> Result<Pa
 fn directory(root: &Path, profile: Profile) -> PathBuf {
     let (target, folder) = match profile {
         Profile::Release => ("target/node", "release"),
+        Profile::Measured => ("target/vm", "measured"),
         Profile::Dev => ("target/vm", "debug"),
     };
     root.join(target).join(TARGET).join(folder)
@@ -84,6 +92,7 @@ fn static_build(root: &Path, profile: Profile) -> Result<Command> {
     command.args(["build", "--locked", "--quiet", "--target", TARGET]);
     match profile {
         Profile::Release => command.args(["--release", "--target-dir", "target/node"]),
+        Profile::Measured => command.args(["--profile", "measured", "--target-dir", "target/vm"]),
         Profile::Dev => command.args(["--target-dir", "target/vm"]),
     };
     let mut flags = vec!["-Ctarget-feature=+crt-static".to_owned()];

@@ -1,6 +1,6 @@
 //! `cargo xtask check` and `cargo xtask test`: what a change must pass, in the order of cost.
 
-use crate::binaries;
+use crate::binaries::{self, Profile};
 use crate::image::{self, Options};
 use crate::packages::{self, Task};
 use crate::process;
@@ -71,7 +71,7 @@ pub fn test(extent: Extent) -> Result<()> {
     image::check_reproducible(&options)?;
     crate::sizes::show(Some(&outputs.directory))?;
     crate::machines::build_programs(&root)?;
-    let trial = binaries::build_example(&root, "container", "container-vm")?;
+    let trial = binaries::build_example(&root, "container", "container-vm", Profile::Dev)?;
     // A failing boot shall not be hidden by another that runs beside it and takes its processor.
     shown(
         "Tests in virtual machines",

@@ -17,11 +17,21 @@ pub fn run(task: Task, name: &str, arguments: &[String]) -> Result<()> {
     build_programs(&root)?;
     let outputs = image::build(&Options { test_media: true, ..Options::default() })?;
     progress::say(&format!("== {name}"));
+    let is = |benchmark| arguments.iter().any(|word| word == benchmark);
     let mut command = process::cargo(&root);
-    command.args(["run", "--quiet", "-p", "qemu-tests", "--bin", name, "--"]).args(arguments);
+    command.args(["run", "--quiet", "-p", "qemu-tests", "--bin", name]);
+    if is("flist") {
+        // Part of what is measured runs in this very program.
+        command.args(["--profile", "measured"]);
+    }
+    command.arg("--").args(arguments);
     command.env("ZOS_IMAGE_DIR", &outputs.directory);
-    if arguments.iter().any(|word| word == "container") {
+    if is("container") {
         command.env("ZOS_CONTAINER", build_container(&root)?);
+    }
+    if is("container") || is("flist") {
+        let helper = binaries::build_example(&root, "container", "measure-vm", Profile::Measured)?;
+        command.env("ZOS_MEASURE_VM", helper);
     }
     process::run_shown(&mut command).with_context(|| format!("{name} did not succeed"))
 }

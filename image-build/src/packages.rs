@@ -97,7 +97,11 @@ const NEEDED: &[Needed] = &[
     Needed { package: "libsystemd0", reason: "a library of crun", tasks: &[Bench] },
     Needed { package: "libyajl2", reason: "a library of crun", tasks: &[Bench] },
     Needed { package: "procps", reason: "kill ends a registry in a test", tasks: &[Test] },
-    Needed { package: "zstd", reason: "compresses archives that tests import", tasks: &[Test] },
+    Needed {
+        package: "zstd",
+        reason: "compresses archives that tests import, and that flists are measured beside",
+        tasks: &[Test, Bench],
+    },
     Needed {
         package: "e2fsprogs",
         reason: "makes the foreign disk that no node may write",
@@ -105,8 +109,8 @@ const NEEDED: &[Needed] = &[
     },
     Needed {
         package: "btrfs-progs",
-        reason: "makes and checks file systems in tests",
-        tasks: &[Test],
+        reason: "makes and checks file systems in tests and benchmarks",
+        tasks: &[Test, Bench],
     },
     Needed {
         package: "erofs-utils",

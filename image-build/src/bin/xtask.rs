@@ -55,7 +55,7 @@ enum Task {
         #[arg(long)]
         json: bool,
     },
-    /// Measures: boot, container, memory, registry or size.
+    /// Measures: boot, container, flist, memory, registry or size.
     Bench {
         /// What to measure
         name: String,

@@ -1,22 +1,15 @@
 //! How long our OCI runtime takes for a container, beside crun and runc in the same machine, and what
 //! it leaves behind after many. `guest/runtimes.rs` measures.
 
-use super::{Figure, exact, median};
-use crate::{
-    archive, content,
-    machine::{BOOT, Machine},
-    media::Image,
-    serial::Serial,
-    trial, wait,
-};
-use anyhow::{Context as _, Result, bail, ensure};
+use super::{Figure, exact, inside, median};
+use crate::{archive, machine::Machine, media::Image, trial};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
-    env, fs,
-    os::unix::net::UnixStream,
+    fs,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 /// So many runs of ours unless another number is given.
@@ -27,6 +20,12 @@ const ROUNDS_MAX: usize = 25;
 const PROGRAM: &str = "ZOS_CONTAINER";
 /// Debian's, with the path in the package of each.
 const PEERS: [(&str, &str); 2] = [("crun", "usr/bin/crun"), ("runc", "usr/sbin/runc")];
+/// Makes the verified root, static (`modules/container/examples/measure-vm.rs`).
+const HELPER: &str = "ZOS_MEASURE_VM";
+/// What our own launcher lets a container call, as far as a name says it; see [`seccomp`].
+const CALLS: &str = include_str!("../../../modules/container/seccomp.txt");
+/// For the verified root.
+const DISK_MIB: u64 = 512;
 /// Between two lines of the guest lie at most a hundred runs, or a command that hangs.
 const NEXT_LINE: Duration = Duration::from_secs(1800);
 
@@ -37,69 +36,32 @@ pub(super) fn measure(n_runs: usize, tell: &dyn Fn(&str)) -> Result<Vec<Figure>>
     let n_rounds = n_runs.min(ROUNDS_MAX);
     let mut machine = Machine::new("container");
     machine.overlay = Some(overlay(&image, directory, n_runs, n_rounds)?);
-    let running = machine.start(&image, directory)?;
-    let line = wait::until("the second serial line", Duration::from_secs(20), || {
-        Ok(UnixStream::connect(&running.back_line).ok())
-    })?;
-    let said = Serial::record(line, &directory.join("said"))?;
-    let mut limit = BOOT + NEXT_LINE;
-    let mut clock = Vec::new();
-    for number in 0.. {
-        let (_, line) = said.wait_from(number, "", limit)?;
-        limit = NEXT_LINE;
-        match line.split(' ').collect::<Vec<_>>()[..] {
-            ["done"] => break,
-            ["failed:" | "trial:", ..] => bail!("in the machine: {line}"),
-            ["clock", us] => clock.push((us.parse::<u64>()?, Instant::now())),
-            ["took" | "left", ..] => {}
-            _ => tell(&line),
-        }
-    }
-    let problems = running.serial.problems(&[]);
-    ensure!(problems.is_empty(), "on the console: {}", problems.join("\n"));
-    let [(from, begun), (to, ended)] = clock[..] else {
-        bail!("{} looks at the clock", clock.len())
-    };
-    let guest = Duration::from_micros(to.saturating_sub(from).max(1));
-    let scale = (ended - begun).as_secs_f64() / guest.as_secs_f64();
-    figures(&said.lines(), scale, n_runs, n_rounds)
+    machine.disks.push((inside::disk(directory, DISK_MIB)?, "DISK".to_owned()));
+    let heard = inside::hear(&machine, &image, directory, NEXT_LINE, tell)?;
+    figures(&heard.lines, heard.scale, n_runs, n_rounds)
 }
 
 /// The runner of the launcher's checks with `guest/runtimes.rs` in their place, and behind it the
 /// runtimes, their libraries and the bundle's configuration.
 fn overlay(image: &Image, directory: &Path, n_runs: usize, n_rounds: usize) -> Result<PathBuf> {
-    let ours = env::var_os(PROGRAM).map(PathBuf::from).with_context(|| {
-        format!("{PROGRAM} does not name our runtime; `cargo xtask bench container` builds it")
-    })?;
+    let ours = inside::program(PROGRAM)?;
     let measurer = archive::guest_program("runtimes", directory)?;
     let path = trial::overlay(image, &measurer, directory)?;
     let read = |path: &Path| fs::read(path).with_context(|| format!("reading {}", path.display()));
     let mut files = BTreeMap::from([
         ("usr/bin/container".to_owned(), read(&ours)?),
+        ("usr/bin/measure-vm".to_owned(), read(&inside::program(HELPER)?)?),
         ("usr/bin/bench-config.json".to_owned(), configuration().to_string().into_bytes()),
         ("usr/bin/bench-plan".to_owned(), format!("{n_runs} {n_rounds}").into_bytes()),
     ]);
     for (name, program) in PEERS {
-        let package = content::unpack_package(name)?;
-        let program = package.path().join(program);
-        for library in content::libraries(&program)? {
-            // `/lib` and `/lib64` are links to their namesakes in `/usr`, here and there.
-            let path = library.strip_prefix("/")?.display().to_string();
-            let path = if path.starts_with("usr/") { path } else { format!("usr/{path}") };
-            files.insert(path, read(&library)?);
-        }
-        files.insert(format!("usr/bin/{name}"), read(&program)?);
+        inside::add_program(&mut files, name, program)?;
     }
-    let files: Vec<_> =
-        files.iter().map(|(path, content)| (path.as_str(), content.as_slice())).collect();
-    let mut both = read(&path)?;
-    both.resize(both.len().next_multiple_of(4), 0);
-    both.extend(archive::programs(&files));
-    fs::write(&path, both)?;
+    inside::append(&path, &files)?;
     Ok(path)
 }
 
-/// What all three take and do, without a filter of system calls.
+/// What all three take and do.
 fn configuration() -> Value {
     let capabilities = json!(["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]);
     let ids = json!([{ "containerID": 0, "hostID": 100_000, "size": 65_536 }]);
@@ -141,6 +103,7 @@ fn configuration() -> Value {
                 "pids": { "limit": 64 }
             },
             "namespaces": kinds.map(|kind| json!({ "type": kind })),
+            "seccomp": seccomp(),
             "maskedPaths": [
                 "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
                 "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats",
@@ -152,8 +115,40 @@ fn configuration() -> Value {
     })
 }
 
-/// What the guest said, as figures. `scale` corrects its clock: a kernel that boots on a busy host
-/// measures its processor's clock wrongly, and then a second may be several.
+/// The filter of our launcher (`modules/container/build.rs`) as a profile that all three understand. All
+/// of it but one thing: that two requests of `ioctl` are refused takes two conditions about one argument,
+/// which libseccomp does not put into one rule.
+fn seccomp() -> Value {
+    let lines = CALLS.lines().map(|line| line.split('#').next().unwrap_or_default());
+    let mut names: Vec<&str> = lines
+        .flat_map(str::split_ascii_whitespace)
+        .filter_map(|word| word.split_once('=').map(|(name, _)| name))
+        .collect();
+    names.push("ioctl");
+    let allow = |names: Value, args: Value| json!({ "names": names, "action": "SCMP_ACT_ALLOW", "args": args });
+    let is = |value: u64| json!([{ "index": 0, "value": value, "op": "SCMP_CMP_EQ" }]);
+    // Unix, IPv4, IPv6, netlink; Linux with and without address randomisation and UNAME26, and the question.
+    let families = [1, 2, 10, 16].map(|family| allow(json!(["socket", "socketpair"]), is(family)));
+    let personalities = [0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff];
+    let personalities = personalities.map(|value| allow(json!(["personality"]), is(value)));
+    // No flag of a namespace.
+    let masked =
+        json!([{ "index": 0, "value": 0x7e02_0000, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ" }]);
+    let mut rules = vec![
+        allow(json!(names), json!([])),
+        allow(json!(["clone"]), masked),
+        json!({ "names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38 }),
+    ];
+    rules.extend(families.into_iter().chain(personalities));
+    json!({
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "defaultErrnoRet": 1,
+        "architectures": ["SCMP_ARCH_X86_64"],
+        "syscalls": rules
+    })
+}
+
+/// What the guest said, as figures; `scale` corrects its clock.
 fn figures(said: &[String], scale: f64, n_runs: usize, n_rounds: usize) -> Result<Vec<Figure>> {
     let mut took: BTreeMap<(&str, &str), Vec<f64>> = BTreeMap::new();
     let mut left = BTreeMap::new();

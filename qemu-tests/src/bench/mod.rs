@@ -6,6 +6,8 @@
 
 mod boot;
 mod container;
+mod flist;
+mod inside;
 mod memory;
 mod registry;
 mod size;
@@ -15,7 +17,7 @@ use serde_json::{Value, json};
 use std::{collections::BTreeMap, fmt::Write as _, fs};
 
 /// Names of the benchmarks.
-pub const NAMES: [&str; 5] = ["boot", "container", "memory", "registry", "size"];
+pub const NAMES: [&str; 6] = ["boot", "container", "flist", "memory", "registry", "size"];
 
 /// One figure.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,6 +75,7 @@ pub fn run(name: &str, n_runs: Option<usize>, tell: &dyn Fn(&str)) -> Result<Rep
     let figures = match name {
         "boot" => boot::measure(n_runs.unwrap_or(boot::RUNS), tell)?,
         "container" => container::measure(n_runs.unwrap_or(container::RUNS), tell)?,
+        "flist" => flist::measure(n_runs.unwrap_or(flist::RUNS), tell)?,
         "memory" => memory::measure(tell)?,
         "registry" => registry::measure(n_runs.unwrap_or(registry::RUNS), tell)?,
         "size" => size::measure()?,

@@ -267,7 +267,7 @@ pub(crate) fn shell(script: &str) -> String {
 }
 
 /// Writes a file with fs-verity and returns the digest that the kernel measures.
-fn add(path: &Path, bytes: &[u8]) -> [u8; 32] {
+pub(crate) fn add(path: &Path, bytes: &[u8]) -> [u8; 32] {
     fs::create_dir_all(path.parent().expect("below the store")).expect("store is writable");
     fs::write(path, bytes).expect("store is writable");
     let file = File::open(path).expect("just written");
