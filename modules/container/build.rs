@@ -4,8 +4,9 @@
 //!
 //! - `allow`: a list of what a program may call; everything else is `EPERM`. It allows no more than
 //!   the default profiles of the usual container engines do for a process without capabilities.
-//! - `absent`: `ENOSYS` for `clone3`, whose flags a filter cannot read, and for calls younger than
-//!   this list. C libraries then fall back to older calls, which they do not after `EPERM`.
+//! - `absent`: `ENOSYS` for `clone3`, whose flags a filter cannot read, for files in memory without a
+//!   name, whose pages could be executed on no mount's terms, and for calls younger than this list. C
+//!   libraries then fall back to older calls, which they do not after `EPERM`.
 //!   Calls of another architecture, or of the x32 ABI, kill the process.
 
 use seccompiler::{
@@ -87,17 +88,19 @@ fn absent() -> BpfProgram {
     let jump = |code, k, jt, jf| sock_filter { code, jt, jf, k };
     let ret = |k| sock_filter { code: 0x06, jt: 0, jf: 0, k };
     let (equal, at_least) = (0x15, 0x35);
-    let clone3 = u32::try_from(libc::SYS_clone3).expect("a small number");
+    let number = |call: libc::c_long| u32::try_from(call).expect("a small number");
     vec![
-        load(4),                                        // seccomp_data.arch
-        jump(equal, ARCH_X86_64, 0, 5),                 // else kill
-        load(0),                                        // seccomp_data.nr
-        jump(at_least, X32, 3, 0),                      // kill
-        jump(at_least, YOUNGEST + 1, 3, 0),             // ENOSYS
-        jump(equal, clone3, 2, 0),                      // ENOSYS
-        ret(0x7fff_0000),                               // SECCOMP_RET_ALLOW
-        ret(0x8000_0000),                               // SECCOMP_RET_KILL_PROCESS
-        ret(0x0005_0000 | libc::ENOSYS.unsigned_abs()), // SECCOMP_RET_ERRNO
+        load(4),                                           // seccomp_data.arch
+        jump(equal, ARCH_X86_64, 0, 7),                    // else kill
+        load(0),                                           // seccomp_data.nr
+        jump(at_least, X32, 5, 0),                         // kill
+        jump(at_least, YOUNGEST + 1, 5, 0),                // ENOSYS
+        jump(equal, number(libc::SYS_clone3), 4, 0),       // ENOSYS
+        jump(equal, number(libc::SYS_memfd_create), 3, 0), // ENOSYS
+        jump(equal, number(libc::SYS_memfd_secret), 2, 0), // ENOSYS
+        ret(0x7fff_0000),                                  // SECCOMP_RET_ALLOW
+        ret(0x8000_0000),                                  // SECCOMP_RET_KILL_PROCESS
+        ret(0x0005_0000 | libc::ENOSYS.unsigned_abs()),    // SECCOMP_RET_ERRNO
     ]
 }
 

@@ -22,6 +22,8 @@ mod oci_holes;
 mod oci_seccomp;
 #[path = "container-vm/probe.rs"]
 mod probe;
+#[path = "container-vm/ways.rs"]
+mod ways;
 
 use std::process::ExitCode;
 

@@ -6,6 +6,7 @@
 pub mod btrfs;
 pub mod clone;
 pub mod keyring;
+pub mod mapping;
 pub mod mount;
 pub mod process;
 pub mod seccomp;

@@ -303,6 +303,11 @@ pub(crate) fn body() -> Body {
         ("bin/script", script("echo \"script $0 $1\"\n", 200)),
         ("bin/damaged", script("echo damaged\n", 3000)),
         ("bin/gone", script("echo gone\n", 4000)),
+        ("bin/bare", script("echo bare\n", 5000)),
+        // A program that needs a loader, and what it needs.
+        ("bin/dynamic", read(Path::new("/bin/dynamic"))),
+        ("bin/ld.so", read(Path::new("/bin/ld.so"))),
+        ("bin/libc.so.6", read(Path::new("/bin/libc.so.6"))),
         ("etc/passwd", script("root:x:0:0::/:/bin/sh\n", 300)),
     ];
     let mut contents: Vec<Content> = programs
@@ -382,8 +387,16 @@ fn make_store() -> (Root, String) {
     let probe = put(&read(Path::new("/proc/self/exe")));
     put(&script("echo \"script $0 $1\"\n", 200));
     put(&script("root:x:0:0::/:/bin/sh\n", 300));
+    for file in ["dynamic", "ld.so", "libc.so.6"] {
+        put(&read(&Path::new("/bin").join(file)));
+    }
     // Another file under the name of this digest, as a broken disk or a thief would leave it.
     let damaged = verity::digest(&script("echo damaged\n", 3000));
     add(&object(&damaged), &script("echo instead\n", 3000));
+    // The right bytes, on which the kernel enforces nothing.
+    let bare = script("echo bare\n", 5000);
+    let path = object(&verity::digest(&bare));
+    fs::create_dir_all(path.parent().expect("below the store")).expect("store is writable");
+    fs::write(path, bare).expect("store is writable");
     (image("test.erofs", &body), hex::encode(probe))
 }

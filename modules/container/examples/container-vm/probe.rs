@@ -1,5 +1,6 @@
 //! Inside a container: tries things and prints what the kernel says.
 
+use crate::ways;
 use rustix::{
     fs::{CWD, Mode, OFlags},
     io::Errno,
@@ -17,7 +18,8 @@ pub(crate) fn run(what: &[&str]) -> ExitCode {
         ["fds"] => fds(),
         ["mounts"] => print!("{}", fs::read_to_string("/proc/self/mountinfo").unwrap_or_default()),
         ["eat"] => eat(),
-        ["exec-memfd"] => exec_memfd(),
+        ["ways"] => ways::probe(),
+        ["execveat", path] => return ExitCode::from(ways::execveat(path)),
         ["fork-bomb"] => fork_bomb(),
         // As the interpreter of a script, whose name comes last.
         ["/bin/own"] => overwrite(),
@@ -100,29 +102,6 @@ fn eat() {
         all.push(vec![1_u8; 1 << 20]);
     }
     println!("ate {} MiB", all.len());
-}
-
-fn exec_memfd() {
-    let flags = rustix::fs::MemfdFlags::ALLOW_SEALING;
-    say("memfd", &rustix::fs::memfd_create("x", flags));
-    let quiet = rustix::fs::memfd_create("x", flags | rustix::fs::MemfdFlags::NOEXEC_SEAL);
-    say("memfd-noexec", &quiet.as_ref().map(drop).map_err(|errno| *errno));
-    if let Ok(memory) = quiet {
-        let program = fs::read("/bin/busybox").expect("it is in the image");
-        std::io::Write::write_all(
-            &mut fs::File::from(memory.try_clone().expect("one more")),
-            &program,
-        )
-        .expect("memory");
-        let empty = sys::clone::Strings::new(["busybox"]).expect("no NUL");
-        let error = sys::clone::execveat(std::os::fd::AsFd::as_fd(&memory), c"", &empty, &empty);
-        println!("exec-memfd={error:?}");
-    }
-    let copy = rustix::fs::open("/tmp/copy", OFlags::CREATE | OFlags::WRONLY, Mode::RWXU);
-    say("copy", &copy.map(drop));
-    fs::copy("/bin/busybox", "/tmp/copy").expect("room");
-    let error = std::process::Command::new("/tmp/copy").spawn().map(drop);
-    println!("exec-tmp={error:?}");
 }
 
 fn fork_bomb() {

@@ -124,8 +124,8 @@ mod tests {
 
     #[test]
     fn young_calls_are_absent_and_foreign_ones_are_deadly() {
-        // clone3, the call after the last known one, and far beyond.
-        for number in [435, 463, 1000] {
+        // clone3, memfd_create, memfd_secret, the call after the last known one, and far beyond.
+        for number in [435, 319, 447, 463, 1000] {
             assert_eq!(answer(X86_64, number, &[]), ENOSYS, "{number}");
         }
         assert_eq!(answer(X86_64, 462, &[]), ALLOWED);
