@@ -8,9 +8,10 @@ use crate::{
     network::{self, Event, Order},
     patience::Patience,
     probe,
-    reconcile::Reconciler,
+    reconcile::{Reconciler, Threads},
     register::{self, Machine},
     results::Results,
+    scrub,
 };
 use anyhow::Context as _;
 use contract::{
@@ -111,8 +112,10 @@ pub(crate) fn run() -> anyhow::Result<()> {
         key: node.key(),
     };
     let probes = probe::spawn().context("starting the thread of health checks")?;
+    let scrubs = scrub::spawn(&store).context("starting the threads that read the store")?;
+    let threads = Threads { orders, probes, scrubs };
     let boot_id = node.boot_id.clone();
-    let mut reconciler = Reconciler::new(trust, boot_id, database, results, store, orders, probes)
+    let mut reconciler = Reconciler::new(trust, boot_id, database, results, store, threads)
         .context("reading the node's state")?;
     reconciler.ask_log(Asked::read(&node.boot.log)).context("noting which log is asked")?;
     console.show("node", console::node(&node.id.to_string(), &node.boot, &node.image));

@@ -2,7 +2,7 @@
 //!
 //! Decides and asks: it owns no kernel object itself. `judge` holds contracts against the consensus
 //! rule, `plan` decides the next steps, `node_calls` has the other daemons take them, `checks` and
-//! `probe` find out whether containers work, `results` signs what happened. It serves nobody, so nobody can tell it anything but by a signed statement.
+//! `probe` find out whether containers work, `rounds` and `scrub` whether their files are still right, `results` signs what happened. It serves nobody, so nobody can tell it anything but by a signed statement.
 
 #![forbid(unsafe_code)]
 
@@ -26,6 +26,8 @@ mod probe;
 mod reconcile;
 mod register;
 mod results;
+mod rounds;
+mod scrub;
 mod status;
 mod storage;
 

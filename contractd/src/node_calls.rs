@@ -1,11 +1,11 @@
 //! The calls to the other daemons of the node, in one place: looking, and doing one step.
 
 use crate::{
-    plan::{Have, Kind, Want},
+    plan::{Have, Kind, STORE_DAMAGED, Want},
     storage::Volume,
 };
 use contract::workload::{Medium, Protocol};
-use flist::Store;
+use flist::{Fault, Store};
 use ipc::CallError;
 use node_api::{init, launcher, netd, paths, storaged};
 use std::collections::BTreeMap;
@@ -119,15 +119,8 @@ pub(crate) fn start(
     let body = store.flist(*flist).map_err(failed)?;
     let root = store.root(*flist).map_err(failed)?;
     let faults = store.verify(*flist, flist::Depth::Measure).map_err(failed)?;
-    if let Some(fault) = faults.first() {
-        let message = format!(
-            "{} of {} files are not as signed, for example {}: {:?}",
-            faults.len(),
-            body.body().contents.len() + 1,
-            fault.file,
-            fault.kind
-        );
-        return Err(StartError::new(STORE_DAMAGED, message));
+    if !faults.is_empty() {
+        return Err(StartError::new(STORE_DAMAGED, describe(&faults)));
     }
     let network = attach(want)?;
     let run = &body.body().run;
@@ -161,11 +154,21 @@ pub(crate) fn start(
     })
 }
 
-/// Code of a start that found files of the store changed.
-const STORE_DAMAGED: &str = "store_damaged";
+/// What is wrong with files of the store, in a sentence.
+pub(crate) fn describe(faults: &[Fault]) -> String {
+    /// More would make the reason long, and nobody wiser.
+    const SHOWN: usize = 8;
+    let shown: Vec<String> = faults.iter().take(SHOWN).map(ToString::to_string).collect();
+    let more = if faults.len() > SHOWN { ", and others" } else { "" };
+    format!("{} of its files on the node: {}{more}", faults.len(), shown.join(", "))
+}
+
+/// Codes of starts that may have failed because the disk did not give back what is on it.
+pub(crate) const PERHAPS_DAMAGE: [&str; 4] =
+    ["entrypoint_missing", "mount_target_missing", "cwd_missing", "exec_failed"];
 /// Codes of starts after which the files of the flist are read and fetched again.
 pub(crate) const DAMAGE: [&str; 6] = [
-    STORE_DAMAGED,
+    "root_mount_failed",
     "record_damaged",
     "absent",
     "image_missing",
@@ -176,6 +179,17 @@ pub(crate) const DAMAGE: [&str; 6] = [
 #[cfg(test)]
 mod tests {
     use super::*;
+    use flist::FaultKind;
+
+    #[test]
+    fn the_reason_names_the_files_that_are_wrong_and_how() {
+        let fault = |file: &str, kind| Fault { file: file.into(), kind };
+        let faults = [fault("", FaultKind::Unreadable), fault("bin/a", FaultKind::Missing)];
+        let said = "2 of its files on the node: the list of files cannot be read, bin/a is missing";
+        assert_eq!(describe(&faults), said);
+        let many = vec![fault("x", FaultKind::WrongDigest); 9];
+        assert!(describe(&many).ends_with("x has another digest, or none, and others"));
+    }
 
     #[test]
     fn codes_are_written_alike() {

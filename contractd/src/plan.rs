@@ -10,6 +10,7 @@
 //!                                       └──────────────── back-off over ──────────────┘
 //! no longer wanted: Up → Signal → Stopping ──exit or Kill──► Forget → Detach
 //! does not work:    Up → Signal → Stopping ──exit or Kill──► Waiting
+//! files are bad:    Up → Signal → Stopping ──exit or Kill──► Waiting → Fetch → ready → Start
 //! ```
 
 use contract::{
@@ -88,12 +89,32 @@ pub(crate) enum Phase {
     Waiting { until_ms: u64, code: String, message: String },
 }
 
-/// Why a container is ended that is wanted: it does not work.
+/// Why a container is ended that is wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Fault {
+    pub(crate) cause: Cause,
     pub(crate) message: String,
     /// How long it was up until then; zero when it has never worked.
     pub(crate) up_ms: u64,
+}
+
+/// Whose fault it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Cause {
+    /// Its own: it does not work.
+    Unhealthy,
+    /// The disk's: files in the store are not as signed any more.
+    Damaged,
+}
+
+impl Cause {
+    /// Code in results.
+    pub(crate) fn code(self) -> &'static str {
+        match self {
+            Self::Unhealthy => "unhealthy",
+            Self::Damaged => STORE_DAMAGED,
+        }
+    }
 }
 
 /// How the process wants to be ended, as it was when it was started.
@@ -103,8 +124,8 @@ pub(crate) struct Stop {
     pub(crate) grace_ms: u64,
 }
 
-/// Code of a container that is stopped, or was, because it does not work.
-pub(crate) const UNHEALTHY: &str = "unhealthy";
+/// Code of a container that cannot be started, or go on, because files of the store are not as signed.
+pub(crate) const STORE_DAMAGED: &str = "store_damaged";
 
 /// State of an flist's files in the store, for a contract that wants it: each fetches it from where it
 /// says itself.
@@ -134,8 +155,8 @@ pub(crate) struct Have {
     pub(crate) flists: BTreeMap<(ContractId, FlistId), Files>,
     /// Processes of which it is not certain yet that nobody wants them.
     pub(crate) spared: BTreeSet<String>,
-    /// Containers that failed their health check, and how.
-    pub(crate) faults: BTreeMap<String, String>,
+    /// Containers that cannot go on as they are, and why.
+    pub(crate) faults: BTreeMap<String, (Cause, String)>,
     /// Contracts whose workloads wait for contact to the registry.
     pub(crate) partitioned: BTreeSet<ContractId>,
 }
@@ -407,10 +428,10 @@ fn is_up(id: &str, have: &Have) -> bool {
 
 /// What is wrong with a container that runs, if anything is.
 fn fault(id: &str, have: &Have) -> Option<Fault> {
-    let (message, run) = (have.faults.get(id)?.clone(), have.runs.get(id)?);
+    let ((cause, message), run) = (have.faults.get(id)?.clone(), have.runs.get(id)?);
     let Phase::Up { since_ms } = run.phase else { return None };
     let up_ms = if run.passed { have.now_ms.saturating_sub(since_ms) } else { 0 };
-    Some(Fault { message, up_ms })
+    Some(Fault { cause, message, up_ms })
 }
 
 /// The next step in ending a running process.

@@ -7,6 +7,7 @@
 mod health;
 pub(crate) mod log;
 mod start;
+mod store;
 mod upkeep;
 
 use crate::{
@@ -18,9 +19,11 @@ use crate::{
     fetches, judge, merge,
     network::Order,
     node_calls,
-    plan::{self, Failure, Files, Have, Kind, Phase, Run, Step, Stop, UNHEALTHY, Want},
+    plan::{self, Failure, Files, Have, Kind, Phase, Run, Step, Stop, Want},
     probe::Probes,
     results::Results,
+    rounds::Rounds,
+    scrub::Scrubs,
     status,
     storage::{self, Storage},
 };
@@ -45,6 +48,13 @@ const STEPS_MS: u64 = 1_000;
 
 /// Verdicts are made anew this often, because time passes, and whenever a contract comes.
 const JUDGE_MS: u64 = 1_000;
+
+/// The threads that work for the loop.
+pub(crate) struct Threads {
+    pub(crate) orders: UnboundedSender<Order>,
+    pub(crate) probes: Probes,
+    pub(crate) scrubs: Scrubs,
+}
 
 /// Everything that the loop knows.
 pub(crate) struct Reconciler {
@@ -82,8 +92,14 @@ pub(crate) struct Reconciler {
     checks: Checks,
     probes: Probes,
     upkeep: upkeep::Upkeep,
+    scrubs: Scrubs,
+    rounds: Rounds,
+    /// Boot clock of the next look at what the disks have reported.
+    errors_at_ms: u64,
     /// Flists of which files in the store were found changed.
     damaged: BTreeSet<FlistId>,
+    /// Containers that run from such files, with the reason.
+    spoilt: BTreeMap<String, String>,
     /// How a step failed last, to say it once.
     complaints: BTreeMap<String, String>,
     /// Whether the last look ended before everything that followed from it was done.
@@ -100,12 +116,12 @@ impl Reconciler {
         database: Database,
         results: Results,
         store: Arc<Store>,
-        orders: UnboundedSender<Order>,
-        probes: Probes,
+        Threads { orders, probes, scrubs }: Threads,
     ) -> Result<Self, DatabaseError> {
         let contracts = database.contracts()?.into_iter().map(|kept| (kept.id, kept)).collect();
         let chain_is_known = database.chain()?.is_some();
         let contact = Contact::read(database.fact("contact")?.as_deref(), &boot);
+        let rounds = Rounds::read(database.fact("scrub")?.as_deref());
         let mut runs = BTreeMap::new();
         for (id, text) in database.runs()? {
             match serde_json::from_str::<Run>(&text) {
@@ -140,7 +156,11 @@ impl Reconciler {
             checks: Checks::default(),
             probes,
             upkeep: upkeep::Upkeep::default(),
+            scrubs,
+            rounds,
+            errors_at_ms: 0,
             damaged: BTreeSet::new(),
+            spoilt: BTreeMap::new(),
             complaints: BTreeMap::new(),
             is_behind: false,
             last_step: None,
@@ -307,6 +327,7 @@ impl Reconciler {
             self.note_ends()?;
             self.look_at_log(now_ms);
         }
+        self.look_at_store(at, now_ms)?;
         let mut wants = self.wants(now_ms)?;
         plan::go_on_after(&mut wants, self.last_step.take().as_ref());
         self.look_for_files(&wants);
@@ -403,22 +424,6 @@ impl Reconciler {
             })
         };
         self.failures.retain(|id, _| is_missing(id));
-    }
-
-    /// Flists that are in the store already need no fetch: every file is measured instead.
-    fn look_for_files(&mut self, wants: &[Want]) {
-        for (contract, flist) in flists_of(wants) {
-            if self.files.contains_key(&(contract, flist)) || self.damaged.contains(&flist) {
-                continue;
-            }
-            let is_ready = |(of, files): (&(ContractId, FlistId), &Files)| {
-                of.1 == flist && *files == Files::Ready
-            };
-            let measure = || self.store.verify(flist, flist::Depth::Measure);
-            if self.files.iter().any(is_ready) || measure().is_ok_and(|faults| faults.is_empty()) {
-                self.files.insert((contract, flist), Files::Ready);
-            }
-        }
     }
 
     /// A fetch ends when its contract does not want the flist any more.
@@ -551,7 +556,7 @@ impl Reconciler {
                 Some(format!("{title}: {code}: {message}"))
             }
             Phase::Stopping { fault: Some(fault), .. } if id.starts_with(&prefix) => {
-                Some(format!("{title}: {UNHEALTHY}: {}", fault.message))
+                Some(format!("{title}: {}: {}", fault.cause.code(), fault.message))
             }
             Phase::Waiting { .. } | Phase::Up { .. } | Phase::Stopping { .. } => None,
         });

@@ -3,7 +3,7 @@
 
 use crate::{
     contact,
-    plan::{Files, Have, Kind, Phase, UNHEALTHY, Want, prefix},
+    plan::{Files, Have, Kind, Phase, Want, prefix},
 };
 use contract::{
     ContractId, StatementId, Verdict,
@@ -109,10 +109,16 @@ fn workload(want: &Want, have: &Have) -> Option<Line> {
         match &run.phase {
             // A start that was given up on may have succeeded after all.
             Phase::Waiting { code, message, .. } if !have.processes.contains_key(&want.id) => {
-                return Some(Line::new(State::Failed, code, message.clone()));
+                let mut message = message.clone();
+                if let Some(Files::Failed { code, message: why, .. }) =
+                    have.flists.get(&(want.contract, *flist))
+                {
+                    message += &format!("; its files could not be had again: {code}: {why}");
+                }
+                return Some(Line::new(State::Failed, code, message));
             }
             Phase::Stopping { fault: Some(fault), .. } => {
-                return Some(Line::new(State::Failed, UNHEALTHY, fault.message.clone()));
+                return Some(Line::new(State::Failed, fault.cause.code(), fault.message.clone()));
             }
             Phase::Up { .. } if have.processes.contains_key(&want.id) => {
                 let mut line = if run.passed {
@@ -158,11 +164,20 @@ fn is_refusal(code: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{Fault, Run, Stop};
+    use crate::plan::{Cause, Fault, Run, Stop};
     use contract::FlistId;
 
-    /// Status of a container whose run is in this phase.
+    /// Status of a container whose run is in this phase, and whose process is there.
     fn line(phase: Phase, passed: bool) -> Option<Line> {
+        line_with(phase, passed, &[ProcessState::Running], None)
+    }
+
+    fn line_with(
+        phase: Phase,
+        passed: bool,
+        process: &[ProcessState],
+        files: Option<Files>,
+    ) -> Option<Line> {
         let world = contract::testkit::World::new(contract::Timestamp::from_seconds(1_800_000_000));
         let document = world.document(1);
         let container = document.containers().next()?;
@@ -187,8 +202,12 @@ mod tests {
             ran: None,
         };
         let have = Have {
-            processes: [(id.clone(), ProcessState::Running)].into(),
+            processes: process.iter().map(|state| (id.clone(), *state)).collect(),
             runs: [(id, run)].into(),
+            flists: files
+                .map(|files| ((world.contract(), FlistId([1; 32])), files))
+                .into_iter()
+                .collect(),
             ..Have::default()
         };
         workload(&want, &have)
@@ -196,17 +215,36 @@ mod tests {
 
     #[test]
     fn a_container_starts_works_and_does_not_work() {
-        let fault = Fault { message: "no connection".into(), up_ms: 0 };
-        let stopping = Phase::Stopping { kill_at_ms: 1, fault: Some(fault) };
+        let because = |cause| {
+            let fault = Fault { cause, message: "no connection".into(), up_ms: 0 };
+            Phase::Stopping { kill_at_ms: 1, fault: Some(fault) }
+        };
+        let stopping = because(Cause::Unhealthy);
         for (phase, passed, state, code) in [
             (Phase::Up { since_ms: 1 }, false, State::Accepted, "starting"),
             (Phase::Up { since_ms: 1 }, true, State::Running, "running"),
             (stopping.clone(), true, State::Failed, "unhealthy"),
             (stopping, false, State::Failed, "unhealthy"),
+            (because(Cause::Damaged), true, State::Failed, "store_damaged"),
         ] {
             let line = line(phase, passed).unwrap();
             assert_eq!((line.state, line.code.as_str()), (state, code));
         }
         assert_eq!(line(Phase::Stopping { kill_at_ms: 1, fault: None }, true), None);
+    }
+
+    /// A container that waited for its files said for ever why it had ended, and not what it waits for.
+    #[test]
+    fn what_waits_for_files_that_cannot_be_had_again_says_so() {
+        let said = |files| {
+            let waiting =
+                Phase::Waiting { until_ms: 1, code: "store_damaged".into(), message: "bad".into() };
+            line_with(waiting, true, &[], files).unwrap().message
+        };
+        assert_eq!(said(Some(Files::Fetching)), "bad");
+        let (code, message) = ("source_unreachable", "nobody answers".to_owned());
+        let failed = Files::Failed { until_ms: 1, code, message };
+        let wanted = "bad; its files could not be had again: source_unreachable: nobody answers";
+        assert_eq!(said(Some(failed)), wanted);
     }
 }

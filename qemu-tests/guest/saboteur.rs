@@ -4,8 +4,9 @@
 //! real netd. Commands are lines: `kill NAME` kills a service with everything in its cgroup, as
 //! SIGKILL does; `memory` tells the proportional set size of each service in bytes; `processor` the time
 //! that each has taken; `status` asks the daemons that answer how they are, and tells how long each took;
-//! `machine` tells what the machine has; `volumes` names the volumes on all disks. One file, the standard
-//! library only, compiled by `rustc` alone.
+//! `machine` tells what the machine has; `volumes` names the volumes on all disks. `spoil FLIST` damages
+//! the node's store, `end ID` kills a container, `forget` drops what the machine remembers of its disks.
+//! One file, the standard library only, compiled by `rustc` alone.
 
 #![forbid(unsafe_code)]
 
@@ -20,6 +21,8 @@ use std::{
 };
 
 const SERVICES: &str = "/sys/fs/cgroup/system";
+const WORK: &str = "/sys/fs/cgroup/work";
+const STORE: &str = "/store";
 /// What each is asked.
 const QUESTIONS: [(&str, &str); 3] = [
     ("init", "io.zeroos.init.Status"),
@@ -51,6 +54,9 @@ fn obey() -> io::Result<()> {
                     Err(error) => format!("failed {name}: {error}"),
                 }
             }
+            Some(("spoil", flist)) => told(spoil(flist)),
+            Some(("end", id)) => told(end(id)),
+            None if command.trim() == "forget" => told(forget()),
             None if command.trim() == "memory" => memory()?,
             None if command.trim() == "processor" => processor()?,
             None if command.trim() == "status" => status(),
@@ -61,6 +67,44 @@ fn obey() -> io::Result<()> {
         writeln!(answers, "saboteur: {answer}")?;
     }
     Ok(())
+}
+
+fn told(outcome: io::Result<String>) -> String {
+    outcome.unwrap_or_else(|error| format!("failed: {error}"))
+}
+
+/// Takes three objects and a metadata image away from under their names: one object is missing, one
+/// is another that is sealed as well, one has the right bytes and no seal; so has the image.
+fn spoil(flist: &str) -> io::Result<String> {
+    let mut objects = Vec::new();
+    for shelf in fs::read_dir(Path::new(STORE).join("objects"))? {
+        for object in fs::read_dir(shelf?.path())? {
+            objects.push(object?.path());
+        }
+    }
+    objects.sort();
+    let [first, second, third, fourth, ..] = &objects[..] else {
+        return Err(io::Error::other("the store has too few objects"));
+    };
+    let aside = Path::new(STORE).join("staging/aside");
+    fs::remove_file(first)?;
+    fs::hard_link(third, &aside)?;
+    fs::rename(&aside, second)?;
+    for file in [fourth.clone(), Path::new(STORE).join(format!("images/{flist}.erofs"))] {
+        fs::copy(&file, &aside)?;
+        fs::rename(&aside, file)?;
+    }
+    Ok("spoilt".to_owned())
+}
+
+fn end(id: &str) -> io::Result<String> {
+    fs::write(Path::new(WORK).join(id).join("cgroup.kill"), "1")?;
+    Ok(format!("ended {id}"))
+}
+
+fn forget() -> io::Result<String> {
+    fs::write("/proc/sys/vm/drop_caches", "3")?;
+    Ok("forgot".to_owned())
 }
 
 fn kill(service: &str) -> io::Result<()> {

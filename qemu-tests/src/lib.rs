@@ -16,6 +16,7 @@ pub mod farm;
 pub mod hostile;
 pub mod machine;
 pub mod media;
+pub mod raw_disk;
 pub mod saboteur;
 pub mod serial;
 pub mod story;

@@ -148,6 +148,18 @@ fn a_contract_lives_and_ends_as_its_stakeholders_decide() -> Result<()> {
     let results = stage.results(&contract)?;
     ensure!(results.len() == said, "something happened to the container: {results:?}");
 
+    // Files of the store are lost, exchanged, and put back without their seals, under three containers
+    // that go on with what they have open. What starts is refused them, and they come back.
+    let mut saboteur = Saboteur::connect(&running)?;
+    saboteur.order(&format!("spoil {flist}"), "spoilt")?;
+    served()?;
+    saboteur.order(&format!("end c-{}-web", &contract[..29]), "ended")?;
+    let refused = stage.wait_result(&contract, "store_damaged", said)?;
+    ensure!(refused["state"] == "failed", "{refused}");
+    let seen = stage.results(&contract)?.iter().position(|one| *one == refused).unwrap_or(said);
+    stage.wait_result(&contract, "running", seen)?;
+    stage.wait_page()?;
+
     // Power cut; then a boot with the registry gone: the page is back, measured again.
     let problems = running.power_cut().problems(&EXPECTED);
     ensure!(problems.is_empty(), "on the console: {problems:?}");

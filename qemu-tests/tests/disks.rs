@@ -3,14 +3,21 @@
 
 #![expect(clippy::tests_outside_test_module, reason = "an integration test is a test module")]
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use qemu_tests::{
     content,
     farm::{page, wait_page},
     machine::{Plug, blank_disk, free_port},
+    raw_disk,
+    saboteur::{self, Saboteur},
     story::{START, Stage, Terms},
+    wait,
 };
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// Size of a volume of which a disk of 1 GiB can hold one and not two.
 const VOLUME_MIB: u32 = 450;
@@ -19,6 +26,15 @@ const LARGE_MIB: u64 = 300;
 
 /// For a page that comes when half a gigabyte was written, with a third of an emulated processor.
 const FILLED: Duration = Duration::from_secs(600);
+
+/// Lines of a file that the server reads in pieces.
+const LONG_LINES: u32 = 10_000;
+
+/// Codes of a container whose files are damaged.
+const DAMAGED: [&str; 1] = ["store_damaged"];
+/// And of one whose metadata image is: it depends on who reads it first, the launcher or the check that
+/// follows from the disk's errors.
+const NO_IMAGE: [&str; 3] = ["root_mount_failed", "image_missing", "store_damaged"];
 
 /// What btrfs says of a disk that is not there any more.
 const VOLUMES_GONE: &str = "BTRFS error (device vda";
@@ -125,9 +141,14 @@ fn a_pulled_disk_is_told_of_the_rest_goes_on_and_with_the_disk_everything_is_bac
     let (fast, large) = (plug("fast", "nvme", 4096)?, plug("large", "virtio-blk-pci", 8192)?);
     machine.add_pluggable(&fast)?;
     machine.add_pluggable(&large)?;
+    machine.overlay = Some(saboteur::overlay(&stage.image, directory.path())?);
     let running = stage.boot(&machine)?;
     let node = stage.wait_node(&running)?;
     let pool = stage.grant(&node)?;
+    let tree = directory.path().join("nginx");
+    let long: String = (0..LONG_LINES).map(|number| format!("line {number}\n")).collect();
+    fs::create_dir_all(tree.join("srv"))?;
+    fs::write(tree.join("srv/long.txt"), &long)?;
     let flist = stage.publish_nginx()?;
     let terms = Terms::of_web(&node, &pool, &flist);
     let contract = stage.propose(&stage.write_source(&terms)?)?;
@@ -146,23 +167,77 @@ fn a_pulled_disk_is_told_of_the_rest_goes_on_and_with_the_disk_everything_is_bac
     let problems = running.power_cut().problems(&[VOLUMES_GONE, VOLUMES_GONE_TOO]);
     ensure!(problems.is_empty(), "on the console: {problems:?}");
 
-    // The next boot finds everything. Then the disk with the node's own state goes: nothing can be
-    // started or noted any more, and the node says so and stays.
+    // While the machine is off, its disk loses two bits: one where the server's first library begins,
+    // one that nobody reads. The server cannot be loaded; both files are fetched again, and it starts.
+    raw_disk::flip_block(&fast.disk, &library(&tree, "libz.so")?, 0)?;
+    raw_disk::flip_block(&fast.disk, &library(&tree, "libcrypto.so")?, 300)?;
+    let seen = stage.results(&contract)?.len();
     let running = stage.boot(&machine)?;
-    stage.wait_page()?;
+    let seen = repaired(&stage, &contract, &DAMAGED, seen)?;
+
+    // While it runs, another one, in a file that it serves. What the kernel has in memory is good; when
+    // it reads the disk again, it refuses, and the node hears of that from the disk.
+    let whole = || -> Result<bool> {
+        Ok(page(&format!("{}long.txt", stage.page_url()))?.is_some_and(|text| text == long))
+    };
+    ensure!(whole()?, "the file is not served");
+    raw_disk::flip_block(&fast.disk, &tree.join("srv/long.txt"), 12)?;
+    ensure!(whole()?, "the file is not served from memory");
+    Saboteur::connect(&running)?.order("forget", "forgot")?;
+    ensure!(!whole()?, "a file that the disk does not have");
+    repaired(&stage, &contract, &DAMAGED, seen)?;
+    ensure!(whole()?, "the file is not back");
+
+    // Then the disk with the node's own state goes: nothing can be started or noted any more, and the
+    // node says so and stays.
     let from = running.serial.lines().len();
     running.pull(&fast)?;
     running.serial.wait_from(from, "disk nvme0n1 was removed", START)?;
     let console = running.power_button(START)?;
     let problems = console.problems(&[STATE_GONE, STATE_GONE_TOO]);
     ensure!(problems.is_empty(), "on the console: {problems:?}");
+    // The next boot finds everything, but for the beginning of the metadata image.
+    raw_disk::flip_images(&fast.disk)?;
+    let seen = stage.results(&contract)?.len();
     let running = stage.boot(&machine)?;
-    stage.wait_page()?;
+    repaired(&stage, &contract, &NO_IMAGE, seen)?;
     let results = stage.results(&contract)?;
     ensure!(results.iter().all(|one| one["state"] != "wiped"), "data is gone: {results:?}");
-    let problems = running.power_button(START)?.problems(&[]);
+    let problems = running.power_button(START)?.problems(&[STATE_GONE]);
     ensure!(problems.is_empty(), "on the console: {problems:?}");
     Ok(())
+}
+
+/// Waits until the node has signed, after the first `seen` results, that the container cannot run,
+/// and then that it does; and for its page. Gives the number of results then.
+fn repaired(stage: &Stage, contract: &str, codes: &[&str], seen: usize) -> Result<usize> {
+    let seen = wait::until(&format!("a result of {codes:?}, then running"), START, || {
+        let results = stage.results(contract)?;
+        let next = |codes: &[&str], from: usize| {
+            let mut rest = results.iter().enumerate().skip(from);
+            let found = rest.find(|(_, one)| codes.iter().any(|code| one["code"] == *code));
+            found.map(|(number, _)| number + 1)
+        };
+        Ok(next(codes, seen).and_then(|refused| next(&["running"], refused)))
+    })?;
+    stage.wait_page()?;
+    Ok(seen)
+}
+
+/// A library of the server, as it was published.
+fn library(tree: &Path, name: &str) -> Result<PathBuf> {
+    let mut directories = vec![tree.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                directories.push(entry.path());
+            } else if entry.file_name().to_string_lossy().starts_with(name) {
+                return Ok(entry.path());
+            }
+        }
+    }
+    bail!("the server has no library {name}")
 }
 
 /// Whether the page of the contract that needs no more is there.

@@ -323,8 +323,9 @@ fn what_does_not_work_is_stopped_and_waits_before_it_starts_again() {
     have.processes.insert(id.clone(), ProcessState::Running);
     have.runs.insert(id.clone(), run("r1", Phase::Up { since_ms: 40_000 }));
     assert_eq!(check(&wants, &have), [], "one that works is left alone");
-    have.faults.insert(id.clone(), "no connection".into());
-    let fault = |up_ms| Some(Fault { message: "no connection".into(), up_ms });
+    have.faults.insert(id.clone(), (Cause::Unhealthy, "no connection".into()));
+    let (cause, message) = have.faults[&id].clone();
+    let fault = |up_ms| Some(Fault { cause, message: message.clone(), up_ms });
     let signal = |fault| Step::Signal { id: id.clone(), signal: 15, kill_at_ms: 105_000, fault };
     assert_eq!(check(&wants, &have), [signal(fault(60_000))]);
     // One that has never worked was not up, however long it ran.
@@ -341,6 +342,28 @@ fn what_does_not_work_is_stopped_and_waits_before_it_starts_again() {
         have.runs.insert(id.clone(), run("r1", stopping(100_000)));
         assert_eq!(check(&wants, &have), [Step::Kill { id: id.clone() }]);
     }
+}
+
+/// Somebody's bytes would go on to run, read once and never asked about again.
+#[test]
+fn what_runs_from_damaged_files_is_stopped_before_they_are_fetched_and_it_starts_again() {
+    let wants = [want("web", FLIST, "r1")];
+    let id = wants[0].id.clone();
+    let mut have = have();
+    have.processes.insert(id.clone(), ProcessState::Running);
+    have.runs.insert(id.clone(), run("r1", Phase::Up { since_ms: 40_000 }));
+    assert_eq!(check(&wants, &have), [], "nothing is fetched below one that runs");
+    have.faults.insert(id.clone(), (Cause::Damaged, "bin/web cannot be read".into()));
+    let steps = check(&wants, &have);
+    let [Step::Signal { fault: Some(fault), .. }] = &steps[..] else { panic!("{steps:?}") };
+    assert_eq!((fault.cause.code(), fault.up_ms), ("store_damaged", 60_000));
+    have.faults.clear();
+    have.processes.clear();
+    let waiting = Phase::Waiting { until_ms: 0, code: String::new(), message: String::new() };
+    have.runs.insert(id.clone(), run("r1", waiting));
+    assert!(matches!(check(&wants, &have)[..], [Step::Fetch { .. }]));
+    have.flists.insert((CONTRACT, FLIST), Files::Ready);
+    assert!(matches!(check(&wants, &have)[..], [Step::Start { .. }]));
 }
 
 #[test]

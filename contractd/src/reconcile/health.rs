@@ -1,9 +1,9 @@
-//! What is done about containers that work, and those that do not.
+//! What is done about containers that work, and those that do not, or whose files are damaged.
 
 use super::Reconciler;
 use crate::{
     database::DatabaseError,
-    plan::{Have, Want},
+    plan::{Cause, Have, Phase, Want},
 };
 
 impl Reconciler {
@@ -32,7 +32,14 @@ impl Reconciler {
             }
             self.save_run(&id)?;
         }
-        have.faults = self.checks.faults();
+        let faults = self.checks.faults().into_iter();
+        have.faults = faults.map(|(id, message)| (id, (Cause::Unhealthy, message))).collect();
+        let runs = &self.runs;
+        let is_up =
+            |id: &String| runs.get(id).is_some_and(|run| matches!(run.phase, Phase::Up { .. }));
+        self.spoilt.retain(|id, _| is_up(id));
+        let spoilt = self.spoilt.iter();
+        have.faults.extend(spoilt.map(|(id, why)| (id.clone(), (Cause::Damaged, why.clone()))));
         Ok(())
     }
 }

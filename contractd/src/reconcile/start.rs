@@ -5,7 +5,7 @@ use crate::{
     clock,
     database::DatabaseError,
     judge, node_calls,
-    plan::{self, Fault, Have, Kind, Phase, Run, UNHEALTHY, Want},
+    plan::{self, Fault, Have, Kind, Phase, Run, STORE_DAMAGED, Want},
 };
 use contract::{FlistId, Timestamp, report::Ran};
 use node_api::{
@@ -54,10 +54,14 @@ impl Reconciler {
             }
             Err(error) => {
                 daemon::warn!("starting {}: {}: {}", want.id, error.code, error.message);
-                if node_calls::DAMAGE.contains(&error.code.as_str()) {
+                if error.code == STORE_DAMAGED {
+                    self.take_damage(*flist, &error.message);
+                } else if node_calls::DAMAGE.contains(&error.code.as_str()) {
                     // Every byte is read again, and exactly the bad objects are fetched.
                     self.files.retain(|(_, one), _| one != flist);
                     self.damaged.insert(*flist);
+                } else if node_calls::PERHAPS_DAMAGE.contains(&error.code.as_str()) {
+                    self.rounds.suspect(*flist);
                 }
                 let delay = restart_delay(run.delay_ms, 0);
                 run.delay_ms = Some(delay);
@@ -122,12 +126,25 @@ impl Reconciler {
             None => ended,
         };
         daemon::info!("{id}: {ended}");
+        // A program that cannot read its own pages ends in many ways.
+        if wanted
+            && state != ProcessState::Exited(0)
+            && let Some(ran) = self.ran_to_its_end(id)
+        {
+            self.rounds.suspect(ran);
+        }
         if let Some(run) =
             self.runs.remove(id).filter(|_| wanted).and_then(|run| reaped(run, ended, now_ms))
         {
             self.runs.insert(id.to_owned(), run);
         }
         self.save_run(id)
+    }
+
+    /// What ran that nobody has asked to end.
+    fn ran_to_its_end(&self, id: &str) -> Option<FlistId> {
+        let run = self.runs.get(id).filter(|run| matches!(run.phase, Phase::Up { .. }))?;
+        Some(run.ran.as_ref()?.flist)
     }
 
     pub(super) fn save_run(&self, id: &str) -> Result<(), DatabaseError> {
@@ -143,8 +160,8 @@ impl Reconciler {
 fn reaped(mut run: Run, ended: String, now_ms: u64) -> Option<Run> {
     let (up_ms, code, message) = match run.phase {
         Phase::Up { since_ms } => (now_ms.saturating_sub(since_ms), "exited", ended),
-        Phase::Stopping { fault: Some(Fault { message, up_ms }), .. } => {
-            (up_ms, UNHEALTHY, message)
+        Phase::Stopping { fault: Some(Fault { cause, message, up_ms }), .. } => {
+            (up_ms, cause.code(), message)
         }
         // Its start has failed, and is tried again after the wait that follows from that.
         Phase::Waiting { .. } => return Some(run),
@@ -168,7 +185,7 @@ fn restart_delay(previous_ms: Option<u64>, up_ms: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::Stop;
+    use crate::plan::{Cause, Stop};
 
     #[test]
     fn only_a_container_that_was_stopped_starts_again_without_a_wait() {
@@ -195,12 +212,13 @@ mod tests {
         check(Phase::Up { since_ms: 9_000 }, Some((14_000, "exited")));
         check(Phase::Stopping { kill_at_ms: 11_000, fault: None }, None);
         // One that did not work had been up for some time, or for none.
-        let stopped = |up_ms| Phase::Stopping {
+        let stopped = |cause, up_ms| Phase::Stopping {
             kill_at_ms: 11_000,
-            fault: Some(Fault { message: "no connection".to_owned(), up_ms }),
+            fault: Some(Fault { cause, message: "no connection".to_owned(), up_ms }),
         };
-        check(stopped(0), Some((14_000, "unhealthy")));
-        check(stopped(60_000), Some((11_000, "unhealthy")));
+        check(stopped(Cause::Unhealthy, 0), Some((14_000, "unhealthy")));
+        check(stopped(Cause::Unhealthy, 60_000), Some((11_000, "unhealthy")));
+        check(stopped(Cause::Damaged, 60_000), Some((11_000, "store_damaged")));
         let (code, message) = ("exec_failed".to_owned(), String::new());
         check(Phase::Waiting { until_ms: 12_000, code, message }, Some((12_000, "exec_failed")));
     }

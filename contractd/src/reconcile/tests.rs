@@ -42,9 +42,9 @@ fn open(world: &World, directory: &std::path::Path) -> (Reconciler, UnboundedRec
         Results { network: NETWORK.into(), node: world.node_id(), boot: "boot".into(), key };
     let store = Arc::new(Store::open(&directory.join("store")).unwrap());
     let (orders, taken) = unbounded_channel();
+    let threads = Threads { orders, probes: no_probes(), scrubs: Scrubs::none() };
     let reconciler =
-        Reconciler::new(trust, "boot".into(), database, results, store, orders, no_probes())
-            .unwrap();
+        Reconciler::new(trust, "boot".into(), database, results, store, threads).unwrap();
     (reconciler, taken)
 }
 

@@ -5,7 +5,8 @@
 //! directory with the one flist whose identity is in `/extra/identity`. It prints one line for each
 //! step, and `store trial: all good` at the end. `store_trial crash N` ingests in the same machine,
 //! which is switched off without a warning at the N-th step of progress; booted again on the same
-//! disk until it ends by itself, it shows that no crash harms the store. The end-to-end tests boot it.
+//! disk until it ends by itself, it shows that no crash harms the store. Run by hand; what a node makes of a
+//! damaged store is in `qemu-tests/tests/disks.rs`.
 
 #![allow(clippy::print_stdout, reason = "its output is its result")]
 

@@ -32,4 +32,4 @@ pub use contract::FlistId;
 pub use fetch::{FetchError, Reason};
 pub use progress::{Cancel, Progress, Stage};
 pub use source::{Source, SourceError};
-pub use store::{Depth, Fault, FaultKind, Root, Store, StoreError, Swept};
+pub use store::{Depth, Fault, FaultKind, Finding, Pace, Place, Root, Store, StoreError, Swept};

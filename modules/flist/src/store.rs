@@ -9,12 +9,14 @@
 //!
 //! An object gets its name only after the kernel has measured the digest that the flist demands. A
 //! crash at any point leaves a usable store. Nothing is removed but by [`Store::sweep`], which the
-//! caller orders, and bad objects, which are fetched again by the next [`Store::ingest`].
+//! caller orders, and bad files, which are fetched again by the next [`Store::ingest`]; whoever runs a
+//! store reads it through from time to time with [`Store::scrub`], so that they are found.
 //!
 //! One process uses a store, and it never forks: a child that inherits a descriptor open for
 //! writing would make the kernel refuse to seal the file.
 
 mod ingest;
+mod scrub;
 mod seal;
 mod sweep;
 
@@ -28,12 +30,15 @@ use crate::{
 use contract::FlistId;
 use std::{
     collections::BTreeSet,
+    fmt,
     fs::{self, File},
     io::{self, Read as _},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+pub use scrub::{Finding, NotAPlace, Place};
+pub use seal::Pace;
 pub use sweep::Swept;
 
 /// A store. Share it by reference between threads; calls for different flists run at once.
@@ -90,6 +95,18 @@ pub enum FaultKind {
     Unreadable,
 }
 
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            FaultKind::Missing => "is missing",
+            FaultKind::WrongDigest => "has another digest, or none",
+            FaultKind::Unreadable => "cannot be read",
+        };
+        let file = if self.file.is_empty() { "the list of files" } else { &self.file };
+        write!(f, "{file} {kind}")
+    }
+}
+
 /// What went wrong in a store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -130,6 +147,15 @@ pub enum StoreError {
         #[source]
         source: Refusal,
     },
+    /// The disk does not give the recorded body back.
+    #[error("reading the recorded body of flist {identity}")]
+    RecordUnreadable {
+        /// Which flist.
+        identity: FlistId,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
     /// Every chunk arrived intact, and still the kernel measures another digest: the flist lies.
     #[error("the kernel measures another digest on {file} than the flist demands")]
     Mismatch {
@@ -160,7 +186,7 @@ impl StoreError {
             Self::Io { source, .. } => out_of_space(source, Reason::StagingFailed).code(),
             Self::Full { .. } => Reason::StoreFull.code(),
             Self::Fetch { source, .. } => source.reason.code(),
-            Self::Record { .. } => "record_damaged",
+            Self::Record { .. } | Self::RecordUnreadable { .. } => "record_damaged",
             Self::Mismatch { .. } => Reason::ContentMismatch.code(),
             Self::NoVerity { .. } => "no_verity",
             Self::Busy(_) | Self::BusyFetching => "busy",
@@ -218,9 +244,14 @@ impl Store {
             Err(source) => return Err(StoreError::io("opening", &path)(source)),
         };
         let mut bytes = Vec::new();
-        file.take(crate::body::BODY_MAX as u64 + 1)
-            .read_to_end(&mut bytes)
-            .map_err(StoreError::io("reading", &path))?;
+        let read = file.take(crate::body::BODY_MAX as u64 + 1).read_to_end(&mut bytes);
+        read.map_err(|source| {
+            if seal::is_damage(&source) {
+                StoreError::RecordUnreadable { identity, source }
+            } else {
+                StoreError::io("reading", &path)(source)
+            }
+        })?;
         Flist::decode_as(identity, &bytes).map_err(|source| StoreError::Record { identity, source })
     }
 

@@ -21,6 +21,47 @@ fn a_fetch_ends_when_its_contract_does_not_want_the_flist_any_more() {
     assert!(bench.reconciler.files.is_empty());
 }
 
+/// A container went on to run from a file whose disk had lost it.
+#[test]
+fn what_runs_from_damaged_files_is_to_be_stopped_and_they_are_wanted_again() {
+    let mut bench = Bench::new();
+    let this = &mut bench.reconciler;
+    let (bad, good) = (FlistId([9; 32]), FlistId([8; 32]));
+    let run = |phase: Phase, flist| Run {
+        boot: "boot".into(),
+        revision: "r1".into(),
+        phase,
+        delay_ms: None,
+        stop: Stop { signal: 15, grace_ms: 1 },
+        passed: true,
+        ran: Some(contract::report::Ran { flist, image: flist, entrypoint: flist, files: 1 }),
+    };
+    let up = || Phase::Up { since_ms: 1 };
+    let (code, message) = ("exited".to_owned(), "by signal 7".to_owned());
+    let waiting = Phase::Waiting { until_ms: 1, code, message };
+    for (id, phase, flist) in [("a", up(), bad), ("b", up(), good), ("c", waiting, bad)] {
+        this.runs.insert(id.to_owned(), run(phase, flist));
+    }
+    let contract = ContractId([1; 32]);
+    this.files = [((contract, bad), Files::Ready), ((contract, good), Files::Ready)].into();
+    this.take_damage(bad, "bin/web cannot be read");
+    assert_eq!(this.files.keys().collect::<Vec<_>>(), [&(contract, good)]);
+    assert!(this.damaged.contains(&bad));
+    let Phase::Waiting { code, .. } = &this.runs["c"].phase else { panic!() };
+    assert_eq!(code, "store_damaged");
+    let faults = |this: &mut Reconciler| {
+        let mut have = Have::default();
+        this.look_at_health(&[], &mut have).unwrap();
+        have.faults.into_iter().map(|(id, (cause, _))| (id, cause.code())).collect::<Vec<_>>()
+    };
+    assert_eq!(faults(this), [("a".to_owned(), "store_damaged")]);
+    // It is stopping; the same fault is none of what starts in its place.
+    this.runs.get_mut("a").unwrap().phase = Phase::Stopping { kill_at_ms: 1, fault: None };
+    assert_eq!(faults(this), []);
+    this.runs.get_mut("a").unwrap().phase = up();
+    assert_eq!(faults(this), []);
+}
+
 /// Whose server is gone waits alone, and is helped by whoever has another.
 #[test]
 fn a_failed_fetch_is_one_contracts_and_files_that_are_there_are_everybodys() {

@@ -83,9 +83,11 @@ impl Store {
         let fetch_failed = |source: FetchError| StoreError::Fetch { identity, source };
         let (flist, recorded) = match self.flist(identity) {
             Ok(flist) => (flist, true),
-            Err(StoreError::Absent(_) | StoreError::Record { .. }) => {
-                (fetch::body(source, identity, cancel).map_err(fetch_failed)?, false)
-            }
+            Err(
+                StoreError::Absent(_)
+                | StoreError::Record { .. }
+                | StoreError::RecordUnreadable { .. },
+            ) => (fetch::body(source, identity, cancel).map_err(fetch_failed)?, false),
             Err(error) => return Err(error),
         };
         let root = self.root_of(&flist);
@@ -144,7 +146,7 @@ impl Store {
                 }
                 Some(FaultKind::Missing) => {}
                 Some(FaultKind::WrongDigest | FaultKind::Unreadable) => {
-                    fs::remove_file(&object).map_err(StoreError::io("removing", &object))?;
+                    remove_if_there(&object)?;
                 }
             }
             missing.push(number);
@@ -232,7 +234,7 @@ impl Store {
         fs::rename(from, to).map_err(StoreError::io("naming", to))
     }
 
-    fn object(&self, digest: &[u8; 32]) -> PathBuf {
+    pub(super) fn object(&self, digest: &[u8; 32]) -> PathBuf {
         store_path::objects(&self.root).join(store_path::object(digest))
     }
 
@@ -270,7 +272,8 @@ impl Drop for Claim<'_> {
     }
 }
 
-fn remove_if_there(path: &Path) -> Result<(), StoreError> {
+/// Somebody who reads the store may have removed it as well.
+pub(super) fn remove_if_there(path: &Path) -> Result<(), StoreError> {
     match fs::remove_file(path) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

@@ -1,13 +1,20 @@
 //! Turns staged files into immutable ones, and asks the kernel about those.
 
 use super::{Depth, FaultKind, StoreError};
-use rustix::io::Errno;
+use rustix::{
+    fs::{Advice, fadvise},
+    io::Errno,
+};
 use std::{
     fs::{self, File, Permissions},
     io,
+    num::NonZeroU64,
     os::unix::fs::PermissionsExt as _,
     path::Path,
 };
+
+/// Bytes that are read at once.
+const PIECE: usize = 256 << 10;
 
 /// What the kernel said about a staged file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,38 +56,73 @@ pub(super) fn is_sealed_otherwise(path: &Path, digest: &[u8; 32]) -> Result<bool
     Ok(measured.is_some_and(|measured| measured != *digest))
 }
 
+/// Told of bytes as they are read; may take its time.
+pub type Pace<'p> = &'p mut dyn FnMut(u64);
+
 /// What is wrong with the sealed file at `path`, if anything.
 pub(super) fn fault(
     path: &Path,
     digest: &[u8; 32],
     depth: Depth,
 ) -> Result<Option<FaultKind>, StoreError> {
-    let mut file = match File::open(path) {
+    match depth {
+        Depth::Measure => measured(path, digest).map(Result::err),
+        Depth::Read => fault_from_disk(path, digest, &mut |_| {}),
+    }
+}
+
+/// The same, after every page was read that no program has mapped just now.
+pub(super) fn fault_from_disk(
+    path: &Path,
+    digest: &[u8; 32],
+    pace: Pace<'_>,
+) -> Result<Option<FaultKind>, StoreError> {
+    let file = match measured(path, digest)? {
+        Ok(file) => file,
+        Err(kind) => return Ok(Some(kind)),
+    };
+    match read_from_disk(&file, pace) {
+        Ok(()) => Ok(None),
+        Err(errno) if is_damage(&errno.into()) => Ok(Some(FaultKind::Unreadable)),
+        Err(errno) => Err(StoreError::io("reading", path)(errno.into())),
+    }
+}
+
+/// The file, if the kernel enforces this digest on it.
+fn measured(path: &Path, digest: &[u8; 32]) -> Result<Result<File, FaultKind>, StoreError> {
+    let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Ok(Some(FaultKind::Missing));
+            return Ok(Err(FaultKind::Missing));
         }
         // The kernel reads the verity descriptor at open: a damaged one is a bad object.
-        Err(error) if is_damage(&error) => return Ok(Some(FaultKind::Unreadable)),
+        Err(error) if is_damage(&error) => return Ok(Err(FaultKind::Unreadable)),
         Err(source) => return Err(StoreError::io("opening", path)(source)),
     };
     match sys::verity::measure(&file) {
-        Ok(measured) if measured.as_ref() == Some(digest) => {}
-        Ok(_) | Err(Errno::OVERFLOW | Errno::BADMSG) => return Ok(Some(FaultKind::WrongDigest)),
-        Err(errno) => return Err(StoreError::io("measuring", path)(errno.into())),
+        Ok(measured) if measured.as_ref() == Some(digest) => Ok(Ok(file)),
+        Ok(_) | Err(Errno::OVERFLOW | Errno::BADMSG) => Ok(Err(FaultKind::WrongDigest)),
+        Err(errno) => Err(StoreError::io("measuring", path)(errno.into())),
     }
-    match depth {
-        Depth::Measure => Ok(None),
-        Depth::Read => match io::copy(&mut file, &mut io::sink()) {
-            Ok(_) => Ok(None),
-            Err(error) if is_damage(&error) => Ok(Some(FaultKind::Unreadable)),
-            Err(source) => Err(StoreError::io("reading", path)(source)),
-        },
+}
+
+/// Pages that are in memory are dropped first, since they say nothing of the disk, and those that were
+/// read are dropped again, so that nobody else's have to go for them.
+fn read_from_disk(file: &File, pace: Pace<'_>) -> rustix::io::Result<()> {
+    fadvise(file, 0, None, Advice::DontNeed)?;
+    let mut piece = vec![0; PIECE];
+    let mut offset = 0_u64;
+    loop {
+        let n = rustix::io::pread(file, &mut piece[..], offset)? as u64;
+        let Some(length) = NonZeroU64::new(n) else { return Ok(()) };
+        fadvise(file, offset, Some(length), Advice::DontNeed)?;
+        offset = offset.saturating_add(n);
+        pace(n);
     }
 }
 
 /// Errors by which file systems report damaged data.
-fn is_damage(error: &io::Error) -> bool {
+pub(super) fn is_damage(error: &io::Error) -> bool {
     let damage = [Errno::IO, Errno::BADMSG, Errno::UCLEAN, Errno::INVAL];
     Errno::from_io_error(error).is_some_and(|errno| damage.contains(&errno))
 }
