@@ -3,8 +3,8 @@
 use crate::{cgroup, node::Node, supervisor::Service};
 use ipc::{Call, Failure, Method, Outcome};
 use node_api::init::{
-    Adopt, Done, Forget, Kill, Log, LogReply, Power, Publish, Signal, Status, StatusReply,
-    Workloads, WorkloadsReply,
+    Adopt, Done, Forget, Kill, Log, LogReply, Logs, LogsReply, Power, Publish, Signal, Status,
+    StatusReply, Workloads, WorkloadsReply,
 };
 use std::time::Instant;
 
@@ -28,6 +28,9 @@ pub(crate) fn handle(node: &mut Node, call: Call) -> Outcome {
             node.changed();
             Ok::<_, Failure>(Done {})
         }),
+        Logs::NAME => {
+            call.answer(|Logs {}| Ok::<_, Failure>(LogsReply { logs: node.workloads.logs() }))
+        }
         Log::NAME => call.answer(|request: Log| log(node, &request)),
         Publish::NAME => call.answer(|Publish { section, facts }| {
             node.publish(&section, &facts)
@@ -51,20 +54,19 @@ fn status(node: &Node) -> StatusReply {
 }
 
 /// A service shadows a workload of the same name; contractd gives workloads longer ids than that.
-fn log(node: &mut Node, Log { name, lines_max }: &Log) -> Result<LogReply, Failure> {
+fn log(node: &mut Node, Log { name, after, lines_max }: &Log) -> Result<LogReply, Failure> {
     if let Some(workload) = node.workloads.by_id.get_mut(name) {
         workload.log.keep(Instant::now());
     }
     let service = node.services.iter().find(|service| service.entry.name == name);
-    let ring = match (service, node.workloads.by_id.get(name)) {
+    let ring = match (service, node.workloads.ring(name)) {
         (Some(service), _) => &service.log.ring,
-        (None, Some(workload)) => &workload.log.ring,
+        (None, Some(ring)) => ring,
         (None, None) if name == "init" => &node.ring,
         (None, None) if !cgroup::is_id(name) => {
             return Err(Failure::new("BadId", "the name is not [a-z0-9-]{1,64}"));
         }
         (None, None) => return Err(Failure::new("NotFound", format!("nothing is called {name}"))),
     };
-    let (lines, dropped) = ring.tail(usize::try_from(*lines_max).unwrap_or(usize::MAX));
-    Ok(LogReply { lines, dropped })
+    Ok(ring.read(*after, usize::try_from(*lines_max).unwrap_or(usize::MAX)))
 }

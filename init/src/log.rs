@@ -3,12 +3,17 @@
 //! A ring forgets its oldest lines. A pipe that brings more than its [`Budget`] is still read, so that
 //! nobody who writes to it waits for somebody who reads the lines; but what is over is counted and
 //! dropped without a look at its lines. Only its end is kept: that is where a reason is.
+//!
+//! Every line has a number, also those that are dropped or forgotten, so that a reader who comes again
+//! knows where it was and what it has missed.
 
+use node_api::init::{Line, LogReply};
 use rustix::io::Errno;
 use std::{
     collections::VecDeque,
+    hash::{BuildHasher as _, Hasher as _, RandomState},
     os::fd::OwnedFd,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 /// What one service or workload may hold of PID 1's memory with its log.
@@ -27,31 +32,82 @@ const BUDGET_INTERVAL: Duration = Duration::from_secs(1);
 /// How much is kept of the end of what was dropped.
 const END_MAX: usize = 2048;
 
+/// One line, or what is said of lines that were dropped.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Said {
+    pub(crate) text: String,
+    /// Lines that this one stands for; 0 for a line that was written.
+    pub(crate) n_dropped: u64,
+}
+
+impl From<String> for Said {
+    fn from(text: String) -> Self {
+        Self { text, n_dropped: 0 }
+    }
+}
+
 /// The newest lines.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Ring {
-    lines: VecDeque<Box<str>>,
+    lines: VecDeque<Line>,
     size: usize,
-    dropped: u64,
+    /// Tells this ring from every other of the same name.
+    life: u64,
+    /// Number of the newest line; 0 before the first.
+    pub(crate) last: u64,
+}
+
+impl Default for Ring {
+    fn default() -> Self {
+        // The standard library seeds it from the kernel's randomness.
+        let life = RandomState::new().build_hasher().finish();
+        Self { lines: VecDeque::new(), size: 0, life, last: 0 }
+    }
 }
 
 impl Ring {
-    /// Adds a line, and forgets old ones for it.
-    pub(crate) fn push(&mut self, line: &str) {
-        self.size += line.len() + LINE_OVERHEAD;
-        self.lines.push_back(line.into());
+    /// Adds a line of this moment, and forgets old ones for it.
+    pub(crate) fn push(&mut self, said: impl Into<Said>) {
+        let Said { text, n_dropped } = said.into();
+        self.last += n_dropped.max(1);
+        self.size += text.len() + LINE_OVERHEAD;
+        self.lines.push_back(Line { number: self.last, time_ms: unix_ms(), n_dropped, text });
         while self.size > RING_SIZE {
             let Some(oldest) = self.lines.pop_front() else { break };
-            self.size -= oldest.len() + LINE_OVERHEAD;
-            self.dropped += 1;
+            self.size -= oldest.text.len() + LINE_OVERHEAD;
         }
     }
 
-    /// The newest lines, oldest first, and how many older ones are forgotten.
-    pub(crate) fn tail(&self, lines_max: usize) -> (Vec<String>, u64) {
-        let skipped = self.lines.len().saturating_sub(lines_max);
-        (self.lines.iter().skip(skipped).map(ToString::to_string).collect(), self.dropped)
+    /// What it costs, in the measure of [`RING_SIZE`].
+    pub(crate) fn size(&self) -> usize {
+        self.size
     }
+
+    pub(crate) fn life(&self) -> u64 {
+        self.life
+    }
+
+    /// Lines oldest first, at most `lines_max`: the first ones behind number `after`, or without
+    /// it the newest.
+    pub(crate) fn read(&self, after: Option<u64>, lines_max: usize) -> LogReply {
+        let begin = match after {
+            Some(after) => self.lines.partition_point(|line| line.number <= after),
+            None => self.lines.len().saturating_sub(lines_max),
+        };
+        let forgotten = self.lines.front().map_or(self.last, |oldest| oldest.first() - 1);
+        LogReply {
+            life: self.life,
+            last: self.last,
+            lines: self.lines.iter().skip(begin).take(lines_max).cloned().collect(),
+            dropped: forgotten.saturating_sub(after.unwrap_or(0)),
+        }
+    }
+}
+
+/// Milliseconds since 1970, as far as the clock is right yet.
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What a log may still add in this interval, in the measure of [`RING_SIZE`].
@@ -100,7 +156,7 @@ impl Excess {
 
     /// How many lines are lost, as a sentence for the log, and what is left: the end, from the
     /// beginning of a line where there is one.
-    fn settle(mut self) -> (Option<String>, Vec<u8>) {
+    fn settle(mut self) -> (Option<Said>, Vec<u8>) {
         if self.n_bytes == self.end.len() {
             return (None, self.end);
         }
@@ -109,7 +165,8 @@ impl Excess {
         self.end.drain(..start);
         let n_lines = self.n_lines - count_lines(&self.end);
         let n_bytes = self.n_bytes - self.end.len();
-        (Some(format!("[{n_lines} lines dropped, {n_bytes} bytes: too many at once]")), self.end)
+        let text = format!("[{n_lines} lines dropped, {n_bytes} bytes: too many at once]");
+        (Some(Said { text, n_dropped: n_lines as u64 }), self.end)
     }
 }
 
@@ -129,7 +186,7 @@ impl Splitter {
     fn feed<'a>(
         &mut self,
         mut bytes: &'a [u8],
-        lines: &mut Vec<String>,
+        lines: &mut Vec<Said>,
         budget: &mut Budget,
     ) -> &'a [u8] {
         while !bytes.is_empty() && !budget.is_spent() {
@@ -143,7 +200,7 @@ impl Splitter {
             bytes = &bytes[taken..];
             if ends && let Some(line) = self.finish() {
                 budget.spend(&line);
-                lines.push(line);
+                lines.push(line.into());
             }
         }
         bytes
@@ -173,13 +230,18 @@ impl Log {
         self.pipe = Some(pipe);
     }
 
+    /// Reads no more.
+    pub(crate) fn close(&mut self) {
+        self.pipe = None;
+    }
+
     /// What to wait on.
     pub(crate) fn pipe(&self) -> Option<&OwnedFd> {
         self.pipe.as_ref()
     }
 
     /// Takes what the pipe holds, within a bound; returns the new lines, within the budget.
-    pub(crate) fn drain(&mut self, now: Instant) -> Vec<String> {
+    pub(crate) fn drain(&mut self, now: Instant) -> Vec<Said> {
         let mut lines = Vec::new();
         self.budget.renew(now);
         self.settle(&mut lines);
@@ -204,12 +266,12 @@ impl Log {
     /// The same, with the new lines in the ring as they are.
     pub(crate) fn keep(&mut self, now: Instant) {
         for line in self.drain(now) {
-            self.ring.push(&line);
+            self.ring.push(line);
         }
     }
 
     /// Says what was dropped, once that is in the budget.
-    fn settle(&mut self, lines: &mut Vec<String>) {
+    fn settle(&mut self, lines: &mut Vec<Said>) {
         if self.excess.n_bytes == 0 || self.budget.is_spent() {
             return;
         }
@@ -220,11 +282,11 @@ impl Log {
     }
 
     /// Nobody has the other end any more: the last words come whatever the budget says, once.
-    fn end(&mut self, lines: &mut Vec<String>) {
+    fn end(&mut self, lines: &mut Vec<Said>) {
         self.pipe = None;
         self.budget = Budget::default();
         self.settle(lines);
-        lines.extend(self.splitter.finish());
+        lines.extend(self.splitter.finish().map(Said::from));
     }
 }
 
@@ -281,8 +343,12 @@ mod tests {
         for piece in pieces {
             assert!(splitter.feed(piece, &mut lines, &mut Budget::default()).is_empty());
         }
-        lines.extend(splitter.finish());
-        lines
+        lines.extend(splitter.finish().map(Said::from));
+        texts(lines)
+    }
+
+    fn texts(lines: Vec<Said>) -> Vec<String> {
+        lines.into_iter().map(|line| line.text).collect()
     }
 
     /// A log, and the end that somebody writes to.
@@ -315,15 +381,46 @@ mod tests {
     fn a_ring_keeps_the_newest_lines_within_its_size() {
         let mut ring = Ring::default();
         for number in 0..10_000 {
-            ring.push(&format!("line {number}"));
+            ring.push(format!("line {number}"));
             assert!(ring.size <= RING_SIZE);
         }
-        let (lines, dropped) = ring.tail(usize::MAX);
-        assert_eq!(lines.last().unwrap(), "line 9999");
+        let LogReply { lines, dropped, last, life } = ring.read(None, usize::MAX);
+        assert_eq!((lines.last().unwrap().text.as_str(), last), ("line 9999", 10_000));
         assert_eq!(lines.len() as u64 + dropped, 10_000);
-        assert_eq!(lines[0], format!("line {dropped}"));
-        let (two, _) = ring.tail(2);
-        assert_eq!(two, ["line 9998", "line 9999"]);
+        assert_eq!(lines[0].text, format!("line {dropped}"));
+        assert_eq!(lines[0].number, dropped + 1);
+        let two = ring.read(None, 2).lines;
+        assert_eq!(two.iter().map(|line| line.number).collect::<Vec<_>>(), [9_999, 10_000]);
+        assert_ne!(life, Ring::default().life);
+    }
+
+    #[test]
+    fn a_reader_goes_on_where_it_was_and_hears_what_it_missed() {
+        let mut ring = Ring::default();
+        let none = ring.read(Some(0), 10);
+        assert!(none.lines.is_empty() && none.dropped == 0 && none.last == 0);
+        for number in 1..=5 {
+            ring.push(number.to_string());
+        }
+        ring.push(Said { text: "[90 lines dropped]".into(), n_dropped: 90 });
+        ring.push("96".to_owned());
+        let check = |after, lines_max, want: &[u64]| {
+            let reply = ring.read(Some(after), lines_max);
+            assert_eq!(reply.lines.iter().map(|line| line.number).collect::<Vec<_>>(), want);
+            assert_eq!(reply.dropped, 0);
+        };
+        check(0, 3, &[1, 2, 3]);
+        check(3, 3, &[4, 5, 95]);
+        check(95, 3, &[96]);
+        check(96, 3, &[]);
+        check(1000, 3, &[]);
+        // The mark takes the numbers of the lines that it stands for.
+        assert_eq!(ring.read(Some(5), 1).lines[0].first(), 6);
+        for _ in 0..100 {
+            ring.push("x".repeat(LINE_MAX));
+        }
+        let reply = ring.read(Some(50), 1);
+        assert_eq!(reply.lines[0].number, 50 + reply.dropped + 1);
     }
 
     #[test]
@@ -332,10 +429,10 @@ mod tests {
         let (mut log, mut writer) = log();
         assert!(log.drain(now).is_empty());
         writer.write_all(b"one\ntwo").unwrap();
-        assert_eq!(log.drain(now), ["one"]);
+        assert_eq!(texts(log.drain(now)), ["one"]);
         assert!(rustix::io::fcntl_getfd(writer.as_fd()).is_ok_and(|_| log.pipe().is_some()));
         drop(writer);
-        assert_eq!(log.drain(now), ["two"]);
+        assert_eq!(texts(log.drain(now)), ["two"]);
         assert!(log.pipe().is_none());
     }
 
@@ -348,7 +445,7 @@ mod tests {
         let mut lines = Vec::new();
         for _ in 0..100 {
             writer.write_all(&flood).unwrap();
-            lines.extend(log.drain(start));
+            lines.extend(texts(log.drain(start)));
         }
         assert!((RING_SIZE..RING_SIZE + LINE_MAX + LINE_OVERHEAD).contains(&cost(&lines)));
         assert!(lines.iter().all(|line| line == "a"), "{lines:?}");
@@ -356,7 +453,7 @@ mod tests {
         // The next second begins with the count, and the end of what was dropped.
         let (kept, held) = (lines.len(), END_MAX / 2 - 1);
         writer.write_all(b"the reason\n").unwrap();
-        let next = log.drain(start + BUDGET_INTERVAL);
+        let next = texts(log.drain(start + BUDGET_INTERVAL));
         let dropped = 100 * (16 << 10) - kept - held;
         let bytes = 100 * flood.len() - 2 * kept - 2 * held;
         assert_eq!(next[0], format!("[{dropped} lines dropped, {bytes} bytes: too many at once]"));
@@ -373,7 +470,7 @@ mod tests {
             for _ in 0..400 {
                 writer.write_all(text.as_bytes()).unwrap();
             }
-            let lines = log.drain(start + BUDGET_INTERVAL * second);
+            let lines = texts(log.drain(start + BUDGET_INTERVAL * second));
             assert_eq!(lines.len(), 400);
             assert!(lines.iter().all(|line| line.len() == 100));
         }
@@ -390,11 +487,11 @@ mod tests {
         writer.write_all(b"out of memory\nbye").unwrap();
         assert!(log.drain(now).is_empty());
         drop(writer);
-        let lines = log.drain(now);
+        let lines = texts(log.drain(now));
         assert!(lines[0].ends_with("too many at once]"), "{}", lines[0]);
         assert_eq!(lines[lines.len() - 2..], ["out of memory", "bye"]);
         assert!(cost(&lines) < RING_SIZE * 2);
-        assert!(log.drain(now + BUDGET_INTERVAL).is_empty(), "said once");
+        assert!(texts(log.drain(now + BUDGET_INTERVAL)).is_empty(), "said once");
     }
 
     #[test]
@@ -404,10 +501,10 @@ mod tests {
         let fill = b"\n".repeat(RING_SIZE / LINE_OVERHEAD);
         writer.write_all(&fill).unwrap();
         writer.write_all(b"one\ntwo").unwrap();
-        assert_eq!(log.drain(start).len(), fill.len());
+        assert_eq!(texts(log.drain(start)).len(), fill.len());
         writer.write_all(b" and more\n").unwrap();
-        assert!(log.drain(start).is_empty());
-        assert_eq!(log.drain(start + BUDGET_INTERVAL), ["one", "two and more"]);
+        assert!(texts(log.drain(start)).is_empty());
+        assert_eq!(texts(log.drain(start + BUDGET_INTERVAL)), ["one", "two and more"]);
     }
 
     #[test]
@@ -417,10 +514,10 @@ mod tests {
         let mut lines = Vec::new();
         for _ in 0..10 {
             writer.write_all(&vec![b'x'; 60 << 10]).unwrap();
-            lines.extend(log.drain(start));
+            lines.extend(texts(log.drain(start)));
         }
         assert!(cost(&lines) < RING_SIZE + LINE_MAX + LINE_OVERHEAD);
-        let next = log.drain(start + BUDGET_INTERVAL);
+        let next = texts(log.drain(start + BUDGET_INTERVAL));
         assert!(next[0].starts_with("[0 lines dropped, "), "{}", next[0]);
         assert_eq!(next[1], "x".repeat(END_MAX));
     }

@@ -143,7 +143,7 @@ fn tell_problems<'a>(node: &mut Node, problems: impl Iterator<Item = &'a String>
         .collect();
     if !facts.is_empty() {
         for fact in &facts {
-            node.ring.push(&fact.text);
+            node.ring.push(fact.text.clone());
         }
         node.publish("boot", &facts);
     }

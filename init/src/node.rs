@@ -5,7 +5,7 @@ use crate::{
     button::Buttons,
     cgroup,
     console::Console,
-    log::{self, Ring},
+    log::{self, Ring, Said},
     power::{self, Phase, Running, Shutdown},
     resume::{Saved, SavedSection, SavedService, SavedWorkload},
     server::Connection,
@@ -93,7 +93,7 @@ impl Node {
 
     /// One line of news.
     pub(crate) fn say(&mut self, text: &str) {
-        self.ring.push(text);
+        self.ring.push(text.to_owned());
         self.console.line(text);
     }
 
@@ -157,8 +157,8 @@ impl Node {
         let service = &mut self.services[index];
         let name = service.entry.name;
         for line in service.log.drain(now) {
-            let (level, text) = log::level(&line);
-            service.log.ring.push(text);
+            let (level, text) = log::level(&line.text);
+            service.log.ring.push(Said { text: text.to_owned(), n_dropped: line.n_dropped });
             if level > 4 {
                 continue;
             }

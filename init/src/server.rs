@@ -97,7 +97,7 @@ impl Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use node_api::init::{Log, LogReply};
+    use node_api::init::{Line, Log, LogReply};
     use std::{io::Write, path::PathBuf, thread};
 
     fn listener() -> (tempfile::TempDir, PathBuf, UnixListener) {
@@ -119,12 +119,14 @@ mod tests {
     fn an_answer_larger_than_the_socket_goes_out_in_pieces() {
         let (_directory, path, listener) = listener();
         let caller = thread::spawn(move || {
-            let log = Log { name: "x".to_owned(), lines_max: 1 };
-            ipc::call(path, &log).unwrap().lines[0].len()
+            let log = Log { name: "x".to_owned(), after: None, lines_max: 1 };
+            ipc::call(path, &log).unwrap().lines[0].text.len()
         });
         serve_one(&listener, |call| {
             call.answer(|_: Log| {
-                Ok::<_, Failure>(LogReply { lines: vec!["x".repeat(1 << 20)], dropped: 0 })
+                let text = "x".repeat(1 << 20);
+                let line = Line { number: 1, time_ms: 0, n_dropped: 0, text };
+                Ok::<_, Failure>(LogReply { life: 1, last: 1, lines: vec![line], dropped: 0 })
             })
         });
         assert_eq!(caller.join().unwrap(), 1 << 20);

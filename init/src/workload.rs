@@ -2,11 +2,15 @@
 //!
 //! The launcher makes a process as a child of init and hands over its pidfd and its log pipe. init
 //! drains the pipe for ever, so that a container never waits for somebody who reads its log, and
-//! keeps the exit status until it is told to forget.
+//! keeps the exit status until it is told to forget. What it said last is kept beyond that, because
+//! who reads logs may come later.
 
-use crate::{cgroup, log::Log};
+use crate::{
+    cgroup,
+    log::{Log, Ring},
+};
 use ipc::Failure;
-use node_api::init::{ProcessState, Workload};
+use node_api::init::{LogHead, ProcessState, Workload};
 use rustix::{
     fs::{OFlags, fcntl_getfl, fcntl_setfl},
     io::Errno,
@@ -23,6 +27,9 @@ use std::{
 const WORKLOADS_MAX: usize = 1024;
 /// A process that ends before its adoption is remembered while as many others end.
 const ORPHANS_MAX: usize = 128;
+/// What the logs of forgotten workloads may hold of our memory, all together, and how many they are.
+const PAST_SIZE_MAX: usize = 2 << 20;
+const PAST_MAX: usize = 256;
 
 /// An adopted process.
 #[derive(Debug)]
@@ -40,6 +47,8 @@ pub(crate) struct Workloads {
     pub(crate) by_id: BTreeMap<String, Adopted>,
     /// Processes that ended and were neither a service nor adopted yet.
     orphans: VecDeque<(Pid, ProcessState)>,
+    /// What forgotten workloads have said, the one that was forgotten last at the end.
+    past: VecDeque<(String, Log)>,
 }
 
 impl Workloads {
@@ -66,7 +75,8 @@ impl Workloads {
         let state = self.state_at_adoption(pid, &pidfd)?;
         fcntl_setfl(&pipe, fcntl_getfl(&pipe)? | OFlags::NONBLOCK)?;
         // The log goes on across restarts: its end is where the reason is.
-        let mut log = self.by_id.remove(id).map(|former| former.log).unwrap_or_default();
+        let former = self.by_id.remove(id).map(|former| former.log);
+        let mut log = former.or_else(|| self.recall(id)).unwrap_or_default();
         log.attach(pipe);
         let pidfd = (state == ProcessState::Running).then_some(pidfd);
         self.by_id.insert(id.to_owned(), Adopted { pid, pidfd, state, log });
@@ -150,8 +160,46 @@ impl Workloads {
         cgroup::remove_work(id).map_err(|error| {
             Failure::new("Busy", format!("removing the cgroup of {id}: {error}"))
         })?;
-        self.by_id.remove(id);
+        if let Some(mut adopted) = self.by_id.remove(id) {
+            // A process that it left elsewhere cannot keep the pipe open for us.
+            adopted.log.keep(Instant::now());
+            adopted.log.close();
+            self.past.push_back((id.to_owned(), adopted.log));
+            let size = |past: &VecDeque<(String, Log)>| -> usize {
+                past.iter().map(|(_, log)| log.ring.size()).sum()
+            };
+            while self.past.len() > PAST_MAX || size(&self.past) > PAST_SIZE_MAX {
+                self.past.pop_front();
+            }
+        }
         Ok(())
+    }
+
+    /// What a workload has said that is forgotten otherwise.
+    fn recall(&mut self, id: &str) -> Option<Log> {
+        let at = self.past.iter().position(|(past, _)| past == id)?;
+        self.past.remove(at).map(|(_, log)| log)
+    }
+
+    /// The lines of a workload, also of a forgotten one.
+    pub(crate) fn ring(&self, id: &str) -> Option<&Ring> {
+        let past = || self.past.iter().find(|(past, _)| past == id).map(|(_, log)| log);
+        self.by_id.get(id).map(|adopted| &adopted.log).or_else(past).map(|log| &log.ring)
+    }
+
+    /// How far each log is, sorted by id.
+    pub(crate) fn logs(&self) -> Vec<LogHead> {
+        let present = self.by_id.iter().map(|(id, adopted)| (id, &adopted.log.ring));
+        let past = self.past.iter().map(|(id, log)| (id, &log.ring));
+        let head = |(id, ring): (&String, &Ring)| LogHead {
+            id: id.clone(),
+            life: ring.life(),
+            last: ring.last,
+        };
+        let mut heads: Vec<_> = present.chain(past).map(head).collect();
+        heads.retain(|head| head.last > 0);
+        heads.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+        heads
     }
 
     /// Asks every main process to end.
@@ -225,9 +273,39 @@ mod tests {
         assert_eq!(workloads.exited(pid, ProcessState::Killed(15), Instant::now()), Some("c-1"));
         assert_eq!(refusal(workloads.signal("c-1", 15)), "NotRunning");
         assert_eq!(workloads.list()[0].state, ProcessState::Killed(15));
+        workloads.by_id.get_mut("c-1").unwrap().log.ring.push("bye".to_owned());
         workloads.forget("c-1").unwrap();
         workloads.forget("c-1").unwrap();
         assert!(workloads.list().is_empty());
+        // Its last words are still there, and its numbers go on when it comes again.
+        let [head] = &*workloads.logs() else { panic!("{:?}", workloads.logs()) };
+        assert_eq!((head.id.as_str(), head.last), ("c-1", 1));
+        let (mut process, pid, pidfd) = child();
+        workloads.adopt("c-1", raw(pid), vec![pidfd, pipe()]).unwrap();
+        workloads.by_id.get_mut("c-1").unwrap().log.ring.push("again".to_owned());
+        assert_eq!(workloads.logs(), [LogHead { last: 2, ..head.clone() }]);
+        drop(process.stdin.take());
+        process.wait().unwrap();
+    }
+
+    #[test]
+    fn the_past_is_bounded() {
+        let mut workloads = Workloads::default();
+        let mut forget = |id: String, line: String, n: usize| {
+            let (mut process, pid, pidfd) = child();
+            workloads.adopt(&id, raw(pid), vec![pidfd, pipe()]).unwrap();
+            for _ in 0..n {
+                workloads.by_id.get_mut(&id).unwrap().log.ring.push(line.clone());
+            }
+            drop(process.stdin.take());
+            process.wait().unwrap();
+            workloads.exited(pid, ProcessState::Exited(0), Instant::now());
+            workloads.forget(&id).unwrap();
+            workloads.logs().len()
+        };
+        let most = (0..40).map(|n| forget(format!("c-{n}"), "x".repeat(2000), 40)).max().unwrap();
+        assert!((30..36).contains(&most), "{most}");
+        assert!(workloads.ring("c-39").is_some() && workloads.ring("c-0").is_none());
     }
 
     #[test]

@@ -122,11 +122,14 @@ pub struct Forget {
 }
 method!(Forget, "io.zeroos.init.Forget", Done);
 
-/// The newest log lines of a service or workload.
+/// Log lines of a service or workload. Those of a workload stay after [`Forget`] while there is room.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Log {
     /// Service name or workload id.
     pub name: String,
+    /// The lines that follow this number; `None` for the newest.
+    #[serde(default)]
+    pub after: Option<u64>,
     /// At most this many lines.
     pub lines_max: u32,
 }
@@ -135,10 +138,64 @@ method!(Log, "io.zeroos.init.Log", LogReply);
 /// Answer to [`Log`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LogReply {
+    /// Numbers of another life mean other lines: they begin at 1 again.
+    pub life: u64,
+    /// Number of the newest line; 0 before the first.
+    pub last: u64,
     /// Oldest first.
-    pub lines: Vec<String>,
-    /// Lines that the ring no longer holds.
+    pub lines: Vec<Line>,
+    /// Numbers behind `after` whose lines the ring no longer holds.
     pub dropped: u64,
+}
+
+/// One line of a log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Line {
+    /// Counts from 1; every line has one, also those that were dropped.
+    pub number: u64,
+    /// When it was read, in milliseconds since 1970.
+    pub time_ms: u64,
+    /// How many dropped lines it stands for: `number` is the last of theirs. 0 for a line that was
+    /// written.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub n_dropped: u64,
+    /// Without its end of line.
+    pub text: String,
+}
+
+impl Line {
+    /// The first of its numbers.
+    pub fn first(&self) -> u64 {
+        (self.number + 1).saturating_sub(self.n_dropped.max(1))
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// The logs of all workloads that there are lines of.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Logs {}
+method!(Logs, "io.zeroos.init.Logs", LogsReply);
+
+/// Answer to [`Logs`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LogsReply {
+    /// Sorted by id.
+    pub logs: Vec<LogHead>,
+}
+
+/// How far one log is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogHead {
+    /// Id of the workload.
+    pub id: String,
+    /// As in [`LogReply`].
+    pub life: u64,
+    /// Number of the newest line.
+    pub last: u64,
 }
 
 /// Replaces what the console shows for one section.
