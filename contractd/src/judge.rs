@@ -12,7 +12,7 @@ use contract::{
     decision::Retention,
     id,
     verdict::{Agreed, Cause, Code, Ended, Refusal, ToldBy},
-    workload::{Medium, MountSource, Spec},
+    workload::{Container, Medium, MountSource, Spec},
 };
 use std::collections::BTreeMap;
 
@@ -172,7 +172,9 @@ fn wants_of(agreed: &Agreed) -> Vec<Want> {
                     })
                     .collect();
                 needs.extend(volumes.iter().map(|(_, id)| id.clone()));
-                let spec = serde_json::to_string(&workload.spec)
+                // Where its lines are sent, a running container takes up by itself.
+                let lasting = Container { logs: Vec::new(), ..container.clone() };
+                let spec = serde_json::to_string(&Spec::Container(lasting))
                     .expect("a workload is strings and numbers");
                 let revision = id::sha256(format!("{}\n{spec}", flist.digest).as_bytes());
                 Kind::Container {

@@ -5,6 +5,7 @@
 //! next look.
 
 mod health;
+mod lines;
 pub(crate) mod log;
 mod start;
 mod store;
@@ -96,6 +97,7 @@ pub(crate) struct Reconciler {
     rounds: Rounds,
     /// Boot clock of the next look at what the disks have reported.
     errors_at_ms: u64,
+    lines: lines::Lines,
     /// Flists of which files in the store were found changed.
     damaged: BTreeSet<FlistId>,
     /// Containers that run from such files, with the reason.
@@ -159,6 +161,7 @@ impl Reconciler {
             scrubs,
             rounds,
             errors_at_ms: 0,
+            lines: lines::Lines::default(),
             damaged: BTreeSet::new(),
             spoilt: BTreeMap::new(),
             complaints: BTreeMap::new(),
@@ -359,6 +362,7 @@ impl Reconciler {
         have.runs = self.runs.clone();
         have.flists = self.files.clone();
         have.failures = self.failures.clone();
+        self.send_lines(&wants, &have, &wipes);
         self.report(&wants, &have, &wipes, at)?;
         self.keep_house(&wants, &have)
     }

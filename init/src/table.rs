@@ -53,6 +53,14 @@ pub(crate) const SERVICES: &[Entry] = &[
         oom_score_adj: -900,
     },
     Entry {
+        name: "logd",
+        command: &["/bin/logd"],
+        needs: &["storaged"],
+        memory_min_mib: 8,
+        urgent: false,
+        oom_score_adj: -500,
+    },
+    Entry {
         name: "contractd",
         command: &["/bin/contractd"],
         needs: &["storaged"],

@@ -1,11 +1,16 @@
 //! The socket's side: one thread for each caller, which hands the call to the owner and waits.
 
-use crate::owner::{CallError, Request};
+use crate::{
+    containers, namespace,
+    owner::{CallError, Request},
+};
 use ipc::{Call, Failure, Method, Outcome};
 use node_api::{
     init::Done,
-    netd::{Attach, Attachments, AttachmentsReply, Detach, Status},
+    netd::{Attach, Attachments, AttachmentsReply, Detach, Protocol, Socket, Status},
 };
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+use std::os::fd::OwnedFd;
 use tokio::sync::{mpsc, oneshot};
 
 /// Answers one call.
@@ -26,8 +31,26 @@ pub(crate) fn answer(call: Call, owner: &mpsc::Sender<Request>) -> Outcome {
             let attachments = ask(owner, Request::Attachments)?;
             Ok::<_, Failure>(AttachmentsReply { attachments })
         }),
+        // The owner is not asked: what does not exist cannot be entered, and nothing is changed.
+        Socket::NAME => call.answer_with_fds(|Socket { id, protocol }, _| {
+            socket(&id, protocol).map(|socket| (Done {}, vec![socket]))
+        }),
         _ => call.unknown(),
     }
+}
+
+fn socket(id: &str, protocol: Protocol) -> Result<OwnedFd, Failure> {
+    containers::check_id(id).map_err(|refusal| Failure::new("Refused", refusal.to_string()))?;
+    let kind = match protocol {
+        Protocol::Tcp => SocketType::STREAM,
+        Protocol::Udp => SocketType::DGRAM,
+    };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let made = namespace::within(id, || Ok(socket_with(AddressFamily::INET, kind, flags, None)?));
+    made.map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => Failure::new("NotFound", format!("{id} has no network")),
+        _ => error.into(),
+    })
 }
 
 /// `Refused`: asking again without a change is of no use. `Failed`: it may be.

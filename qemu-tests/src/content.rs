@@ -1,5 +1,5 @@
-//! What to put into a container: nginx from Debian's package, with its libraries; and a program that
-//! fills its disk.
+//! What to put into a container: nginx from Debian's package, with its libraries; a program that fills
+//! its disk; one that talks.
 
 use crate::archive;
 use anyhow::{Context as _, Result, ensure};
@@ -51,6 +51,14 @@ pub fn filler(root: &Path) -> Result<()> {
 pub fn sleeper(root: &Path) -> Result<()> {
     fs::create_dir_all(root.join("bin"))?;
     archive::guest_program("sleeper", &root.join("bin")).map(drop)
+}
+
+/// Makes the tree of a container in `root` that talks (`guest/talker.rs`).
+pub fn talker(root: &Path) -> Result<()> {
+    for directory in ["bin", "var/lib/nginx"] {
+        fs::create_dir_all(root.join(directory))?;
+    }
+    archive::guest_program("talker", &root.join("bin")).map(drop)
 }
 
 /// The files of a Debian package, fetched and authenticated by apt. Nothing is installed, so that no

@@ -14,6 +14,7 @@ pub mod content;
 pub mod docs;
 pub mod farm;
 pub mod hostile;
+pub mod listener;
 pub mod machine;
 pub mod media;
 pub mod raw_disk;

@@ -38,6 +38,9 @@ pub struct Machine {
     pub disks: Vec<(PathBuf, String)>,
     /// The registry's port on the loopback address; `None`: the guest reaches nothing.
     pub registry_port: Option<u16>,
+    /// Addresses and ports of the guest's network, as in `10.0.2.101:6379`, that lead to ports of the
+    /// loopback address.
+    pub doors: Vec<(&'static str, u16)>,
     /// Ports of the loopback address that lead to ports of the node.
     pub forwards: Vec<(u16, u16)>,
     /// What the hardware clock shows, for example `2011-11-11`; `None`: the right time.
@@ -107,6 +110,7 @@ impl Machine {
             cmdline: String::new(),
             disks: Vec::new(),
             registry_port: None,
+            doors: Vec::new(),
             forwards: Vec::new(),
             clock: None,
             network: Network::User,
@@ -237,9 +241,10 @@ impl Machine {
             Network::User => "user,id=net0,restrict=on".to_owned(),
             Network::Silent => "hubport,id=net0,hubid=0".to_owned(),
         };
-        if let Some(port) = self.registry_port {
+        let registry = self.registry_port.map(|port| ("10.0.2.100:8000", port));
+        for (address, port) in registry.iter().chain(&self.doors) {
             let relay = relay_program()?;
-            net += &format!(",guestfwd=tcp:10.0.2.100:8000-cmd:{} {port}", relay.display());
+            net += &format!(",guestfwd=tcp:{address}-cmd:{} {port}", relay.display());
         }
         for (host, guest) in &self.forwards {
             net += &format!(",hostfwd=tcp:127.0.0.1:{host}-:{guest}");

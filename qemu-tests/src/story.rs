@@ -39,18 +39,24 @@ pub struct Terms<'a> {
     pub published: &'a str,
     /// Port of the node.
     pub port: u16,
+    /// Its share of logical cores.
+    pub cpu: &'a str,
     /// Size of its volume.
     pub volume_mib: u32,
     /// How it is found out whether the server works; `None`: while it runs.
     pub health: Option<&'a str>,
+    /// A URL that its output is sent to.
+    pub logs: Option<&'a str>,
 }
 
 impl<'a> Terms<'a> {
     /// The contract that every story begins with: the page of [`Stage::publish_nginx`], with a
     /// small volume.
     pub fn of_web(node: &'a str, pool: &'a str, flist: &'a str) -> Self {
-        let (published, health) = ("published", None);
-        Self { name: "web", node, pool, flist, published, port: 8080, volume_mib: 64, health }
+        let (name, published) = ("web", "published");
+        let (port, cpu, volume_mib) = (8080, "0.3", 64);
+        let (health, logs) = (None, None);
+        Self { name, node, pool, flist, published, port, cpu, volume_mib, health, logs }
     }
 }
 
@@ -224,8 +230,10 @@ impl Stage {
 
     /// Writes the source of a contract that runs a web server on a node.
     pub fn write_source(&self, terms: &Terms<'_>) -> Result<PathBuf> {
-        let Terms { name, node, pool, flist, published, port, volume_mib, health } = terms;
+        let Terms { name, node, pool, flist, published, port, cpu, volume_mib, health, logs } =
+            terms;
         let health = health.map(|health| format!("health = {health}\n")).unwrap_or_default();
+        let logs = logs.map(|to| format!("logs = [{{ to = \"{to}\" }}]\n")).unwrap_or_default();
         let stakeholders: String = STAKEHOLDERS
             .map(|(name, role)| {
                 format!("[[stakeholders]]\nidentity = \"{name}\"\nrole = \"{role}\"\n\n")
@@ -240,9 +248,9 @@ impl Stage {
              {stakeholders}\
              [flists.nginx]\nid = \"{flist}\"\ndir = \"{published}\"\n\
              urls = [\"{REGISTRY_URL}/content\"]\n\n\
-             [containers.web]\nflist = \"nginx\"\ncpu = 0.3\nmemory = \"128 MiB\"\n\
+             [containers.web]\nflist = \"nginx\"\ncpu = {cpu}\nmemory = \"128 MiB\"\n\
              ports = [\"{port}:80/tcp\"]\n\
-             mounts = [{{ path = \"/var/lib/nginx\", volume = \"data\" }}]\n{health}\n\
+             mounts = [{{ path = \"/var/lib/nginx\", volume = \"data\" }}]\n{health}{logs}\n\
              [volumes.data]\nsize = \"{volume_mib} MiB\"\n"
         );
         let path = self.directory.join(format!("{name}.toml"));

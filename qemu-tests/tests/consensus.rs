@@ -9,14 +9,18 @@ use qemu_tests::{
     content,
     farm::{page, wait_page},
     hostile::Mood,
+    listener::Listener,
     machine::{blank_disk, free_port},
     saboteur::{self, Saboteur},
     story::{START, Stage, Terms},
     tamper::Damage,
     wait,
 };
-use std::{path::Path, process::Command};
+use serde_json::Value;
+use std::{path::Path, process::Command, time::Duration};
 
+/// What was said so long ago survives a power cut, on a slow machine too.
+const LINES_KEPT: Duration = Duration::from_secs(20);
 /// Errors that a run asks for.
 const EXPECTED: [&str; 0] = [];
 /// What a console says of a registry that answers with something else than it was asked for.
@@ -36,6 +40,13 @@ fn a_contract_lives_and_ends_as_its_stakeholders_decide() -> Result<()> {
     let second_url = format!("http://127.0.0.1:{second_port}/");
     machine.forwards.push((second_port, 8081));
     machine.overlay = Some(saboteur::overlay(&stage.image, directory.path())?);
+    // A sink of a container's output. It stands beside the node, in the farmer's own network.
+    let listener = Listener::start()?;
+    machine.doors.push(("10.0.2.101:6379", listener.port));
+    machine.cmdline += " zos.lan=open";
+    let talk_port = free_port()?;
+    let talk_url = format!("http://127.0.0.1:{talk_port}/");
+    machine.forwards.push((talk_port, 8083));
     let running = stage.boot(&machine)?;
     running.serial.wait("zos: disks: vdc: foreign: holds an ext4 file system", START)?;
 
@@ -96,9 +107,29 @@ fn a_contract_lives_and_ends_as_its_stakeholders_decide() -> Result<()> {
     unlisted.list.repair()?;
     stage.wait_result(&third, "running", 0)?;
 
+    // What a container says arrives where its contract wants it, in order and with numbers.
+    let tree = directory.path().join("talker");
+    content::talker(&tree)?;
+    let talker = stage.publish_tree(&tree, "published-4", &["--entrypoint=/bin/talker"])?;
+    let terms = Terms {
+        name: "talker",
+        flist: &talker,
+        published: "published-4",
+        port: 8083,
+        cpu: "0.1",
+        logs: Some("redis://10.0.2.101/lines"),
+        ..terms
+    };
+    let talker = stage.propose(&stage.write_source(&terms)?)?;
+    stage.approve_all(&talker)?;
+    let said =
+        listener.wait("what the talker says", 0, START, |message| message["line"] == "say 20")?;
+    ensure!(said["contract"] == talker.as_str() && said["workload"] == "web", "{said}");
+    ensure!(said["number"] == 20 && listener.check()? == 0, "{said}");
+
     // A registry that forgets, lies or breaks stops nothing, and deletes nothing.
     let volumes = Saboteur::connect(&running)?.order("volumes", "volumes")?;
-    ensure!(volumes.split(' ').count() == 1 + 3, "three contracts have a volume each: {volumes}");
+    ensure!(volumes.split(' ').count() == 1 + 4, "four contracts have a volume each: {volumes}");
     let said = stage.results(&contract)?.len();
     let served = || -> Result<()> {
         let shown = page(&stage.page_url())?;
@@ -130,7 +161,7 @@ fn a_contract_lives_and_ends_as_its_stakeholders_decide() -> Result<()> {
     // comes back.
     let silence = running.serial.lines().len();
     stage.hostile.set(Mood::Silent);
-    for service in ["contractd", "storaged", "launcher", "netd"] {
+    for service in ["contractd", "storaged", "logd", "launcher", "netd"] {
         let from = running.serial.lines().len();
         Saboteur::connect(&running)?.kill(service)?;
         let exited = format!("zos: service {service}: exited by signal 9");
@@ -140,6 +171,24 @@ fn a_contract_lives_and_ends_as_its_stakeholders_decide() -> Result<()> {
         running.serial.wait_from(from, &ready, START)?;
         served()?;
     }
+    // It has missed no line, nor did anybody lose one.
+    let (last, seen) = last_said(&listener)?;
+    listener.wait("the lines after that", seen, START, says(last + 20))?;
+    ensure!(listener.check()? == 0, "lines were dropped");
+    ensure!(consecutive(&listener), "{:?}", listener.messages());
+
+    // A sink that is gone keeps nobody from talking, as fast as it likes; it hears what was dropped.
+    listener.set_deaf(true);
+    ensure!(wait_page(&talk_url, START)?.contains("700000 lines"));
+    served()?;
+    listener.set_deaf(false);
+    wait::until("marks of dropped lines", START, || {
+        Ok(Some(listener.check()?).filter(|dropped| *dropped > 500_000))
+    })?;
+    let (last, seen) = last_said(&listener)?;
+    listener.wait("lines after the flood", seen, START, says(last + 20))?;
+    let dropped = listener.check()?;
+
     let (from, _) = running.serial.wait_from(silence, UNREACHABLE, START)?;
     unchanged()?;
     stage.hostile.set(Mood::Honest);
@@ -161,12 +210,21 @@ fn a_contract_lives_and_ends_as_its_stakeholders_decide() -> Result<()> {
     stage.wait_page()?;
 
     // Power cut; then a boot with the registry gone: the page is back, measured again.
+    listener.set_deaf(true);
+    let (last, heard) = last_said(&listener)?;
+    // What was said a while ago is on disk.
+    running.serial.idle(LINES_KEPT);
     let problems = running.power_cut().problems(&EXPECTED);
     ensure!(problems.is_empty(), "on the console: {problems:?}");
     stage.hostile.set(Mood::Silent);
     let seen = stage.results(&contract)?.len();
     let running = stage.boot(&machine)?;
     ensure!(stage.wait_page()?.contains(content::PAGE));
+    // And so are the lines that were on their way when the power went, with those of before and now.
+    listener.set_deaf(false);
+    listener.wait("a line of before the cut", heard, START, says(last + 1))?;
+    listener.wait("a line of after the cut", heard, START, says(1))?;
+    ensure!(listener.check()? == dropped, "lines were dropped");
     stage.hostile.set(Mood::Honest);
     let again = stage.wait_result(&contract, "running", seen)?;
     ensure!(again["ran"]["flist"] == flist.as_str(), "measured again: {again}");
@@ -176,7 +234,7 @@ fn a_contract_lives_and_ends_as_its_stakeholders_decide() -> Result<()> {
     stage.wait_wiped(&contract)?;
     ensure!(page(&stage.page_url())?.is_none(), "a page after the cancel");
     let left = Saboteur::connect(&running)?.order("volumes", "volumes")?;
-    ensure!(left.split(' ').count() == 1 + 2, "of {volumes} one was to go: {left}");
+    ensure!(left.split(' ').count() == 1 + 3, "of {volumes} one was to go: {left}");
 
     // An orderly end, and nobody wrote to the foreign disk.
     let console = running.power_button(START)?;
@@ -184,6 +242,32 @@ fn a_contract_lives_and_ends_as_its_stakeholders_decide() -> Result<()> {
     ensure!(problems.is_empty(), "on the console: {problems:?}");
     ensure!(digest(&foreign)? == foreign_before, "the foreign disk was written");
     Ok(())
+}
+
+/// The number of the last `say`, and how many messages there are up to it.
+fn last_said(listener: &Listener) -> Result<(u64, usize)> {
+    let messages = listener.messages();
+    let last = messages.iter().rev().find_map(said).context("nothing was said")?;
+    Ok((last, messages.len()))
+}
+
+fn said(message: &Value) -> Option<u64> {
+    message["line"].as_str()?.strip_prefix("say ")?.parse().ok()
+}
+
+fn says(number: u64) -> impl Fn(&Value) -> bool {
+    move |message| said(message) == Some(number)
+}
+
+/// Whether what was heard is `say 1`, `say 2` and so on, but for what came twice.
+fn consecutive(listener: &Listener) -> bool {
+    let mut last = 0;
+    listener.messages().iter().all(|message| {
+        let number = said(message).unwrap_or(0);
+        let follows = number == message["number"] && number <= last + 1;
+        last = last.max(number);
+        follows
+    })
 }
 
 /// SHA-256 of a whole disk.

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use qemu_tests::{
     content,
     farm::text,
+    listener::Listener,
     story::{START, Stage, Terms},
     wait,
 };
@@ -17,12 +18,18 @@ const GOOD: &str = r#"{ http = { port = 80 }, interval = "5s", timeout = "5s", r
 /// There is no such page.
 const BAD: &str = "{ http = { port = 80, path = \"/missing\" }, interval = \"5s\", timeout = \"5s\", \
                    retries = 3, start_period = \"10s\" }";
+/// A sink of lines in the farmer's own network.
+const LAN: &str = "redis://10.0.2.101/lines";
 
 #[test]
 fn what_works_stays_up_and_what_does_not_is_started_again() -> Result<()> {
     let directory = qemu_tests::scratch()?;
     let stage = Stage::set(directory.path(), false)?;
-    let running = stage.boot(&stage.machine("node")?)?;
+    // A contract cannot bring a node to speak with the farmer's own network for it.
+    let listener = Listener::start()?;
+    let mut machine = stage.machine("node")?;
+    machine.doors.push(("10.0.2.101:6379", listener.port));
+    let running = stage.boot(&machine)?;
     let node = stage.wait_node(&running)?;
     let pool = stage.grant(&node)?;
     let flist = stage.publish_nginx()?;
@@ -35,7 +42,7 @@ fn what_works_stays_up_and_what_does_not_is_started_again() -> Result<()> {
     let states = codes(&stage, &good)?;
     ensure!(states == ["starting", "running"], "{states:?}");
 
-    let terms = Terms { name: "web-2", port: 8081, health: Some(BAD), ..terms };
+    let terms = Terms { name: "web-2", port: 8081, health: Some(BAD), logs: Some(LAN), ..terms };
     let bad = stage.propose(&stage.write_source(&terms)?)?;
     stage.approve_all(&bad)?;
     let said = stage.wait_result(&bad, "unhealthy", 0)?;
@@ -52,6 +59,9 @@ fn what_works_stays_up_and_what_does_not_is_started_again() -> Result<()> {
     ensure!(states.iter().zip(pattern).all(|(have, wanted)| have == wanted), "{states:?}");
     let status = stage.status(&bad)?;
     ensure!(text(&status, "/state")? != "running", "{status}");
+
+    // It said why, and nobody in the farmer's network heard of it.
+    ensure!(listener.n_connections() == 0, "somebody connected: {:?}", listener.messages());
 
     // All the while nothing happened to the other.
     let states = codes(&stage, &good)?;

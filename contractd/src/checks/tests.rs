@@ -31,6 +31,7 @@ fn want(health: Option<Health>) -> Want {
         ports: vec![],
         stop: workload::Stop { signal: 15, grace_s: 5 },
         health: health.map(Box::new),
+        logs: Vec::new(),
     };
     let kind = Kind::Container {
         container: Box::new(container),

@@ -22,6 +22,7 @@ fn want(name: &str, flist: FlistId, revision: &str) -> Want {
         ports: vec![],
         stop: workload::Stop { signal: 15, grace_s: 5 },
         health: None,
+        logs: vec![],
     };
     Want {
         id: workload_id(&CONTRACT, name),

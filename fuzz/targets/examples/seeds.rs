@@ -13,8 +13,10 @@ use contract::{
     decision::Decision,
     report::State,
     testkit::{World, seal},
-    workload::Spec,
+    workload::{Sink, Spec},
 };
+use logd::record;
+use node_api::init::Line;
 use std::{fs, path::Path};
 
 fn main() {
@@ -66,9 +68,18 @@ fn statements() {
     for workload in &mut document.workloads {
         if let Spec::Container(container) = &mut workload.spec {
             container.health = None;
+            container.logs.clear();
         }
     }
     put("statement", "document", &[&[10][..], &json(&document)].concat());
+    for workload in &mut document.workloads {
+        if let Spec::Container(container) = &mut workload.spec {
+            container.logs = ["syslog://logs.example", "wss://lines.example:8443/in"]
+                .map(|to| Sink { to: to.to_owned() })
+                .to_vec();
+        }
+    }
+    put("statement", "document-logs", &[&[10][..], &json(&document)].concat());
     put("bundle", "agreed", &json(&world.agreed()));
     put("bundle", "updated", &json(&world.updated(|_| {}, &["it", "legal"])));
     for (first, name) in [(0, "agreed"), (1, "updated"), (2, "half")] {
@@ -256,6 +267,9 @@ fn node() {
     put("boot_options", "ipv6", b"zos.ip=fd00::1/64,fd00::2 zos.dns=fd00::3");
     put("health_answer", "good", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
     put("health_answer", "other", b"HTTP/1.0 503 \r\n");
+    put("redis_answer", "taken", b":12\r\n:0\r\n");
+    put("redis_answer", "refused", b"-NOAUTH Authentication required.\r\n");
+    put("line_records", "lines", &line_records());
     let call = |method: &str, parameters: &str| {
         format!("{{\"method\":\"io.zeroos.{method}\",\"parameters\":{parameters}}}\0")
     };
@@ -436,4 +450,17 @@ fn log() {
     Bundle::push(&mut bundle, &log_leaf(0)).unwrap();
     Bundle::push(&mut bundle, b"").unwrap();
     put("log_tile", "bundle", &bundle);
+}
+
+/// Three lines, one of which stands for others, and half a fourth.
+fn line_records() -> Vec<u8> {
+    let mut bytes = record::encode_header(record::Header { life: 7, offset: 40 }).to_vec();
+    for (number, n_dropped, text) in
+        [(41, 0, "one"), (61, 20, "[20 lines dropped]"), (62, 0, "Käse"), (63, 0, "torn")]
+    {
+        let line = Line { number, time_ms: 1_700_000_000_000, n_dropped, text: text.to_owned() };
+        record::encode(&line, &mut bytes);
+    }
+    bytes.truncate(bytes.len() - 2);
+    bytes
 }

@@ -24,7 +24,9 @@ pub use log::{
 pub use net::{
     MAC, dhcp_client, dhcp_message, dhcp6_client, dhcp6_message, router_announcement, sntp_answer,
 };
-pub use node::{boot_options, health_answer, ipc_answer, ipc_frames, oci_config};
+pub use node::{
+    boot_options, health_answer, ipc_answer, ipc_frames, line_records, oci_config, redis_answer,
+};
 pub use registry::registry_answers;
 pub use statements::{bundle, envelope, now, statement, strict_json, verdict};
 
@@ -49,6 +51,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("health_answer", health_answer),
     ("ipc_answer", ipc_answer),
     ("ipc_frames", ipc_frames),
+    ("line_records", line_records),
     ("log_answer", log_answer),
     ("log_note", log_note),
     ("log_policy", log_policy),
@@ -59,6 +62,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("modules_database", modules_database),
     ("oci_config", oci_config),
     ("oci_import", oci_import),
+    ("redis_answer", redis_answer),
     ("registry_answers", registry_answers),
     ("router_announcement", router_announcement),
     ("sntp_answer", sntp_answer),

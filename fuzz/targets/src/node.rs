@@ -6,7 +6,11 @@ use container::{
     oci::{config, plan},
 };
 use ipc::{Call, Client, Incoming, Outcome, encode_outcome};
-use node_api::{boot::BootConfig, init, launcher, netd, storaged};
+use logd::{
+    record::{self, Found, HEADER_SIZE},
+    redis::{self, Answer},
+};
+use node_api::{boot::BootConfig, init, launcher, logd as logd_api, netd, storaged};
 use std::{io::Write as _, os::unix::net::UnixStream, path::Path, time::Duration};
 
 /// The kernel command line.
@@ -33,6 +37,41 @@ pub fn health_answer(data: &[u8]) -> bool {
             true
         }
         Err(Bad::Closed | Bad::Late | Bad::NotHttp) => false,
+    }
+}
+
+/// Lines on disk, as a power cut or a dying disk left them: what is believed once is believed when the
+/// rest is cut off, and is written again byte for byte.
+pub fn line_records(data: &[u8]) -> bool {
+    let Some(scan) = record::scan(data) else { return false };
+    assert!((HEADER_SIZE..=data.len()).contains(&scan.size));
+    assert_eq!(record::scan(&data[..scan.size]), Some(scan));
+    let mut again = record::encode_header(scan.header).to_vec();
+    let mut last = None;
+    while let Found::Record(line, size) = record::decode(&data[again.len()..scan.size]) {
+        assert!(last < Some(line.number) && line.first() >= 1 && size <= record::RECORD_MAX);
+        last = Some(line.number);
+        record::encode(&line, &mut again);
+    }
+    assert_eq!((last, &*again), (scan.last, &data[..scan.size]));
+    scan.last.is_some()
+}
+
+/// What a Redis answers, or whoever stands where one was expected.
+pub fn redis_answer(data: &[u8]) -> bool {
+    match redis::answer(data) {
+        Answer::Taken(size) => {
+            assert!((4..=redis::ANSWER_MAX).contains(&size) && data[..size].ends_with(b"\r\n"));
+            assert_eq!(redis::answer(&data[..size]), Answer::Taken(size));
+            assert_eq!(redis::answer(&data[..size - 1]), Answer::Short);
+            true
+        }
+        Answer::Refused(_) => true,
+        Answer::Short => {
+            assert!(data.len() < redis::ANSWER_MAX);
+            false
+        }
+        Answer::Bad => false,
     }
 }
 
@@ -87,12 +126,15 @@ fn answer(call: Call) -> Outcome {
         init::Kill,
         init::Forget,
         init::Log,
+        logd_api::Send,
+        logd_api::Delete,
         init::Publish,
         init::Power,
         storaged::VolumeEnsure,
         storaged::VolumeDelete,
         netd::Attach,
         netd::Detach,
+        netd::Socket,
         launcher::Start
     );
     match outcome {

@@ -188,6 +188,7 @@ mod tests {
             ports: Vec::new(),
             stop: Stop { signal: 15, grace_s: 10 },
             health: None,
+            logs: vec![],
         }
     }
 

@@ -21,7 +21,7 @@ use crate::{
     node::{Disk, Evidence, Hardware, Nic, Node, node_id},
     report::{Heartbeat, Report, State},
     strict::Extensions,
-    workload::{Container, Document, Health, Probe, Spec, Stop, Workload},
+    workload::{Container, Document, Health, Probe, Sink, Spec, Stop, Workload},
 };
 use alloc::{boxed::Box, collections::BTreeMap, format, string::String, vec, vec::Vec};
 
@@ -223,6 +223,7 @@ impl World {
                 retries: 3,
                 start_period_s: 30,
             })),
+            logs: vec![Sink { to: "redis://logs.example/web".into() }],
         };
         let workload =
             Workload { name: "web".into(), spec: Spec::Container(container), needs: vec![] };

@@ -1,6 +1,7 @@
 //! What runs on one node: the deployment document and its workloads.
 
 mod health;
+mod sink;
 
 use crate::{
     capacity::Capacity,
@@ -9,6 +10,7 @@ use crate::{
 use alloc::{boxed::Box, string::String, vec::Vec};
 pub use health::{Health, Probe};
 use serde::{Deserialize, Serialize};
+pub use sink::{Sink, SinkProtocol, Target};
 
 /// Largest deployment document in bytes.
 pub const DOCUMENT_BYTES_MAX: usize = 1024 * 1024;
@@ -46,6 +48,7 @@ pub struct Workload {
 }
 
 /// The kinds of workload.
+#[expect(clippy::large_enum_variant, reason = "most are containers, and documents are bounded")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Spec {
@@ -84,6 +87,9 @@ pub struct Container {
     /// How the node finds out whether it works; without it, a container works while it runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health: Option<Box<Health>>,
+    /// Where its output is sent, line by line.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub logs: Vec<Sink>,
 }
 
 /// A writable place in a container. Nothing in it can be executed.
@@ -306,6 +312,7 @@ impl Container {
         if !(1..=64).contains(&self.stop.signal) || self.stop.grace_s > 3600 {
             return Err("a stop has a signal from 1 to 64 and a grace of at most an hour");
         }
+        sink::check(&self.logs)?;
         self.health.as_deref().map_or(Ok(()), Health::check)
     }
 }

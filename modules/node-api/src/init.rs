@@ -166,7 +166,7 @@ pub struct Line {
 impl Line {
     /// The first of its numbers.
     pub fn first(&self) -> u64 {
-        (self.number + 1).saturating_sub(self.n_dropped.max(1))
+        self.number.saturating_sub(self.n_dropped.saturating_sub(1))
     }
 }
 

@@ -102,6 +102,17 @@ pub struct Detach {
 }
 method!(Detach, "io.zeroos.netd.Detach", Done);
 
+/// Makes an IPv4 socket inside the network of a container: whoever uses it reaches what the container
+/// reaches, and nothing else. One file descriptor travels with the answer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Socket {
+    /// Id of the workload.
+    pub id: String,
+    /// Kind of the socket.
+    pub protocol: Protocol,
+}
+method!(Socket, "io.zeroos.netd.Socket", Done);
+
 /// Every attached container.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Attachments {}

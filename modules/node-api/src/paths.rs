@@ -10,6 +10,8 @@ pub const STORAGED_SOCKET: &str = "/run/zos/storaged.sock";
 pub const NETD_SOCKET: &str = "/run/zos/netd.sock";
 /// Starts container processes.
 pub const LAUNCHER_SOCKET: &str = "/run/zos/launcher.sock";
+/// Keeps and sends what containers say.
+pub const LOGD_SOCKET: &str = "/run/zos/logd.sock";
 
 /// Appears when the services are all up for the first time. What can wait until then waits.
 pub const ALL_READY: &str = "/run/zos/all-ready";
@@ -20,6 +22,8 @@ pub const DRIVERS_LOADED: &str = "/run/zos/drivers-loaded";
 pub const POOLS: &str = "/pools";
 /// Durable state of contractd, on the primary pool (a tmpfs while the node has none).
 pub const STATE: &str = "/state";
+/// What containers have said, one directory for each. Owned by logd.
+pub const LOGS: &str = "/state/logs";
 /// Objects and images of flists, on the primary pool.
 pub const STORE: &str = "/store";
 /// Network namespaces that netd made, one file for each container.

@@ -469,7 +469,13 @@ fn container(
             .as_ref()
             .and_then(|written| health(name, written, problems))
             .map(Box::new),
+        logs: written.logs.clone(),
     };
+    for sink in &container.logs {
+        if let Err(problem) = sink.target() {
+            problems.add(format!("container {name}: {:?}: {problem}", sink.to));
+        }
+    }
     if let Some(known) = inputs.flists.get(&container.flist) {
         let fits = fits_flist(&container, &known.flist);
         problems.0.extend(fits.into_iter().map(|problem| format!("container {name}: {problem}")));

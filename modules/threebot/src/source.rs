@@ -9,7 +9,7 @@ pub mod units;
 use contract::{
     FlistId,
     header::Role,
-    workload::{Medium, Protocol},
+    workload::{Medium, Protocol, Sink},
 };
 use serde::{
     Deserialize, Deserializer,
@@ -183,6 +183,9 @@ pub struct Container {
     pub stop: Stop,
     /// How the node finds out whether it works; while it runs, unless given.
     pub health: Option<Health>,
+    /// Where its output is sent, line by line.
+    #[serde(default)]
+    pub logs: Vec<Sink>,
 }
 
 fn pids() -> u32 {

@@ -12,7 +12,9 @@ use contract::{
     NodeId,
     decision::{Cancel, Retention},
     header::{Header, OnPartition, Rule},
-    workload::{Container, Document, Health, Medium, MountSource, Probe, Protocol, Spec, Workload},
+    workload::{
+        Container, Document, Health, Medium, MountSource, Probe, Protocol, Sink, Spec, Workload,
+    },
 };
 use std::collections::BTreeMap;
 
@@ -162,6 +164,10 @@ fn container(name: &str, container: &Container) -> Vec<String> {
     let stop = container.stop;
     lines.push(format!("    stopped by signal {}, killed after {} s", stop.signal, stop.grace_s));
     lines.extend(container.health.as_deref().into_iter().flat_map(health));
+    let to = |sink: &Sink| clean(&sink.to);
+    lines.extend(
+        container.logs.iter().map(|sink| format!("    its output is sent to {}", to(sink))),
+    );
     lines
 }
 
@@ -243,6 +249,7 @@ mod tests {
             "GET /ready?full=1 at its port 80 gives a status of 200 to 204, asked every 10 s, within 5 s"
                 .to_owned(),
             "again after 3 bad answers, of which those in the first 60 s do not count".to_owned(),
+            "its output is sent to syslog+tcp://logs.example".to_owned(),
             "stops after 43200 s".to_owned(),
             "1 of role legal; weight 2 together; no reject by role legal".to_owned(),
         ];

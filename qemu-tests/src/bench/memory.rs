@@ -13,7 +13,7 @@ use std::{collections::BTreeMap, fs, thread, time::Duration};
 /// All daemons together, PID 1 included.
 const DAEMONS_PSS_MAX: f64 = 64.0 * 1024.0 * 1024.0;
 /// Services; `devices` is a part of init that runs beside PID 1.
-const DAEMONS: [&str; 6] = ["init", "devices", "storaged", "netd", "launcher", "contractd"];
+const DAEMONS: [&str; 7] = ["init", "devices", "storaged", "netd", "launcher", "logd", "contractd"];
 /// After it was ready, what was needed to start is given back, and the modules of the first
 /// workload come.
 const SETTLE: Duration = Duration::from_secs(30);

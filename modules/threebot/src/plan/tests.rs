@@ -130,6 +130,7 @@ ports = ["8080:80/tcp"]
 needs = ["data"]
 stop = {{ signal = 2, grace = "1m" }}
 health = {{ http = {{ port = 80, path = "/ready?full=1", status = [200, 204] }}, start_period = "1m" }}
+logs = [{{ to = "syslog+tcp://logs.example" }}]
 [volumes.data]
 size = "10 GiB"
 "#,
@@ -215,7 +216,8 @@ fn the_same_input_gives_the_same_bytes() {
              {{\"protocol\":\"tcp\",\"host\":8080,\"container\":80}}],\"stop\":{{\"signal\":2,\
              \"grace_s\":60}},\"health\":{{\"probe\":{{\"http\":{{\"port\":80,\"path\":\
              \"/ready?full=1\",\"status_min\":200,\"status_max\":204}}}},\"interval_s\":10,\
-             \"timeout_s\":5,\"retries\":3,\"start_period_s\":60}}}}}},\"needs\":[\"data\"]}}]}}",
+             \"timeout_s\":5,\"retries\":3,\"start_period_s\":60}},\
+             \"logs\":[{{\"to\":\"syslog+tcp://logs.example\"}}]}}}},\"needs\":[\"data\"]}}]}}",
             one.contract(),
             node(9)
         )

@@ -45,6 +45,7 @@ fn the_template_is_a_source() {
     let by_default = by_default.unwrap().containers["web"].health.clone();
     assert!(by_default.is_some(), "the template says what is so by default");
     assert_eq!(full.containers["web"].health, by_default);
+    assert_eq!(full.containers["web"].logs[0].target().map(|target| target.port), Ok(601));
 }
 
 #[test]

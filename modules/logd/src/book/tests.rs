@@ -1,0 +1,163 @@
+//! Books on a real file system: restarts, new lives, bounds, power cuts at every byte, damage.
+
+use super::*;
+
+const SIZE: u64 = 64 << 10;
+
+fn lines(numbers: std::ops::RangeInclusive<u64>) -> Vec<Line> {
+    numbers
+        .map(|number| Line { number, time_ms: 1, n_dropped: 0, text: format!("line {number}") })
+        .collect()
+}
+
+fn numbers(lines: &[Line]) -> Vec<u64> {
+    lines.iter().map(|line| line.number).collect()
+}
+
+fn all(directory: &Path, after: u64) -> Vec<Line> {
+    let mut reader = Reader::new(directory, after);
+    let mut all = Vec::new();
+    loop {
+        let some = reader.read(u64::MAX).unwrap();
+        if some.is_empty() {
+            return all;
+        }
+        all.extend(some);
+    }
+}
+
+#[test]
+fn lines_go_on_where_they_were_after_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut book = Book::open(directory.path()).unwrap();
+    assert_eq!((book.last(), book.position(7)), (0, 0));
+    book.append(7, &lines(1..=3), SIZE).unwrap();
+    book.sync().unwrap();
+    let mut book = Book::open(directory.path()).unwrap();
+    assert_eq!((book.last(), book.position(7)), (3, 3));
+    // Told twice, kept once.
+    book.append(7, &lines(2..=5), SIZE).unwrap();
+    assert_eq!(all(directory.path(), 0), lines(1..=5));
+    assert_eq!(numbers(&all(directory.path(), 3)), [4, 5]);
+    assert!(all(directory.path(), 5).is_empty() && all(directory.path(), 50).is_empty());
+}
+
+#[test]
+fn nothing_is_read_that_a_power_cut_may_take_away() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut book = Book::open(directory.path()).unwrap();
+    book.append(7, &lines(1..=3), SIZE).unwrap();
+    book.sync().unwrap();
+    book.append(7, &lines(4..=5), SIZE).unwrap();
+    assert_eq!((book.synced(), book.is_dirty()), (3, true));
+    let mut reader = Reader::new(directory.path(), 0);
+    assert_eq!(numbers(&reader.read(book.synced()).unwrap()), [1, 2, 3]);
+    assert!(reader.read(book.synced()).unwrap().is_empty());
+    book.sync().unwrap();
+    assert!(!book.is_dirty());
+    assert_eq!(numbers(&reader.read(book.synced()).unwrap()), [4, 5]);
+    // Nobody knows what of it has reached the disk.
+    assert_eq!(Book::open(directory.path()).unwrap().synced(), 0);
+}
+
+#[test]
+fn numbers_go_on_when_the_ring_begins_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut book = Book::open(directory.path()).unwrap();
+    book.append(7, &lines(1..=3), SIZE).unwrap();
+    assert_eq!(book.position(8), 0);
+    book.append(8, &lines(1..=2), SIZE).unwrap();
+    let mut book = Book::open(directory.path()).unwrap();
+    assert_eq!((book.last(), book.position(8)), (5, 2));
+    // The ring had forgotten 3 and 4 before anybody came.
+    book.append(8, &lines(5..=5), SIZE).unwrap();
+    let kept = all(directory.path(), 0);
+    assert_eq!(numbers(&kept), [1, 2, 3, 4, 5, 8]);
+    assert_eq!(kept[5].text, "line 5");
+}
+
+#[test]
+fn old_lines_go_and_the_size_is_bounded() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut book = Book::open(directory.path()).unwrap();
+    let mut follower = Reader::new(directory.path(), 0);
+    let mut heard = Vec::new();
+    for round in 0..100 {
+        book.append(7, &lines(round * 100 + 1..=round * 100 + 100), SIZE).unwrap();
+        let size: u64 = list(directory.path()).unwrap().iter().map(|(_, size)| size).sum();
+        assert!(size <= SIZE, "{size}");
+        heard.extend(follower.read(u64::MAX).unwrap());
+    }
+    assert_eq!(numbers(&heard), (1..=10_000).collect::<Vec<_>>(), "who follows misses nothing");
+    let kept = all(directory.path(), 0);
+    assert!(kept.len() > 500, "{}", kept.len());
+    assert_eq!(kept, lines(kept[0].number..=10_000), "the newest, without a gap");
+    // Who comes late goes on with the oldest that is left.
+    assert_eq!(numbers(&all(directory.path(), 5))[0], kept[0].number);
+    assert_eq!(Book::open(directory.path()).unwrap().last(), 10_000);
+}
+
+#[test]
+fn many_lives_are_bounded_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut book = Book::open(directory.path()).unwrap();
+    for life in 0..200 {
+        book.append(life, &lines(1..=1), SIZE).unwrap();
+    }
+    assert_eq!(list(directory.path()).unwrap().len(), SEGMENTS_MAX);
+    assert_eq!(book.last(), 200);
+}
+
+/// The power was cut at any byte of the newest segment, or left zeros there.
+#[test]
+fn what_a_power_cut_leaves_is_read_and_gone_on_with() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut book = Book::open(directory.path()).unwrap();
+    book.append(7, &lines(1..=3), SIZE).unwrap();
+    book.append(8, &lines(1..=3), SIZE).unwrap();
+    let path = segment_path(directory.path(), 3);
+    let whole = fs::read(&path).unwrap();
+    for cut in 0..whole.len() {
+        for zeros in [0, 4096] {
+            let mut bytes = whole[..cut].to_vec();
+            bytes.resize(cut + zeros, 0);
+            fs::write(&path, &bytes).unwrap();
+            let mut book = Book::open(directory.path()).unwrap();
+            let last = book.last();
+            assert!((3..=5).contains(&last), "{last} after a cut at {cut}");
+            book.append(9, &lines(1..=1), SIZE).unwrap();
+            let kept = numbers(&all(directory.path(), 0));
+            assert_eq!(kept, (1..=last + 1).collect::<Vec<_>>(), "cut at {cut}");
+            fs::remove_file(segment_path(directory.path(), last)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_reader_stops_before_half_a_record_and_goes_on_when_it_is_whole() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut book = Book::open(directory.path()).unwrap();
+    book.append(7, &lines(1..=2), SIZE).unwrap();
+    let path = segment_path(directory.path(), 0);
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+    let mut reader = Reader::new(directory.path(), 0);
+    assert_eq!(numbers(&reader.read(u64::MAX).unwrap()), [1]);
+    assert!(reader.read(u64::MAX).unwrap().is_empty());
+    fs::write(&path, &whole).unwrap();
+    assert_eq!(numbers(&reader.read(u64::MAX).unwrap()), [2]);
+}
+
+#[test]
+fn damage_in_the_middle_costs_the_rest_of_its_segment() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut book = Book::open(directory.path()).unwrap();
+    book.append(7, &lines(1..=3), SIZE).unwrap();
+    book.append(8, &lines(1..=2), SIZE).unwrap();
+    let path = segment_path(directory.path(), 0);
+    let mut bytes = fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    assert_eq!(numbers(&all(directory.path(), 0)), [1, 4, 5]);
+}

@@ -1,0 +1,17 @@
+//! Keeps what containers say on disk, and sends it where their contracts want it.
+//!
+//! Owns `/state/logs`, and no kernel object. Reads lines of init by their numbers, so that nobody
+//! who writes one waits for it, and takes sockets of netd that stand in the container's network, so
+//! that a sink is never more than what the container itself reaches. Refuses to wait: each sink
+//! follows the lines on disk at its own pace, and what is gone when it comes is said.
+
+#![forbid(unsafe_code)]
+
+pub mod book;
+pub mod collect;
+mod connection;
+pub mod message;
+mod position;
+pub mod record;
+pub mod redis;
+pub mod send;

@@ -1,0 +1,250 @@
+//! Who sends what where: one task for each sink, at its own pace.
+//!
+//! ```text
+//! Idle ──line──► connect ──► send ──taken──► Idle (connected)
+//!                   │          │
+//!                   └─ failed ─┴──► wait 1 s, 2 s … 1 min ──► connect
+//! ```
+//!
+//! A task holds nothing but its place in the lines on disk. What is sent and not said to be taken
+//! is sent again.
+
+use crate::{
+    book::Reader,
+    collect::Heads,
+    connection::{Connection, SinkError},
+    message::{Origin, with_marks},
+    position,
+};
+use contract::workload::Sink;
+use ipc::Failure;
+use node_api::logd;
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use thiserror::Error;
+use tokio::{
+    sync::watch,
+    task::JoinHandle,
+    time::{Instant, sleep, timeout},
+};
+
+/// Sinks of one node. Each holds a connection, and with TLS some 50 KiB.
+const JOBS_MAX: usize = 1024;
+/// A sink that is not reached, or has not taken a batch, by then has failed.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// The pause after a failure, which doubles, and the longest one.
+const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_mins(1);
+/// How often it is written down at most how far a sink is.
+const STORE_INTERVAL: Duration = Duration::from_secs(2);
+
+/// One sink of one container.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Job {
+    /// Id of the workload.
+    pub id: String,
+    /// Whose lines they are.
+    pub origin: Origin,
+    /// Where they are sent.
+    pub url: String,
+}
+
+#[derive(Debug, Error)]
+enum SendError {
+    #[error("reading lines")]
+    Read(#[source] io::Error),
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    #[error("a sink is written as {0}")]
+    Url(&'static str),
+}
+
+/// What a caller wants, as jobs. When they are too many, no container loses its first sink for the
+/// second one of another.
+pub fn jobs(wanted: logd::Send) -> Result<Vec<Job>, Failure> {
+    let mut jobs = Vec::new();
+    for source in wanted.sources {
+        let good = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
+        if !(1..=64).contains(&source.id.len()) || !source.id.bytes().all(good) {
+            return Err(Failure::new("BadId", "the id is not [a-z0-9-]{1,64}"));
+        }
+        let (node, contract, workload) = (&wanted.node, source.contract, source.workload);
+        let origin = Origin { node: node.clone(), contract, workload };
+        let job = |url| Job { id: source.id.clone(), origin: origin.clone(), url };
+        jobs.extend(source.logs.into_iter().map(job).enumerate());
+    }
+    jobs.sort();
+    let mut jobs: Vec<Job> = jobs.into_iter().map(|(_, job)| job).take(JOBS_MAX).collect();
+    jobs.sort();
+    jobs.dedup();
+    Ok(jobs)
+}
+
+/// Keeps a task for each wanted job until nobody can want any more.
+pub async fn run(
+    directory: &Path,
+    mut wanted: watch::Receiver<Vec<Job>>,
+    heads: watch::Receiver<Heads>,
+) {
+    let mut running: BTreeMap<Job, JoinHandle<()>> = BTreeMap::new();
+    while wanted.changed().await.is_ok() {
+        let jobs = wanted.borrow_and_update().clone();
+        running.retain(|job, task| {
+            let stays = jobs.contains(job);
+            if !stays {
+                task.abort();
+            }
+            stays
+        });
+        for job in jobs.iter().filter(|job| !running.contains_key(job)).cloned().collect::<Vec<_>>()
+        {
+            let own: Vec<String> =
+                jobs.iter().filter(|one| one.id == job.id).map(|one| one.url.clone()).collect();
+            let book = directory.join(&job.id);
+            if let Err(error) = position::retain(&book, &own) {
+                daemon::warn!("looking at {}: {error}", book.display());
+            }
+            let task = Task::new(&book, job.clone()).run(heads.clone());
+            running.insert(job, tokio::spawn(task));
+        }
+    }
+}
+
+struct Task {
+    job: Job,
+    book: PathBuf,
+    position: PathBuf,
+    /// Number of the last line that the sink has.
+    taken: u64,
+    /// The same, as it is written down.
+    stored: u64,
+    stored_at: Instant,
+}
+
+impl Task {
+    fn new(book: &Path, job: Job) -> Self {
+        let position = position::path(book, &job.url);
+        let taken = position::load(&position);
+        let stored_at = Instant::now();
+        Self { job, book: book.to_owned(), position, taken, stored: taken, stored_at }
+    }
+
+    async fn run(mut self, mut heads: watch::Receiver<Heads>) {
+        let mut pause = PAUSE;
+        let mut said = String::new();
+        loop {
+            let before = self.taken;
+            let Err(error) = self.attempt(&mut heads).await else { return };
+            self.store();
+            // Who has taken something is tried again soon.
+            pause = if self.taken > before { PAUSE } else { pause };
+            let error = daemon::chain(&error);
+            if error != said {
+                daemon::info!("{}: {}: {error}", self.job.id, self.job.url);
+                said = error;
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// Connects when there is something to send, and sends until something fails.
+    async fn attempt(&mut self, heads: &mut watch::Receiver<Heads>) -> Result<(), SendError> {
+        let mut reader = Reader::new(&self.book, self.taken);
+        let mut lines = self.news(&mut reader, heads)?;
+        while lines.is_empty() {
+            if heads.changed().await.is_err() {
+                return Ok(());
+            }
+            lines = self.news(&mut reader, heads)?;
+        }
+        let sink = Sink { to: self.job.url.clone() };
+        let target = sink.target().map_err(SendError::Url)?;
+        let mut connection = late(Connection::open(&self.job.id, &target)).await?;
+        loop {
+            if lines.is_empty() {
+                tokio::select! {
+                    error = connection.watch() => return Err(error.into()),
+                    changed = heads.changed() => if changed.is_err() { return Ok(()) },
+                    () = sleep(STORE_INTERVAL) => self.store(),
+                }
+                lines = self.news(&mut reader, heads)?;
+                continue;
+            }
+            let last = lines.last().map_or(self.taken, |line| line.number);
+            let told = with_marks(self.taken, lines);
+            late(connection.send(&self.job.origin, &told)).await?;
+            self.taken = last;
+            if self.stored_at.elapsed() >= STORE_INTERVAL {
+                self.store();
+            }
+            lines = self.news(&mut reader, heads)?;
+        }
+    }
+
+    /// Lines that are new, if the collector says that there are some.
+    fn news(
+        &mut self,
+        reader: &mut Reader,
+        heads: &mut watch::Receiver<Heads>,
+    ) -> Result<Vec<node_api::init::Line>, SendError> {
+        let head = heads.borrow_and_update().get(&self.job.id).copied().unwrap_or(0);
+        if head == 0 || head == self.taken {
+            return Ok(Vec::new());
+        }
+        // The disk has lost lines that the sink has: their numbers are given again.
+        if head < self.taken {
+            self.taken = head;
+            *reader = Reader::new(&self.book, head);
+        }
+        reader.read(head).map_err(SendError::Read)
+    }
+
+    /// Writes down how far the sink is. What fails here is sent again after a restart.
+    fn store(&mut self) {
+        if self.taken != self.stored && position::store(&self.position, self.taken).is_ok() {
+            self.stored = self.taken;
+        }
+        self.stored_at = Instant::now();
+    }
+}
+
+async fn late<T>(attempt: impl Future<Output = Result<T, SinkError>>) -> Result<T, SinkError> {
+    timeout(PATIENCE, attempt).await.unwrap_or(Err(SinkError::Late))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use node_api::logd::Source;
+
+    fn wanted(urls: &[&str], id: &str) -> logd::Send {
+        let logs = urls.iter().map(|url| (*url).to_owned()).collect();
+        let source = Source { id: id.into(), contract: "c".into(), workload: "w".into(), logs };
+        logd::Send { node: "n".into(), sources: vec![source] }
+    }
+
+    #[test]
+    fn jobs_are_sorted_and_bounded() {
+        let some = jobs(wanted(&["redis://b/x", "redis://a/x", "redis://b/x"], "c-1")).unwrap();
+        assert_eq!(
+            some.iter().map(|job| &*job.url).collect::<Vec<_>>(),
+            ["redis://a/x", "redis://b/x"]
+        );
+        let urls: Vec<String> =
+            (0..=JOBS_MAX).map(|number| format!("redis://h/{number}")).collect();
+        let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
+        let mut many = wanted(&urls, "c-1");
+        many.sources.extend(wanted(&["redis://z/x"], "c-2").sources);
+        let some = jobs(many).unwrap();
+        assert_eq!(some.len(), JOBS_MAX);
+        assert_eq!(some.last().unwrap().id, "c-2");
+        for id in ["", "..", "a/b", "A"] {
+            assert_eq!(jobs(wanted(&[], id)).unwrap_err().name, "BadId", "{id}");
+        }
+    }
+}
