@@ -18,6 +18,8 @@ mod node;
 mod oci;
 #[path = "container-vm/oci_holes.rs"]
 mod oci_holes;
+#[path = "container-vm/oci_hooks.rs"]
+mod oci_hooks;
 #[path = "container-vm/oci_seccomp.rs"]
 mod oci_seccomp;
 #[path = "container-vm/probe.rs"]

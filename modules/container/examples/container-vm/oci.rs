@@ -3,7 +3,7 @@
 
 use crate::{
     node::{Node, shell},
-    oci_holes as holes, oci_seccomp as seccomp,
+    oci_holes as holes, oci_hooks as hooks, oci_seccomp as seccomp,
 };
 use serde_json::{Value, json};
 use std::{
@@ -30,6 +30,7 @@ pub(crate) fn run(node: &mut Node) {
     limits(node);
     refusals(node);
     seccomp::run(node);
+    hooks::run(node);
     holes::run(node);
     deaths(node);
     residue(node);
@@ -401,7 +402,7 @@ fn refusals(node: &mut Node) {
         ("a version of the future", "/ociVersion", json!("9.0.0")),
         ("a relative working directory", "/process/cwd", json!("tmp")),
         ("no program", "/process/args", json!([])),
-        ("hooks", "/hooks", json!({ "prestart": [{ "path": "/bin/true" }] })),
+        ("a relative hook", "/hooks", json!({ "prestart": [{ "path": "bin/true" }] })),
         (
             "a filter that asks somebody",
             "/linux/seccomp",

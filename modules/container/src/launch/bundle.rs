@@ -1,20 +1,25 @@
 //! Makes the process of an OCI bundle: the same child as for the node's containers, with what the
 //! configuration asks for instead of the node's walls.
 //!
-//! Joins the namespaces that others made and stays in them: for a process that does nothing else.
+//! Joins the namespaces that others made until the process is born in them, and goes home: hooks run in
+//! ours.
 
 use super::{
-    Process as Started,
+    OnTheWay, Process as Started,
     cgroup::Group,
-    child::{Body, Executable},
+    child::{Body, Midway},
     devices::{self, Covers},
+    enter::{Container, Namespaces},
     entry,
+    execution::{Executable, Execution},
     failure::{Context as _, Failure, fail},
+    hook::{Scene, run_all},
     setup::{Finish, Names, Place, Prepared, Process, Setup, Source},
 };
 use crate::{
     oci::{
         group::GroupId,
+        hooks::{Stage, Subject},
         mounts::{Depth, Mount, What},
         plan::{Kind, Plan},
     },
@@ -29,58 +34,88 @@ use std::{
     ffi::CString,
     fs, io,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
-    path::Path,
+    path::{Path, PathBuf},
 };
 use sys::clone::{self, Parent, Spawn};
 
+/// A process that is about to execute its program, or to wait for that.
+#[derive(Debug)]
+pub(crate) struct Made {
+    pub(crate) pid: i32,
+    pub(crate) cgroup: GroupId,
+    pub(crate) namespaces: Vec<u64>,
+}
+
 /// Makes the process, a child of ours, and leads it to its program, or to the FIFO `hold`.
 ///
-/// `hand_over` records the process and its cgroup before it is released. On failure nothing of them
-/// is left. A cgroup that is there already is somebody else's.
+/// `hand_over` records the process and its cgroup before it is released. Hooks are run up to the
+/// program: those of the start only if nobody waits at the FIFO, which somebody else releases. On
+/// failure nothing of process and cgroup is left. A cgroup that is there already is somebody else's.
 pub(crate) fn create(
     plan: &Plan,
+    subject: &Subject,
     cgroup: &Path,
     hold: Option<BorrowedFd<'_>>,
-    hand_over: impl FnOnce(i32, GroupId) -> io::Result<()>,
+    hand_over: impl FnOnce(Made) -> io::Result<()>,
 ) -> Result<OwnedFd, Failure> {
     let (root, _) = tree(&plan.rootfs, Depth::All)
         .context(Reason::ImageMissing, format!("opening {}", plan.rootfs.display()))?;
     let setup = setup(plan)?;
-    let paths =
-        entry::candidates(plan.args.first().map_or("", String::as_str), &plan.env, &plan.cwd)
-            .into_iter()
-            .map(CString::new)
-            .collect::<Result<Vec<_>, _>>()
-            .context(Reason::PlanInvalid, "naming the program")?;
+    let paths = programs(plan)?;
     make_parents(cgroup, &plan.cgroup_settings)
         .context(Reason::LimitsRefused, format!("making the groups above {}", cgroup.display()))?;
     let settings = plan.cgroup_settings.iter().cloned();
     let group = Group::make(cgroup.to_owned(), &plan.id, settings)?;
-    for (kind, path) in &plan.joined {
-        join(*kind, path)
-            .context(Reason::NamespaceFailed, format!("joining namespace {}", path.display()))?;
-    }
-    let body = Body {
-        setup: &setup,
-        staging: &plan.rootfs,
-        root: root.as_fd(),
+    let execution = Execution {
+        process: &setup.process,
         program: Executable::Named(&paths),
         filters: plan.filter.as_slice(),
         domain: None,
         streams: None,
         hold,
-        foreign: None,
     };
+    let midway = if plan.hooks.is_empty() { Midway::GoOn } else { Midway::Wait };
+    let staging = &plan.rootfs;
+    let body =
+        Body { setup: &setup, staging, root: root.as_fd(), midway, execution, foreign: None };
     let options =
         Spawn { namespaces: plan.namespaces, cgroup: Some(group.as_fd()), parent: Parent::Caller };
-    let process = Started::spawn(&body, options)?;
-    let pid = process.pid;
-    let record = |group: &Group| {
-        let recorded = || hand_over(pid, GroupId::of(group.as_fd())?);
-        recorded().context(Reason::AdoptFailed, "recording the process")
+    let process =
+        among(&plan.joined, || Started::spawn(options, |ends| body.become_program(ends)))?;
+    let (pid, pidfd) = (process.pid, process.pidfd.as_fd());
+    let mut run_hooks = |group: &Group| {
+        let run = |stage, scene| run_all(&plan.hooks, stage, subject, pid, scene);
+        run(Stage::Prestart, Scene::Machine)?;
+        run(Stage::CreateRuntime, Scene::Machine)?;
+        let namespaces = &Namespaces::of(pid, pidfd)?;
+        let container = Container { namespaces, cgroup: group.as_fd() };
+        run(Stage::CreateContainer, Scene::Namespaces(container))
     };
-    process.bring_up(plan.maps.as_ref(), &Names::of(&setup), record, group)?;
+    let record = |group: &Group| {
+        let namespaces = Namespaces::of(pid, pidfd)?;
+        let recorded = || {
+            let cgroup = GroupId::of(group.as_fd())?;
+            hand_over(Made { pid, cgroup, namespaces: namespaces.ids().to_vec() })
+        };
+        recorded().context(Reason::AdoptFailed, "recording the process")?;
+        if hold.is_some() {
+            return Ok(());
+        }
+        let container = Container { namespaces: &namespaces, cgroup: group.as_fd() };
+        let scene = Scene::Inside(container, plan);
+        run_all(&plan.hooks, Stage::StartContainer, subject, pid, scene)
+    };
+    let midway: Option<&mut OnTheWay<'_>> =
+        if midway == Midway::Wait { Some(&mut run_hooks) } else { None };
+    process.bring_up(plan.maps.as_ref(), &Names::of(&setup), midway, record, group)?;
     Ok(process.pidfd)
+}
+
+/// Where the program may be.
+pub(super) fn programs(plan: &Plan) -> Result<Vec<CString>, Failure> {
+    let name = plan.args.first().map_or("", String::as_str);
+    let paths = entry::candidates(name, &plan.env, &plan.cwd).into_iter().map(CString::new);
+    paths.collect::<Result<_, _>>().context(Reason::PlanInvalid, "naming the program")
 }
 
 fn setup(plan: &Plan) -> Result<Setup, Failure> {
@@ -91,21 +126,6 @@ fn setup(plan: &Plan) -> Result<Setup, Failure> {
     }
     let Some(covers) = covers else {
         return fail(Reason::PlanInvalid, "a container without /dev");
-    };
-    let strings = |all: &[String]| clone::Strings::new(all);
-    let process = || {
-        Ok::<_, io::Error>(Process {
-            argv: strings(&plan.args)?,
-            envp: strings(&plan.env)?,
-            cwd: CString::new(plan.cwd.as_str())?,
-            uid: plan.uid,
-            gid: plan.gid,
-            groups: plan.groups.iter().map(|group| Gid::from_raw(*group)).collect(),
-            capabilities: plan.capabilities,
-            privileges: plan.privileges,
-            limits: plan.limits.clone(),
-            umask: plan.umask,
-        })
     };
     Ok(Setup {
         settings: plan.settings.clone(),
@@ -120,8 +140,36 @@ fn setup(plan: &Plan) -> Result<Setup, Failure> {
             Finish::RemoveMasks
         },
         hostname: plan.hostname.clone(),
-        process: process().context(Reason::PlanInvalid, "preparing arguments")?,
+        process: process(plan, &plan.args, &plan.env, &plan.cwd)
+            .context(Reason::PlanInvalid, "preparing arguments")?,
     })
+}
+
+/// What a process of the container has, with these words.
+pub(super) fn process(
+    plan: &Plan,
+    args: &[String],
+    env: &[String],
+    cwd: &str,
+) -> io::Result<Process> {
+    Ok(Process {
+        argv: clone::Strings::new(args)?,
+        envp: clone::Strings::new(env)?,
+        cwd: CString::new(cwd)?,
+        uid: plan.uid,
+        gid: plan.gid,
+        groups: plan.groups.iter().map(|group| Gid::from_raw(*group)).collect(),
+        capabilities: plan.capabilities,
+        privileges: plan.privileges,
+        limits: plan.limits.clone(),
+        umask: plan.umask,
+    })
+}
+
+/// The settings that are a process's own, not its namespaces'.
+pub(super) fn own_settings(plan: &Plan) -> Vec<(CString, Vec<u8>)> {
+    let is_own = |file: &CString| file.as_bytes().starts_with(b"/proc/self/");
+    plan.settings.iter().filter(|(file, _)| is_own(file)).cloned().collect()
 }
 
 /// `covers` comes with `/dev`, of which a plan has one.
@@ -208,18 +256,44 @@ fn controllers(settings: &[(String, String)]) -> Vec<&str> {
     names
 }
 
-fn join(kind: Kind, path: &Path) -> io::Result<()> {
-    let kind = match kind {
-        Kind::Pid => CloneFlags::CLONE_NEWPID,
-        Kind::Network => CloneFlags::CLONE_NEWNET,
-        Kind::Ipc => CloneFlags::CLONE_NEWIPC,
-        Kind::Uts => CloneFlags::CLONE_NEWUTS,
-        Kind::Cgroup => CloneFlags::CLONE_NEWCGROUP,
+/// Does something as a member of namespaces that others made.
+fn among<T>(
+    joined: &[(Kind, PathBuf)],
+    body: impl FnOnce() -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let open = |path: &Path| openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    let mut home = Vec::with_capacity(joined.len());
+    for (kind, path) in joined {
+        let enter = || {
+            let (name, kind) = namespace(*kind)?;
+            let ours = open(Path::new(&format!("/proc/self/ns/{name}")))?;
+            setns(open(path)?, kind)?;
+            Ok::<_, io::Error>((ours, kind))
+        };
+        home.push(
+            enter().context(
+                Reason::NamespaceFailed,
+                format!("joining namespace {}", path.display()),
+            )?,
+        );
+    }
+    let done = body()?;
+    for (ours, kind) in home {
+        setns(ours, kind).context(Reason::NamespaceFailed, "leaving a namespace of others")?;
+    }
+    Ok(done)
+}
+
+fn namespace(kind: Kind) -> io::Result<(&'static str, CloneFlags)> {
+    match kind {
+        Kind::Pid => Ok(("pid", CloneFlags::CLONE_NEWPID)),
+        Kind::Network => Ok(("net", CloneFlags::CLONE_NEWNET)),
+        Kind::Ipc => Ok(("ipc", CloneFlags::CLONE_NEWIPC)),
+        Kind::Uts => Ok(("uts", CloneFlags::CLONE_NEWUTS)),
+        Kind::Cgroup => Ok(("cgroup", CloneFlags::CLONE_NEWCGROUP)),
         // The plan joins none of these.
-        Kind::Mount | Kind::User => return Err(io::ErrorKind::Unsupported.into()),
-    };
-    let file = openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    Ok(setns(file, kind)?)
+        Kind::Mount | Kind::User => Err(io::ErrorKind::Unsupported.into()),
+    }
 }
 
 #[cfg(test)]

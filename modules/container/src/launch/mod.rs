@@ -23,9 +23,12 @@ mod bundle;
 mod cgroup;
 mod child;
 mod devices;
+mod enter;
 mod entry;
+mod execution;
 mod failure;
 mod filter;
+mod hook;
 mod landlock;
 mod mounts;
 mod namespace;
@@ -34,13 +37,16 @@ mod setup;
 mod status;
 mod walls;
 
-pub(crate) use bundle::create;
+pub(crate) use bundle::{Made, create};
+pub(crate) use enter::{Container, Namespaces};
 pub use failure::Failure;
+pub(crate) use hook::{Scene, run, run_all};
 pub(crate) use namespace::Maps;
 pub(crate) use setup::{Capabilities, Privileges};
 
 use crate::{check, reason::Reason};
-use child::{Body, Child, Executable};
+use child::{Body, Midway};
+use execution::{Ends, Executable, Execution};
 use failure::{Context as _, fail};
 use node_api::{
     init::Adopt,
@@ -52,6 +58,7 @@ use rustix::{
     pipe::{PipeFlags, pipe_with},
 };
 use setup::Names;
+use status::{At as _, Done, Step};
 use std::{
     fs::File,
     io::Write as _,
@@ -131,11 +138,15 @@ impl Launcher {
                     setup: &setup,
                     staging: &self.staging,
                     root: root.as_fd(),
-                    program: Executable::Measured(&entry),
-                    filters: &filters,
-                    domain: Some(&domain),
-                    streams: Some([null.as_fd(), log_write.as_fd()]),
-                    hold: None,
+                    midway: Midway::GoOn,
+                    execution: Execution {
+                        process: &setup.process,
+                        program: Executable::Measured(&entry),
+                        filters: &filters,
+                        domain: Some(&domain),
+                        streams: Some([null.as_fd(), log_write.as_fd()]),
+                        hold: None,
+                    },
                     foreign: Some(log_read.as_fd()),
                 };
                 let options = Spawn {
@@ -148,7 +159,7 @@ impl Launcher {
                     cgroup: Some(cgroup.as_fd()),
                     parent: Parent::OfCaller,
                 };
-                Process::spawn(&body, options)
+                Process::spawn(options, |ends| body.become_program(ends))
             },
         )?;
         drop(log_write);
@@ -161,10 +172,13 @@ impl Launcher {
             })
         };
         let maps = Maps::shifted(start.id_base);
-        process.bring_up(Some(&maps), &Names::of(&setup), hand_over, cgroup)?;
+        process.bring_up(Some(&maps), &Names::of(&setup), None, hand_over, cgroup)?;
         Ok(StartReply { pid: process.pid, entrypoint_digest: hex::encode(entry.digest) })
     }
 }
+
+/// What is done while a child waits, with its cgroup.
+type OnTheWay<'a> = dyn FnMut(&cgroup::Group) -> Result<(), Failure> + 'a;
 
 /// A child that does not run its program yet.
 struct Process {
@@ -176,37 +190,32 @@ struct Process {
 }
 
 impl Process {
-    /// Makes the child. It waits at the gate.
-    fn spawn(body: &Body<'_>, options: Spawn<'_>) -> Result<Self, Failure> {
-        let (gate_read, gate_write) = pipe()?;
-        let (status_read, status_write) = pipe()?;
-        let child = Child {
-            body,
-            gate: gate_read.as_fd(),
-            status: status_write.as_fd(),
-            foreign: [gate_write.as_fd(), status_read.as_fd()],
-        };
-        let spawned = clone::spawn(options, || child.run())
+    /// Makes the child, which waits at the gate before it does anything.
+    fn spawn(options: Spawn<'_>, child: impl FnOnce(Ends<'_>) -> Done) -> Result<Self, Failure> {
+        let pipes = Pipes::new()?;
+        let spawned = clone::spawn(options, || pipes.child(child))
             .context(Reason::LimitsRefused, "making the process in its cgroup")?;
-        Ok(Self {
-            pid: spawned.pid,
-            pidfd: spawned.pidfd,
-            gate: gate_write.into(),
-            status: status_read,
-            deadline: Instant::now() + SETUP_TIME,
-        })
+        Ok(Self::new(spawned.pid, spawned.pidfd, pipes))
     }
 
-    /// Leads the child to its program, or ends it with everything in its cgroup. `hand_over` is
-    /// called when nothing can fail any more but the execution itself.
+    /// With the launcher's ends of the pipes; its copies of the child's are closed.
+    fn new(pid: i32, pidfd: OwnedFd, pipes: Pipes) -> Self {
+        let deadline = Instant::now() + SETUP_TIME;
+        Self { pid, pidfd, gate: pipes.gate.1.into(), status: pipes.status.0, deadline }
+    }
+
+    /// Leads the child to its program, or ends it with everything in its cgroup. `midway` is called
+    /// when a child that waits there has its mounts, `hand_over` when nothing can fail any more but
+    /// the execution itself.
     fn bring_up(
         &self,
         maps: Option<&Maps>,
         names: &Names,
+        midway: Option<&mut OnTheWay<'_>>,
         hand_over: impl FnOnce(&cgroup::Group) -> Result<(), Failure>,
         cgroup: cgroup::Group,
     ) -> Result<(), Failure> {
-        let outcome = self.lead(maps, names, || hand_over(&cgroup));
+        let outcome = self.lead(maps, names, midway, hand_over, &cgroup);
         if outcome.is_ok() {
             cgroup.keep();
         } else {
@@ -220,22 +229,53 @@ impl Process {
         &self,
         maps: Option<&Maps>,
         names: &Names,
-        hand_over: impl FnOnce() -> Result<(), Failure>,
+        midway: Option<&mut OnTheWay<'_>>,
+        hand_over: impl FnOnce(&cgroup::Group) -> Result<(), Failure>,
+        cgroup: &cgroup::Group,
     ) -> Result<(), Failure> {
         if let Some(maps) = maps {
             namespace::map_ids(self.pid, self.pidfd.as_fd(), maps)?;
         }
-        self.open_gate()?;
-        match status::read(self.status.as_fd(), self.deadline, names)? {
-            status::Status::Ready => {}
-            status::Status::Closed => {
-                return fail(Reason::LimitsRefused, "the process was killed during its setup");
-            }
-            status::Status::Failed(failure) => return Err(failure),
+        let mut deadline = self.deadline;
+        let waits = midway.is_some();
+        if let Some(midway) = midway {
+            self.open_gate()?;
+            self.expect_ready(deadline, names)?;
+            midway(cgroup)?;
+            deadline = Instant::now() + SETUP_TIME;
         }
-        hand_over()?;
         self.open_gate()?;
-        match status::read(self.status.as_fd(), self.deadline, names)? {
+        self.expect_ready(deadline, names)?;
+        hand_over(cgroup)?;
+        if waits {
+            deadline = Instant::now() + SETUP_TIME;
+        }
+        self.release(deadline, names)
+    }
+
+    /// Leads a child without a setup of its own to its program.
+    fn lead_in(&self, hand_over: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+        let names = Names::default();
+        self.open_gate()?;
+        self.expect_ready(self.deadline, &names)?;
+        hand_over()?;
+        self.release(self.deadline, &names)
+    }
+
+    fn expect_ready(&self, deadline: Instant, names: &Names) -> Result<(), Failure> {
+        match status::read(self.status.as_fd(), deadline, names)? {
+            status::Status::Ready => Ok(()),
+            status::Status::Closed => {
+                fail(Reason::LimitsRefused, "the process was killed during its setup")
+            }
+            status::Status::Failed(failure) => Err(failure),
+        }
+    }
+
+    /// The last gate.
+    fn release(&self, deadline: Instant, names: &Names) -> Result<(), Failure> {
+        self.open_gate()?;
+        match status::read(self.status.as_fd(), deadline, names)? {
             // execveat closed the pipe, or the process waits to be started. It is also closed when
             // the process was killed at this instant, which is its parent's to see.
             status::Status::Closed => Ok(()),
@@ -246,6 +286,29 @@ impl Process {
 
     fn open_gate(&self) -> Result<(), Failure> {
         (&self.gate).write_all(b"1").context(Reason::NamespaceFailed, "releasing the process")
+    }
+}
+
+/// Between the launcher and a child.
+struct Pipes {
+    /// The launcher writes.
+    gate: (OwnedFd, OwnedFd),
+    /// The child writes.
+    status: (OwnedFd, OwnedFd),
+}
+
+impl Pipes {
+    fn new() -> Result<Self, Failure> {
+        Ok(Self { gate: pipe()?, status: pipe()? })
+    }
+
+    /// Runs `child` with its ends in the child's process. Gives its exit code.
+    fn child(&self, child: impl FnOnce(Ends<'_>) -> Done) -> i32 {
+        let ends = Ends { gate: self.gate.0.as_fd(), status: self.status.1.as_fd() };
+        // A copy of the launcher's ends here would keep the gate open after its death.
+        let foreign = [self.gate.1.as_fd(), self.status.0.as_fd()];
+        let closed = clone::close_inherited(foreign).at(Step::Gate);
+        ends.last_words(closed.and_then(|()| child(ends)))
     }
 }
 

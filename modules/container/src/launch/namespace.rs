@@ -78,21 +78,27 @@ impl Maps {
 
 /// Writes the maps of the user namespace of a new process. Returns its directory in /proc.
 pub(super) fn map_ids(pid: i32, pidfd: BorrowedFd<'_>, maps: &Maps) -> Result<OwnedFd, Failure> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let directory = openat(CWD, format!("/proc/{pid}"), flags, Mode::empty())
-        .context(Reason::NamespaceFailed, "finding the new process in /proc")?;
-    // If it still lives after the directory was opened, the directory is its own and not that of
-    // a later process with the same id.
-    let ended = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&Timespec::default()))
-        .context(Reason::NamespaceFailed, "asking whether the new process lives")?;
-    if ended != 0 {
-        return fail(Reason::NamespaceFailed, "the new process ended before its ids were mapped");
-    }
+    let directory = directory(pid, pidfd)?;
     for (file, map) in [("uid_map", &maps.uid), ("gid_map", &maps.gid)] {
         let attempt = || format!("writing {file}");
         let fd = openat(&directory, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
             .context(Reason::NamespaceFailed, attempt())?;
         rustix::io::write(&fd, map.as_bytes()).context(Reason::NamespaceFailed, attempt())?;
+    }
+    Ok(directory)
+}
+
+/// The directory in /proc of a process that lives.
+pub(super) fn directory(pid: i32, pidfd: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = openat(CWD, format!("/proc/{pid}"), flags, Mode::empty())
+        .context(Reason::NamespaceFailed, "finding the process in /proc")?;
+    // If it still lives after the directory was opened, the directory is its own and not that of
+    // a later process with the same id.
+    let ended = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&Timespec::default()))
+        .context(Reason::NamespaceFailed, "asking whether the process lives")?;
+    if ended != 0 {
+        return fail(Reason::NamespaceFailed, "the process ended too early");
     }
     Ok(directory)
 }

@@ -125,7 +125,7 @@ pub(super) enum Source {
 }
 
 /// Names of the mounts, for what the child says of them.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Names {
     kernel: Vec<String>,
     mounts: Vec<String>,

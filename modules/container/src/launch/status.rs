@@ -47,10 +47,11 @@ pub(super) enum Step {
     Filter,
     Entry,
     Exec,
+    Enter,
 }
 
 impl Step {
-    const ALL: [(Self, Reason, &'static str); 21] = [
+    const ALL: [(Self, Reason, &'static str); 22] = [
         (Self::Gate, Reason::NamespaceFailed, "waiting for the launcher"),
         (Self::Keys, Reason::IsolationFailed, "joining a session keyring of its own"),
         (Self::Settings, Reason::IsolationFailed, "writing the settings of its namespaces"),
@@ -76,6 +77,7 @@ impl Step {
         (Self::Filter, Reason::IsolationFailed, "installing the system call filter"),
         (Self::Entry, Reason::EntrypointMissing, "finding the program, executable by its user"),
         (Self::Exec, Reason::ExecFailed, "executing the program"),
+        (Self::Enter, Reason::NamespaceFailed, "entering the namespaces of a container"),
     ];
 
     fn from_byte(byte: u8) -> Option<(Self, Reason, &'static str)> {
@@ -89,6 +91,36 @@ pub(super) struct StepFailed {
     pub(super) step: Step,
     pub(super) which: u8,
     pub(super) errno: Errno,
+}
+
+/// What a step of the child ends with.
+pub(super) type Done = Result<(), StepFailed>;
+
+/// Says at which step an error came.
+pub(super) trait At<T> {
+    fn at(self, step: Step) -> Result<T, StepFailed>;
+}
+
+impl<T> At<T> for rustix::io::Result<T> {
+    fn at(self, step: Step) -> Result<T, StepFailed> {
+        self.map_err(|errno| StepFailed { step, which: 0, errno })
+    }
+}
+
+impl<T> At<T> for io::Result<T> {
+    fn at(self, step: Step) -> Result<T, StepFailed> {
+        self.map_err(|error| StepFailed {
+            step,
+            which: 0,
+            errno: Errno::from_io_error(&error).unwrap_or(Errno::INVAL),
+        })
+    }
+}
+
+impl<T> At<T> for nix::Result<T> {
+    fn at(self, step: Step) -> Result<T, StepFailed> {
+        self.map_err(|errno| Errno::from_raw_os_error(errno as i32)).at(step)
+    }
 }
 
 /// The bytes of a message. A message is shorter than `PIPE_BUF`, so it is never torn.
@@ -151,7 +183,7 @@ pub(super) fn wait_for_end(pidfd: BorrowedFd<'_>) {
 }
 
 /// Whether `fd` was readable before `deadline`.
-fn wait(fd: BorrowedFd<'_>, deadline: Instant) -> io::Result<bool> {
+pub(super) fn wait(fd: BorrowedFd<'_>, deadline: Instant) -> io::Result<bool> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout = Timespec::try_from(left).map_err(io::Error::other)?;

@@ -85,7 +85,7 @@ objects! {
         process: Option<Process>,
         hostname: Option<String>,
         domainname: Option<String>,
-        hooks: BTreeMap<String, Other>,
+        hooks: Option<Hooks>,
         annotations: Option<BTreeMap<String, String>>,
         linux: Option<Linux>,
         vm: Other,
@@ -106,6 +106,22 @@ objects! {
         options: Option<Vec<String>>,
         uid_mappings: Other,
         gid_mappings: Other,
+    }
+    /// Programs of the machine that are run at points of a container's life.
+    Hooks {
+        prestart: Option<Vec<Hook>>,
+        create_runtime: Option<Vec<Hook>>,
+        create_container: Option<Vec<Hook>>,
+        start_container: Option<Vec<Hook>>,
+        poststart: Option<Vec<Hook>>,
+        poststop: Option<Vec<Hook>>,
+    }
+    /// One of them.
+    Hook {
+        path: String,
+        args: Option<Vec<String>>,
+        env: Option<Vec<String>>,
+        timeout: Option<i64>,
     }
     /// The program.
     Process {

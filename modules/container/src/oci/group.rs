@@ -12,7 +12,7 @@ use std::{
     fs,
     io::{self, Read as _, Write as _},
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt as _,
     },
     path::Path,
@@ -60,6 +60,10 @@ impl Group {
                 Ok((GroupId::of(&directory)? == id).then_some(Self(directory)))
             }
         }
+    }
+
+    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 
     /// Sends a signal to every process in the group and in those below it.

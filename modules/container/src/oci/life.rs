@@ -3,10 +3,11 @@
 use super::{
     OciError, config,
     group::{self, Group, send},
+    hooks::{self, Stage, Subject},
     plan::{self, Plan},
     record::{self, Lock, Place, Record, Status},
 };
-use crate::launch;
+use crate::launch::{self, Container, Namespaces, Scene};
 use nix::sys::{
     signal::{SigSet, SigmaskHow, Signal as Number, sigprocmask},
     signalfd::{SfdFlags, SignalFd},
@@ -43,18 +44,22 @@ pub(super) enum Then {
     Execute,
 }
 
+/// Says what went wrong and does not stop anything.
+pub(super) type Warn<'a> = &'a dyn Fn(&str) -> Result<(), OciError>;
+
 /// Makes a container. Returns its process, a child of ours.
 pub(super) fn create(
     root: &Path,
     id: &str,
     wanted: &Wanted,
     then: Then,
-    warn: &dyn Fn(&str) -> Result<(), OciError>,
+    warn: Warn<'_>,
 ) -> Result<OwnedFd, OciError> {
     plan::check_id(id)?;
     let bundle = wanted.bundle.clone().unwrap_or_else(|| PathBuf::from("."));
     let bundle = fs::canonicalize(&bundle).map_err(|source| OciError::file(&bundle, source))?;
-    let plan = load(id, &bundle)?;
+    let config = load(&bundle)?;
+    let plan = plan::plan(id, &bundle, config::parse(&config)?)?;
     if !plan.skipped.is_empty() {
         let names = plan.skipped.join(", ");
         warn(&format!("linux.seccomp: there are no such calls here, skipped: {names}"))?;
@@ -66,27 +71,40 @@ pub(super) fn create(
         io::ErrorKind::WouldBlock => OciError::Busy(id.to_owned()),
         _ => OciError::Record { id: id.to_owned(), source },
     })?;
-    let made = make(&place, &plan, bundle, wanted.pid_file.as_deref(), then);
-    if made.is_err() {
-        // The first failure is the one to tell.
-        place.remove().ok();
+    let subject = Subject::new(id, bundle, plan.annotations.clone());
+    let made = make(&place, &plan, &subject, &config, wanted.pid_file.as_deref(), then);
+    let process = match made {
+        Ok(process) => process,
+        Err(error) => {
+            // The first failure is the one to tell.
+            place.remove().ok();
+            if subject.was_told() {
+                tell(&plan.hooks, Stage::Poststop, &subject, 0, warn)?;
+            }
+            return Err(error);
+        }
+    };
+    if then == Then::Execute && !plan.hooks.is_empty() {
+        let (_, record) = find(root, id)?;
+        tell(&plan.hooks, Stage::Poststart, &subject, record.pid, warn)?;
     }
-    made
+    Ok(process)
 }
 
-fn load(id: &str, bundle: &Path) -> Result<Plan, OciError> {
+fn load(bundle: &Path) -> Result<Vec<u8>, OciError> {
     let path = bundle.join("config.json");
     let mut bytes = Vec::new();
     fs::File::open(&path)
         .and_then(|file| file.take(config::CONFIG_MAX as u64 + 1).read_to_end(&mut bytes))
         .map_err(|source| OciError::file(&path, source))?;
-    Ok(plan::plan(id, bundle, config::parse(&bytes)?)?)
+    Ok(bytes)
 }
 
 fn make(
     place: &Place,
     plan: &Plan,
-    bundle: PathBuf,
+    subject: &Subject,
+    config: &[u8],
     pid_file: Option<&Path>,
     then: Then,
 ) -> Result<OwnedFd, OciError> {
@@ -99,27 +117,79 @@ fn make(
     if cgroup.exists() {
         return Err(OciError::Group(cgroup));
     }
+    place.keep(config, subject.bundle()).map_err(recording)?;
     place.announce(&cgroup).map_err(recording)?;
-    let hand_over = |pid: i32, cgroup_id| {
-        let stat = record::stat(pid)?.ok_or(io::ErrorKind::NotFound)?;
+    let hand_over = |made: launch::Made| {
+        let stat = record::stat(made.pid)?.ok_or(io::ErrorKind::NotFound)?;
         place.write(&Record {
             id: plan.id.clone(),
-            pid,
+            pid: made.pid,
             start_time: stat.start_time,
-            bundle,
+            bundle: subject.bundle().to_owned(),
             rootfs: plan.rootfs.clone(),
             cgroup: cgroup.clone(),
-            cgroup_id,
+            cgroup_id: made.cgroup,
+            namespaces: made.namespaces,
+            hooks: !plan.hooks.is_empty(),
             created: super::time::rfc3339(SystemTime::now()),
             annotations: plan.annotations.clone(),
         })?;
         match pid_file {
-            Some(path) => write_whole(path, &pid.to_string()),
+            Some(path) => write_whole(path, &made.pid.to_string()),
             None => Ok(()),
         }
     };
     let hold = hold.as_ref().map(|fifo| fifo.as_fd());
-    Ok(launch::create(plan, &cgroup, hold, hand_over)?)
+    Ok(launch::create(plan, subject, &cgroup, hold, hand_over)?)
+}
+
+/// A hook of the start failed, so there shall be no container.
+fn destroy(
+    place: &Place,
+    record: &Record,
+    process: &OwnedFd,
+    hooks: &hooks::Hooks,
+    subject: &Subject,
+    warn: Warn<'_>,
+) -> Result<(), OciError> {
+    let gone = end(record, process)
+        .and_then(|()| group::remove(&record.cgroup, record.cgroup_id))
+        .and_then(|()| place.remove());
+    if let Err(error) = gone {
+        warn(&format!("removing container {}: {error}", record.id))?;
+    }
+    tell(hooks, Stage::Poststop, subject, 0, warn)
+}
+
+/// The hooks that come too late to keep anybody from anything: one that fails is a warning, and the
+/// others follow.
+fn tell(
+    hooks: &hooks::Hooks,
+    stage: Stage,
+    subject: &Subject,
+    pid: i32,
+    warn: Warn<'_>,
+) -> Result<(), OciError> {
+    for hook in hooks.at(stage) {
+        if let Err(failure) = launch::run(hook, stage, subject, pid, Scene::Machine) {
+            warn(&daemon::chain(&failure))?;
+        }
+    }
+    Ok(())
+}
+
+/// What the container was made from, if that was kept.
+fn kept(id: &str, place: &Place) -> Result<Option<(config::Config, PathBuf)>, OciError> {
+    let kept = place.kept();
+    let kept = kept.map_err(|source| OciError::Record { id: id.to_owned(), source })?;
+    kept.map(|(config, bundle)| Ok((config::parse(&config)?, bundle))).transpose()
+}
+
+/// The hooks of a container, with what they are told.
+fn kept_hooks(id: &str, place: &Place) -> Result<Option<(hooks::Hooks, Subject)>, OciError> {
+    let Some((config, bundle)) = kept(id, place)? else { return Ok(None) };
+    let subject = Subject::new(id, bundle, config.annotations.unwrap_or_default());
+    Ok(Some((hooks::plan(config.hooks.unwrap_or_default())?, subject)))
 }
 
 /// Whoever reads the file meanwhile sees nothing or all of it.
@@ -206,16 +276,61 @@ fn lock(root: &Path, id: &str) -> Result<Lock, OciError> {
     })
 }
 
-pub(super) fn start(root: &Path, id: &str) -> Result<(), OciError> {
+/// Whether a container has hooks. They are copies of us until they execute.
+pub(super) fn has_hooks(root: &Path, id: &str) -> Result<bool, OciError> {
+    Ok(find(root, id)?.1.hooks)
+}
+
+/// A hook before the program that fails ends the container.
+pub(super) fn start(root: &Path, id: &str, warn: Warn<'_>) -> Result<(), OciError> {
     let _lock = lock(root, id)?;
     let (place, record) = find(root, id)?;
-    match status(&place, &record)? {
-        Status::Created(process, fifo) => record::release(&process, fifo)
-            .map_err(|source| OciError::Record { id: id.to_owned(), source }),
+    let (process, fifo) = match status(&place, &record)? {
+        Status::Created(process, fifo) => (process, fifo),
         other @ (Status::Running(_) | Status::Stopped) => {
-            Err(OciError::State { id: id.to_owned(), what: "started", status: other.name() })
+            let status = other.name();
+            return Err(OciError::State { id: id.to_owned(), what: "started", status });
         }
+    };
+    let release = || {
+        record::release(&process, fifo)
+            .map_err(|source| OciError::Record { id: id.to_owned(), source })
+    };
+    let kept = if record.hooks { kept(id, &place)? } else { None };
+    let Some((config, bundle)) = kept else { return release() };
+    let plan = plan::plan(id, &bundle, config)?;
+    let subject = Subject::new(id, bundle, plan.annotations.clone());
+    let before = if plan.hooks.at(Stage::StartContainer).is_empty() {
+        Ok(())
+    } else {
+        inside(&record, &process, |container| {
+            let scene = Scene::Inside(container, &plan);
+            launch::run_all(&plan.hooks, Stage::StartContainer, &subject, record.pid, scene)
+        })?
+    };
+    if let Err(failure) = before {
+        destroy(&place, &record, &process, &plan.hooks, &subject, warn)?;
+        return Err(OciError::Hook(failure));
     }
+    release()?;
+    tell(&plan.hooks, Stage::Poststart, &subject, record.pid, warn)
+}
+
+/// Opens a container for those who enter it: its own group, and the namespaces that it was made with.
+fn inside<T>(
+    record: &Record,
+    process: &OwnedFd,
+    body: impl FnOnce(Container<'_>) -> T,
+) -> Result<T, OciError> {
+    let entering = |source| OciError::Enter { id: record.id.clone(), source };
+    let group = group_of(record).map_err(|source| entering(Box::new(source)))?;
+    let Some(group) = group else { return Err(OciError::NotRunning(record.id.clone())) };
+    let namespaces = Namespaces::of(record.pid, process.as_fd())
+        .map_err(|failure| entering(Box::new(failure)))?;
+    if namespaces.ids() != record.namespaces {
+        return Err(entering("its process has left the namespaces that were made for it".into()));
+    }
+    Ok(body(Container { namespaces: &namespaces, cgroup: group.as_fd() }))
 }
 
 /// To the first process, or to every one of the container.
@@ -247,7 +362,7 @@ pub(super) enum Force {
     Yes,
 }
 
-pub(super) fn delete(root: &Path, id: &str, force: Force) -> Result<(), OciError> {
+pub(super) fn delete(root: &Path, id: &str, force: Force, warn: Warn<'_>) -> Result<(), OciError> {
     let recording = |source| OciError::Record { id: id.to_owned(), source };
     let _lock = match lock(root, id) {
         Err(OciError::Missing(_)) if force == Force::Yes => return Ok(()),
@@ -255,7 +370,11 @@ pub(super) fn delete(root: &Path, id: &str, force: Force) -> Result<(), OciError
     };
     let (place, record) = match find(root, id) {
         Err(OciError::Creating(_)) if force == Force::Yes => {
-            return abandon(&Place::new(root, id)).map_err(recording);
+            let place = Place::new(root, id);
+            // Some of its hooks may have been run.
+            let hooks = kept_hooks(id, &place);
+            abandon(&place).map_err(recording)?;
+            return after(hooks, warn);
         }
         found => found?,
     };
@@ -270,8 +389,24 @@ pub(super) fn delete(root: &Path, id: &str, force: Force) -> Result<(), OciError
             return Err(OciError::State { id: id.to_owned(), what: "deleted", status });
         }
     }
+    let hooks = if record.hooks { kept_hooks(id, &place) } else { Ok(None) };
     // Its group with all that still runs in it, then its record.
-    group::remove(&record.cgroup, record.cgroup_id).and_then(|()| place.remove()).map_err(recording)
+    group::remove(&record.cgroup, record.cgroup_id)
+        .and_then(|()| place.remove())
+        .map_err(recording)?;
+    after(hooks, warn)
+}
+
+/// When a container is gone.
+fn after(
+    hooks: Result<Option<(hooks::Hooks, Subject)>, OciError>,
+    warn: Warn<'_>,
+) -> Result<(), OciError> {
+    match hooks {
+        Ok(Some((hooks, subject))) => tell(&hooks, Stage::Poststop, &subject, 0, warn),
+        Ok(None) => Ok(()),
+        Err(error) => warn(&daemon::chain(&error)),
+    }
 }
 
 fn group_of(record: &Record) -> io::Result<Option<Group>> {

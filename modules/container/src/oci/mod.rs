@@ -12,6 +12,7 @@ mod arguments;
 mod bpf;
 pub mod config;
 pub(crate) mod group;
+pub(crate) mod hooks;
 mod life;
 pub(crate) mod mounts;
 mod own;
@@ -87,6 +88,14 @@ enum OciError {
     Own(#[source] io::Error),
     #[error("making the container")]
     Launch(#[source] Failure),
+    #[error(transparent)]
+    Hook(Failure),
+    #[error("entering container {id}")]
+    Enter {
+        id: String,
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
     #[error("waiting for the container")]
     Wait(#[source] io::Error),
     #[error("writing the answer")]
@@ -171,7 +180,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, OciError> {
                 let signals = life::block_signals().map_err(OciError::Wait)?;
                 let process = life::create(root, id, wanted, Then::Execute, &warn)?;
                 let code = life::wait(&process, &signals).map_err(OciError::Wait)?;
-                match life::delete(root, id, Force::No) {
+                match life::delete(root, id, Force::No, &warn) {
                     // Somebody else was faster.
                     Ok(()) | Err(OciError::Missing(_)) => {}
                     Err(error) => return Err(error),
@@ -179,10 +188,15 @@ fn run(arguments: &Arguments) -> Result<ExitCode, OciError> {
                 return Ok(ExitCode::from(code));
             }
         }
-        Command::Start { id } => life::start(root, id)?,
+        Command::Start { id } => {
+            if life::has_hooks(root, id)? {
+                become_launcher()?;
+            }
+            life::start(root, id, &warn)?;
+        }
         Command::State { id } => state(root, id)?,
         Command::Kill { id, signal, whom } => life::kill(root, id, *signal, *whom)?,
-        Command::Delete { id, force } => life::delete(root, id, *force)?,
+        Command::Delete { id, force } => life::delete(root, id, *force, &warn)?,
         Command::List { format, only_ids } => list(root, *format, *only_ids)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -5,6 +5,7 @@
 
 use super::{
     config::{Config, DeviceRule, Linux, Mapping, Namespace, Process, Resources},
+    hooks::{self, Hooks},
     mounts::{self, Mount},
     resources, seccomp,
 };
@@ -31,7 +32,7 @@ const SETTINGS_MAX: usize = 256;
 /// What a host name and a domain name may have (`__NEW_UTS_LEN`).
 const NAME_MAX: usize = 64;
 /// Bytes of all arguments and variables together; the kernel takes a quarter of the stack limit.
-const STRINGS_BYTES_MAX: usize = 1 << 21;
+pub(super) const STRINGS_BYTES_MAX: usize = 1 << 21;
 
 /// What a process without a user namespace of its own may have: everything else reaches beyond the
 /// container.
@@ -107,6 +108,7 @@ pub struct Plan {
     /// Below the root of the hierarchy.
     pub(crate) cgroup: String,
     pub(crate) cgroup_settings: Vec<(String, String)>,
+    pub(crate) hooks: Hooks,
     pub(crate) annotations: BTreeMap<String, String>,
 }
 
@@ -204,9 +206,6 @@ pub fn plan(id: &str, bundle: &Path, config: Config) -> Result<Plan, Invalid> {
             return refuse(format!("{what}: this runtime has no such thing"));
         }
     }
-    if let Some((name, _)) = config.hooks.iter().find(|(_, hooks)| hooks.is_set()) {
-        return refuse(format!("hooks.{name}: this runtime runs no hooks"));
-    }
     if process.terminal {
         return refuse("process.terminal: this runtime makes no terminals");
     }
@@ -265,6 +264,7 @@ pub fn plan(id: &str, bundle: &Path, config: Config) -> Result<Plan, Invalid> {
         cwd: process.cwd,
         cgroup: cgroup(id, linux.cgroups_path.as_deref())?,
         cgroup_settings: resources::settings(resources)?,
+        hooks: hooks::plan(config.hooks.unwrap_or_default())?,
         annotations: config.annotations.unwrap_or_default(),
     })
 }

@@ -136,7 +136,7 @@ fn what_is_not_done_is_refused_and_named() {
             json!([{ "type": "RLIMIT_CPU", "soft": 1, "hard": 1 }, { "type": "RLIMIT_CPU", "soft": 1, "hard": 1 }]),
             "process.rlimits",
         ),
-        ("hooks", json!({ "poststop": [{ "path": "/bin/x" }] }), "hooks.poststop"),
+        ("hooks", json!({ "poststop": [{ "path": "bin/x" }] }), "hooks.poststop"),
         ("hostname", json!("a b"), "hostname"),
         ("vm", json!({ "kernel": {} }), "vm"),
         ("linux/seccomp", json!({ "defaultAction": "SCMP_ACT_NOTIFY" }), "linux.seccomp"),

@@ -34,7 +34,7 @@ use std::{
         fd::{AsFd as _, OwnedFd},
         unix::{
             ffi::{OsStrExt as _, OsStringExt as _},
-            fs::DirBuilderExt as _,
+            fs::{DirBuilderExt as _, symlink},
         },
     },
     path::{Path, PathBuf},
@@ -64,6 +64,10 @@ pub(super) struct Record {
     pub(super) rootfs: PathBuf,
     pub(super) cgroup: PathBuf,
     pub(super) cgroup_id: GroupId,
+    /// Those that the process was made in.
+    pub(super) namespaces: Vec<u64>,
+    /// Whether the configuration has any.
+    pub(super) hooks: bool,
     /// RFC 3339.
     pub(super) created: String,
     pub(super) annotations: BTreeMap<String, String>,
@@ -152,6 +156,20 @@ impl Place {
         }
     }
 
+    /// Keeps the configuration as it was when the container was made, and the path of its bundle.
+    pub(super) fn keep(&self, config: &[u8], bundle: &Path) -> io::Result<()> {
+        symlink(bundle, self.0.join("bundle"))?;
+        fs::write(self.0.join("config.json"), config)
+    }
+
+    /// What was kept; a caller that was killed early may have kept nothing.
+    pub(super) fn kept(&self) -> io::Result<Option<(Vec<u8>, PathBuf)>> {
+        match fs::read(self.0.join("config.json")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            config => Ok(Some((config?, fs::read_link(self.0.join("bundle"))?))),
+        }
+    }
+
     /// Makes the FIFO and opens it in both directions: reading it waits and never ends.
     pub(super) fn make_fifo(&self) -> io::Result<OwnedFd> {
         let path = self.0.join("start");
@@ -181,7 +199,7 @@ impl Place {
     /// Forgets the container. A second time there is nothing to do.
     pub(super) fn remove(&self) -> io::Result<()> {
         // The record first: without it there is no container, whatever else is left.
-        for name in ["state.json", "state.json.new", "start", "cgroup"] {
+        for name in ["state.json", "state.json.new", "start", "cgroup", "config.json", "bundle"] {
             match fs::remove_file(self.0.join(name)) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 done => done?,
@@ -276,6 +294,8 @@ mod tests {
             rootfs: "/b/rootfs".into(),
             cgroup: "/sys/fs/cgroup/zos-oci/c".into(),
             cgroup_id: GroupId::of(fs::File::open("/").unwrap()).unwrap(),
+            namespaces: vec![1, 2],
+            hooks: false,
             created: "2026-01-01T00:00:00Z".to_owned(),
             annotations: BTreeMap::from([("a".to_owned(), "b".to_owned())]),
         }
@@ -293,6 +313,9 @@ mod tests {
         assert_eq!(place.announced().unwrap(), None);
         place.announce(Path::new("/sys/fs/cgroup/c")).unwrap();
         assert_eq!(place.announced().unwrap(), Some("/sys/fs/cgroup/c".into()));
+        assert_eq!(place.kept().unwrap(), None);
+        place.keep(b"{}", Path::new("/b")).unwrap();
+        assert_eq!(place.kept().unwrap(), Some((b"{}".to_vec(), "/b".into())));
         assert_eq!(place.read().unwrap_err().kind(), io::ErrorKind::NotFound);
         place.write(&record()).unwrap();
         assert_eq!(place.read().unwrap(), record());

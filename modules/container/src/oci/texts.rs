@@ -48,7 +48,7 @@ GLOBAL OPTIONS
     --debug, --no-new-keyring and --preserve-fds 0 are accepted and change nothing.
 
 REFUSED
-    What a configuration asks for is done or refused, never left out: hooks,
+    What a configuration asks for is done or refused, never left out:
     terminals, labels, devices, mounts of disks, capabilities that reach beyond
     the container, and more; docs/containers.md has the list.
 
@@ -59,7 +59,9 @@ EXIT STATUS
 pub(super) const FEATURES: &str = r#"{
   "ociVersionMin": "1.0.0",
   "ociVersionMax": "1.2.0",
-  "hooks": [],
+  "hooks": [
+    "prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"
+  ],
   "mountOptions": [
     "async", "atime", "bind", "defaults", "dev", "diratime", "exec", "noatime", "nodev",
     "nodiratime", "noexec", "nostrictatime", "nosuid", "private", "rbind", "relatime", "ro",

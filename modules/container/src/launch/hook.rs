@@ -1,0 +1,268 @@
+//! Runs the hooks of a bundle, each to its end: the state of the container on stdin, what it says
+//! kept for the case that it fails.
+//!
+//! Those for the machine run as we do, from the bundle's directory. Those for the container run in its
+//! namespaces and its cgroup: as root in there while the machine's files are still in sight, and behind
+//! all the walls of its program once they are not, because then they are files of the container.
+
+use super::{
+    Process, bundle,
+    enter::Container,
+    execution::{Ends, Executable, Execution},
+    failure::{Context as _, Failure},
+    status::{At as _, Done, Step},
+};
+use crate::{
+    oci::{
+        hooks::{Hook, Hooks, Stage, Subject},
+        plan::Plan,
+    },
+    reason::Reason,
+};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::{CWD, MemfdFlags, OFlags, fcntl_setfl, memfd_create},
+    io::Errno,
+    process::{WaitId, WaitIdOptions, chdir, setsid, waitid},
+};
+use std::{
+    fs::File,
+    io::{self, Read as _, Seek as _, Write as _},
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    path::Path,
+    slice,
+    time::Instant,
+};
+use sys::clone::{self, Parent, Spawn, Strings};
+
+/// Bytes of what a hook says that are told when it fails.
+const SAID_MAX: usize = 1024;
+/// What a pipe holds.
+const PIPE_BYTES: usize = 64 << 10;
+
+/// Where a hook runs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Scene<'a> {
+    /// Where we are.
+    Machine,
+    /// In the namespaces of a container whose root is still the machine's.
+    Namespaces(Container<'a>),
+    /// In the container, like its program.
+    Inside(Container<'a>, &'a Plan),
+}
+
+/// Runs the hooks of a stage, in their order, up to the first that fails. `pid` is that of the
+/// container's process, as we see it; one that has ended has none.
+pub(crate) fn run_all(
+    hooks: &Hooks,
+    stage: Stage,
+    subject: &Subject,
+    pid: i32,
+    scene: Scene<'_>,
+) -> Result<(), Failure> {
+    hooks.at(stage).iter().try_for_each(|hook| run(hook, stage, subject, pid, scene))
+}
+
+/// Runs one hook.
+pub(crate) fn run(
+    hook: &Hook,
+    stage: Stage,
+    subject: &Subject,
+    pid: i32,
+    scene: Scene<'_>,
+) -> Result<(), Failure> {
+    let attempt = || format!("running hook {} {}", stage.name(), hook.path.to_string_lossy());
+    let streams = || {
+        let pid = match scene {
+            Scene::Machine => pid,
+            Scene::Namespaces(_) | Scene::Inside(..) => pid_inside(pid)?,
+        };
+        Ok::<_, io::Error>((state(&subject.state(stage, pid))?, rustix::pipe::pipe_with(CLOEXEC)?))
+    };
+    let (state, (said, output)) = streams().context(Reason::ExecFailed, attempt())?;
+    let streams = [state.as_fd(), output.as_fd()];
+    let process = match scene {
+        Scene::Machine => {
+            let program = Plain::new(hook, subject.bundle(), streams);
+            let program = program.context(Reason::PlanInvalid, attempt())?;
+            let here = Spawn { namespaces: 0, cgroup: None, parent: Parent::Caller };
+            Process::spawn(here, |ends| ends.wait_at_gate().and_then(|()| program.run(ends)))?
+        }
+        Scene::Namespaces(container) => {
+            let program = Plain::new(hook, Path::new("/"), streams);
+            let program = program.context(Reason::PlanInvalid, attempt())?;
+            Process::enter(container, &[], &streams, |ends| program.run(ends))?
+        }
+        Scene::Inside(container, plan) => {
+            let process = bundle::process(plan, &hook.argv, &hook.env, "/");
+            let process = process.context(Reason::PlanInvalid, attempt())?;
+            let execution = Execution {
+                process: &process,
+                program: Executable::Named(slice::from_ref(&hook.path)),
+                filters: plan.filter.as_slice(),
+                domain: None,
+                streams: Some(streams),
+                hold: None,
+            };
+            let settings = bundle::own_settings(plan);
+            Process::enter(container, &settings, &streams, |ends| execution.run(ends))?
+        }
+    };
+    drop(output);
+    let deadline = Instant::now() + hook.time;
+    let led = process.lead_in(|| Ok(()));
+    let ended = led
+        .and_then(|()| until_end(&process, said, deadline).context(Reason::ExecFailed, attempt()));
+    match ended {
+        Ok(()) => process.forget(),
+        Err(_) => process.end(),
+    }
+    ended.map_err(|failure| Failure {
+        // The program of a hook that is missing is not the container's.
+        reason: Reason::ExecFailed,
+        attempt: attempt(),
+        source: Some(failure.source.unwrap_or_else(|| failure.attempt.into())),
+    })
+}
+
+const CLOEXEC: rustix::pipe::PipeFlags = rustix::pipe::PipeFlags::CLOEXEC;
+
+/// A file without a name, to be read from its beginning.
+fn state(text: &str) -> io::Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::NOEXEC_SEAL;
+    let mut file = File::from(memfd_create("state", flags)?);
+    file.write_all(text.as_bytes())?;
+    file.rewind()?;
+    Ok(file.into())
+}
+
+/// The number of a process in its own pid namespace.
+fn pid_inside(pid: i32) -> io::Result<i32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    last_pid(&status).ok_or_else(|| io::Error::other("a process without numbers"))
+}
+
+/// `NSpid` of proc(5): the numbers in all namespaces, the innermost last.
+fn last_pid(status: &str) -> Option<i32> {
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+    numbers.split_ascii_whitespace().last()?.parse().ok()
+}
+
+/// Waits for the end of a hook, and reads what it says meanwhile. Its number stays its own.
+fn until_end(process: &Process, said: OwnedFd, deadline: Instant) -> io::Result<()> {
+    fcntl_setfl(&said, OFlags::NONBLOCK)?;
+    let (mut said, mut text, mut is_open) = (File::from(said), Vec::new(), true);
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
+        let wanted = if is_open { PollFlags::IN } else { PollFlags::empty() };
+        let mut both = [
+            PollFd::new(&process.pidfd, PollFlags::IN),
+            PollFd::from_borrowed_fd(said.as_fd(), wanted),
+        ];
+        // A pipe without writers would wake us for ever.
+        let watched = if is_open { &mut both[..] } else { &mut both[..1] };
+        match poll(watched, Some(&timeout)) {
+            Err(Errno::INTR) => continue,
+            Ok(0) => return Err(io::Error::new(io::ErrorKind::TimedOut, "it took too long")),
+            done => done?,
+        };
+        let ended = !both[0].revents().is_empty();
+        is_open = is_open && hear(&mut said, &mut text);
+        if ended {
+            // What is in the pipe still.
+            (0..PIPE_BYTES / SAID_MAX).all(|_| is_open && hear(&mut said, &mut text));
+            break;
+        }
+    }
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+    let status = waitid(WaitId::PidFd(process.pidfd.as_fd()), options)?;
+    let text = String::from_utf8_lossy(&text);
+    let last = text.trim_end().lines().last().unwrap_or("it said nothing");
+    match status.map(|status| (status.exit_status(), status.terminating_signal())) {
+        Some((Some(0), _)) => Ok(()),
+        Some((Some(code), _)) => Err(io::Error::other(format!("exit code {code}: {last}"))),
+        Some((None, Some(signal))) => Err(io::Error::other(format!("signal {signal}: {last}"))),
+        _ => Err(io::Error::other("it ended in an unknown way")),
+    }
+}
+
+/// Reads what is there. The end of it is kept; gives whether more can come.
+fn hear(said: &mut File, text: &mut Vec<u8>) -> bool {
+    let mut some = [0; SAID_MAX];
+    match said.read(&mut some) {
+        Ok(0) => false,
+        Ok(n) => {
+            text.extend_from_slice(&some[..n]);
+            text.drain(..text.len().saturating_sub(SAID_MAX));
+            true
+        }
+        Err(error) => {
+            matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+        }
+    }
+}
+
+/// A program of the machine, without walls.
+struct Plain<'a> {
+    hook: &'a Hook,
+    argv: Strings,
+    envp: Strings,
+    directory: &'a Path,
+    streams: [BorrowedFd<'a>; 2],
+}
+
+impl<'a> Plain<'a> {
+    fn new(hook: &'a Hook, directory: &'a Path, streams: [BorrowedFd<'a>; 2]) -> io::Result<Self> {
+        let (argv, envp) = (Strings::new(&hook.argv)?, Strings::new(&hook.env)?);
+        Ok(Self { hook, argv, envp, directory, streams })
+    }
+
+    /// Never returns if all goes well.
+    fn run(&self, ends: Ends<'_>) -> Done {
+        let [state, output] = self.streams;
+        rustix::stdio::dup2_stdin(state).at(Step::Descriptors)?;
+        rustix::stdio::dup2_stdout(output).at(Step::Descriptors)?;
+        rustix::stdio::dup2_stderr(output).at(Step::Descriptors)?;
+        setsid().at(Step::Limits)?;
+        clone::reset_signals().at(Step::Limits)?;
+        clone::close_all_but([ends.gate, ends.status]).at(Step::Descriptors)?;
+        chdir(self.directory).at(Step::Cwd)?;
+        ends.say_ready()?;
+        ends.wait_at_gate()?;
+        Err(clone::execveat(CWD, &self.hook.path, &self.argv, &self.envp)).at(Step::Exec)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_innermost_number_is_the_last() {
+        assert_eq!(last_pid("Name:\tx\nNSpid:\t812\t17\t1\nNSpgid:\t5\n"), Some(1));
+        assert_eq!(last_pid("Name:\tNSpid\nNSpid:\t812\n"), Some(812));
+        assert_eq!(last_pid("Name:\tx\n"), None);
+    }
+
+    #[test]
+    fn a_state_is_read_from_its_beginning() {
+        let mut text = String::new();
+        File::from(state("{}").unwrap()).read_to_string(&mut text).unwrap();
+        assert_eq!(text, "{}");
+    }
+
+    #[test]
+    fn of_what_is_said_the_end_is_kept() {
+        let (read, mut write) = io::pipe().unwrap();
+        let mut read = File::from(OwnedFd::from(read));
+        let mut text = Vec::new();
+        for word in ["a", "b", "c"] {
+            write.write_all(word.repeat(SAID_MAX / 2).as_bytes()).unwrap();
+            assert!(hear(&mut read, &mut text));
+        }
+        assert_eq!(text, ["b", "c"].map(|word| word.repeat(SAID_MAX / 2)).concat().as_bytes());
+        drop(write);
+        assert!(!hear(&mut read, &mut text));
+    }
+}
