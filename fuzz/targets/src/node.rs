@@ -156,8 +156,17 @@ pub fn ipc_answer(data: &[u8]) -> bool {
     disks || client.call(&netd::Status {}).is_ok()
 }
 
-/// Configurations of OCI bundles, to the end of their plan.
+/// Configurations of OCI bundles, to the end of their plan, and a process alone, as `exec` takes it.
 pub fn oci_config(data: &[u8]) -> bool {
-    let Ok(config) = config::parse(data) else { return false };
-    plan::plan("c", Path::new("/bundle"), config).is_ok()
+    const BUNDLE: &[u8] = br#"{
+        "ociVersion": "1.2.0", "root": { "path": "rootfs" }, "process": {},
+        "linux": { "namespaces": [{ "type": "mount" }, { "type": "user" }],
+            "uidMappings": [{ "containerID": 0, "hostID": 1, "size": 9 }],
+            "gidMappings": [{ "containerID": 0, "hostID": 1, "size": 9 }] }
+    }"#;
+    let config = config::parse(data).or_else(|_| {
+        let process = config::parse_process(data)?;
+        config::parse(BUNDLE).map(|config| config::Config { process: Some(process), ..config })
+    });
+    config.is_ok_and(|config| plan::plan("c", Path::new("/bundle"), config).is_ok())
 }

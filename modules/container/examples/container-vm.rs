@@ -16,6 +16,8 @@ mod cves;
 mod node;
 #[path = "container-vm/oci.rs"]
 mod oci;
+#[path = "container-vm/oci_exec.rs"]
+mod oci_exec;
 #[path = "container-vm/oci_holes.rs"]
 mod oci_holes;
 #[path = "container-vm/oci_hooks.rs"]

@@ -4,10 +4,11 @@
 #![expect(clippy::tests_outside_test_module, reason = "an integration test is a test module")]
 
 const TABLE: &str = include_str!("../../../docs/containers.md");
-const CHECKS: [&str; 3] = [
+const CHECKS: [&str; 4] = [
     include_str!("../examples/container-vm/cves.rs"),
     include_str!("../examples/container-vm/cases.rs"),
     include_str!("../examples/container-vm/oci_holes.rs"),
+    include_str!("../examples/container-vm/oci_exec.rs"),
 ];
 
 /// Names of checks in the table stand in quotes.

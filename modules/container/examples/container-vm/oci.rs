@@ -3,7 +3,7 @@
 
 use crate::{
     node::{Node, shell},
-    oci_holes as holes, oci_hooks as hooks, oci_seccomp as seccomp,
+    oci_exec as exec, oci_holes as holes, oci_hooks as hooks, oci_seccomp as seccomp,
 };
 use serde_json::{Value, json};
 use std::{
@@ -31,6 +31,7 @@ pub(crate) fn run(node: &mut Node) {
     refusals(node);
     seccomp::run(node);
     hooks::run(node);
+    exec::run(node);
     holes::run(node);
     deaths(node);
     residue(node);

@@ -15,13 +15,13 @@
 //! is read from or written to the container's `/proc`.
 
 use super::{
-    Pipes, Process,
-    execution::{Ends, become_ids, leave_session_keyring, write_setting},
+    Pipes, Process, bundle,
+    execution::{Ends, Executable, Execution, become_ids, leave_session_keyring, write_setting},
     failure::{Context as _, Failure, fail},
     namespace, status,
     status::{At as _, Done, Step},
 };
-use crate::reason::Reason;
+use crate::{oci::plan::Plan, reason::Reason};
 use nix::sched::{CloneFlags, setns};
 use rustix::{
     fs::{Mode, OFlags, fstat, openat},
@@ -32,6 +32,7 @@ use rustix::{
 };
 use std::{
     ffi::CString,
+    io,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     time::Instant,
 };
@@ -97,6 +98,34 @@ impl Namespaces {
 pub(crate) struct Container<'a> {
     pub(crate) namespaces: &'a Namespaces,
     pub(crate) cgroup: BorrowedFd<'a>,
+}
+
+/// Starts a process of a container beside its first, a child of ours. `hand_over` is told its number
+/// before it executes its program.
+pub(crate) fn exec(
+    plan: &Plan,
+    container: Container<'_>,
+    hand_over: impl FnOnce(i32) -> io::Result<()>,
+) -> Result<OwnedFd, Failure> {
+    let process = bundle::process(plan, &plan.args, &plan.env, &plan.cwd)
+        .context(Reason::PlanInvalid, "preparing arguments")?;
+    let paths = bundle::programs(plan)?;
+    let execution = Execution {
+        process: &process,
+        program: Executable::Named(&paths),
+        filters: plan.filter.as_slice(),
+        domain: None,
+        streams: None,
+        hold: None,
+    };
+    let settings = bundle::own_settings(plan);
+    let entered = Process::enter(container, &settings, &[], |ends| execution.run(ends))?;
+    let led = entered
+        .lead_in(|| hand_over(entered.pid).context(Reason::AdoptFailed, "recording the process"));
+    if led.is_err() {
+        entered.end();
+    }
+    led.map(|()| entered.pidfd)
 }
 
 impl Process {

@@ -38,7 +38,7 @@ mod status;
 mod walls;
 
 pub(crate) use bundle::{Made, create};
-pub(crate) use enter::{Container, Namespaces};
+pub(crate) use enter::{Container, Namespaces, exec};
 pub use failure::Failure;
 pub(crate) use hook::{Scene, run, run_all};
 pub(crate) use namespace::Maps;

@@ -3,13 +3,14 @@
 
 use super::{
     OciError,
+    exec::{self, Words},
     life::{Force, Wanted, Whom},
 };
 use rustix::process::Signal;
 use std::{ffi::OsString, path::PathBuf, str::FromStr as _};
 
-/// Words that are read.
-const WORDS_MAX: usize = 256;
+/// Words that are read. More than programs get.
+const WORDS_MAX: usize = 4096;
 /// Where records are unless `--root` says otherwise.
 const ROOT: &str = "/run/zos/oci";
 
@@ -42,6 +43,7 @@ pub(super) enum Command {
     State { id: String },
     Kill { id: String, signal: Signal, whom: Whom },
     Delete { id: String, force: Force },
+    Exec { id: String, wanted: exec::Wanted },
     List { format: Format, only_ids: bool },
 }
 
@@ -54,6 +56,15 @@ struct Options {
     bundle: Option<PathBuf>,
     pid_file: Option<PathBuf>,
     format: Option<String>,
+    process: Option<PathBuf>,
+    env: Vec<String>,
+    cwd: Option<String>,
+    user: Option<String>,
+    groups: Vec<String>,
+    capabilities: Vec<String>,
+    no_new_privileges: bool,
+    /// One that means something to `exec` alone.
+    of_exec: Option<String>,
     detach: bool,
     all: bool,
     force: bool,
@@ -68,13 +79,17 @@ fn usage<T>(why: impl Into<String>) -> Result<T, OciError> {
 
 /// Understands the words after the program's name.
 pub(super) fn parse(words: impl Iterator<Item = OsString>) -> Result<Arguments, OciError> {
-    let mut words = words.take(WORDS_MAX).map(|word| {
-        word.into_string().or_else(|word| usage(format!("{} is not UTF-8", word.display())))
+    let mut words = words.zip(0..).map(|(word, number)| match word.into_string() {
+        _ if number == WORDS_MAX => usage(format!("at most {WORDS_MAX} words")),
+        Ok(word) => Ok(word),
+        Err(word) => usage(format!("{} is not UTF-8", word.display())),
     });
     let mut options = Options::default();
     let mut places = Vec::new();
     while let Some(word) = words.next().transpose()? {
-        if !word.starts_with('-') || word.len() == 1 {
+        // What follows the container belongs to the program.
+        let is_programs = places.len() > 1 && places.first().is_some_and(|name| name == "exec");
+        if is_programs || !word.starts_with('-') || word.len() == 1 {
             places.push(word);
             continue;
         }
@@ -113,12 +128,14 @@ impl Options {
             "-a" | "--all" => self.all = true,
             "-f" | "--force" => self.force = true,
             "-q" | "--quiet" => self.quiet = true,
+            "--no-new-privs" => self.no_new_privileges = true,
             "-h" | "--help" => self.help = true,
             "-v" | "--version" => self.version = true,
             // There is no more to tell, and no keyring is made.
             "--debug" | "--no-new-keyring" => {}
             _ => return false,
         }
+        self.note(name);
         true
     }
 
@@ -134,10 +151,41 @@ impl Options {
             "--preserve-fds",
         ]
         .contains(&name)
+            || Self::is_of_exec(name)
+    }
+
+    fn is_of_exec(name: &str) -> bool {
+        [
+            "-p",
+            "--process",
+            "-e",
+            "--env",
+            "--cwd",
+            "-u",
+            "--user",
+            "-g",
+            "--additional-gids",
+            "-c",
+            "--cap",
+        ]
+        .contains(&name)
+    }
+
+    fn note(&mut self, name: &str) {
+        if Self::is_of_exec(name) || name == "--no-new-privs" {
+            self.of_exec = Some(name.to_owned());
+        }
     }
 
     fn set(&mut self, name: &str, value: String) -> Result<(), OciError> {
+        self.note(name);
         match name {
+            "-p" | "--process" => self.process = Some(value.into()),
+            "-e" | "--env" => self.env.push(value),
+            "--cwd" => self.cwd = Some(value),
+            "-u" | "--user" => self.user = Some(value),
+            "-g" | "--additional-gids" => self.groups.push(value),
+            "-c" | "--cap" => self.capabilities.push(value),
             "--root" => self.root = Some(value.into()),
             "--log" => self.log = Some(value.into()),
             "--log-format" => self.log_format = Some(value),
@@ -165,6 +213,11 @@ impl Options {
         if self.version {
             return Ok(Command::Version);
         }
+        if let (Some(option), false) =
+            (&self.of_exec, places.first().is_some_and(|name| name == "exec"))
+        {
+            return usage(format!("{option} is an option of exec"));
+        }
         let wanted = Wanted { bundle: self.bundle.clone(), pid_file: self.pid_file };
         let words: Vec<&str> = places.iter().map(String::as_str).collect();
         match words.as_slice() {
@@ -184,6 +237,28 @@ impl Options {
                 id: (*id).to_owned(),
                 force: if self.force { Force::Yes } else { Force::No },
             }),
+            ["exec", id, args @ ..] => {
+                let words = Words {
+                    args: args.iter().map(|&arg| arg.to_owned()).collect(),
+                    env: self.env,
+                    cwd: self.cwd,
+                    user: self.user.as_deref().map(user).transpose()?,
+                    groups: self
+                        .groups
+                        .iter()
+                        .map(|group| number(group))
+                        .collect::<Result<_, _>>()?,
+                    capabilities: self.capabilities,
+                    no_new_privileges: self.no_new_privileges,
+                };
+                if self.process.is_some() && words != Words::default() {
+                    return usage("exec: either --process, or a program and what it gets");
+                }
+                let process = self.process;
+                let (id, pid_file, detach) = ((*id).to_owned(), wanted.pid_file, self.detach);
+                let wanted = exec::Wanted { process, words, pid_file, detach };
+                Ok(Command::Exec { id, wanted })
+            }
             ["list"] => {
                 let format = match self.format.as_deref() {
                     None | Some("table") => Format::Text,
@@ -203,6 +278,18 @@ fn format(name: &str) -> Result<Format, OciError> {
         "json" => Ok(Format::Json),
         _ => usage(format!("there is no format {name:?}")),
     }
+}
+
+/// `UID` or `UID:GID`; names are for those who have read the files of the image.
+fn user(text: &str) -> Result<(u32, Option<u32>), OciError> {
+    match text.split_once(':') {
+        Some((uid, gid)) => Ok((number(uid)?, Some(number(gid)?))),
+        None => Ok((number(text)?, None)),
+    }
+}
+
+fn number(text: &str) -> Result<u32, OciError> {
+    text.parse().or_else(|_| usage(format!("{text:?} is not the number of a user or group")))
 }
 
 /// `9`, `KILL` or `SIGKILL`, in any case.
@@ -266,6 +353,31 @@ mod tests {
     }
 
     #[test]
+    fn what_follows_a_container_is_its_programs() {
+        let line = "exec -d --user 5:6 -e A=1 --env B=2 --cwd /tmp --pid-file /p -g 7 --cap CAP_KILL --no-new-privs c ls --all -e x";
+        let Command::Exec { id, wanted } = read(line).unwrap().command else { panic!() };
+        assert_eq!((id.as_str(), wanted.detach), ("c", true));
+        assert_eq!(wanted.pid_file, Some(PathBuf::from("/p")));
+        let Words { args, env, cwd, user, groups, capabilities, no_new_privileges } = wanted.words;
+        assert_eq!(args, ["ls", "--all", "-e", "x"]);
+        assert_eq!(
+            (env.join(" "), cwd, user),
+            ("A=1 B=2".into(), Some("/tmp".into()), Some((5, Some(6))))
+        );
+        assert_eq!(
+            (groups, capabilities.join(" "), no_new_privileges),
+            (vec![7], "CAP_KILL".into(), true)
+        );
+        let Command::Exec { wanted, .. } = read("exec --process /p c").unwrap().command else {
+            panic!()
+        };
+        assert_eq!((wanted.process, wanted.words), (Some("/p".into()), Words::default()));
+        let many = format!("exec c {}", "x ".repeat(WORDS_MAX - 2));
+        assert!(read(&many).is_ok());
+        assert!(read(&format!("{many} x")).is_err());
+    }
+
+    #[test]
     fn what_is_not_known_is_refused() {
         for line in [
             "",
@@ -279,6 +391,17 @@ mod tests {
             "--log-format xml list",
             "list --format yaml",
             "run --detach=maybe c",
+            "run --cwd / c",
+            "state -u 0 c",
+            "exec",
+            "exec --process /p c ls",
+            "exec --process /p --user 5 c",
+            "exec --process /p --cap CAP_KILL c",
+            "run --no-new-privs c",
+            "exec --additional-gids users c ls",
+            "exec --user root c ls",
+            "exec --user 5: c ls",
+            "exec --user -5 c ls",
         ] {
             assert!(read(line).is_err(), "{line}");
         }

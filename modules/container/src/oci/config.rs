@@ -16,10 +16,10 @@ pub const CONFIG_MAX: usize = 1 << 20;
 #[derive(Debug, Error)]
 pub enum ConfigError {
     /// Longer than [`CONFIG_MAX`].
-    #[error("config.json is larger than {CONFIG_MAX} bytes")]
+    #[error("a configuration is larger than {CONFIG_MAX} bytes")]
     TooLarge,
     /// Not JSON, or something of another type than the specification gives it.
-    #[error("reading config.json as a configuration of the OCI runtime specification")]
+    #[error("reading a configuration of the OCI runtime specification")]
     Json(#[source] serde_json::Error),
     /// Not a version that we know.
     #[error("ociVersion {0:?} is none of 1.0 to 1.2")]
@@ -39,6 +39,14 @@ pub fn parse(bytes: &[u8]) -> Result<Config, ConfigError> {
         }
         _ => Err(ConfigError::Version(config.oci_version)),
     }
+}
+
+/// Reads the `process` of a configuration alone.
+pub fn parse_process(bytes: &[u8]) -> Result<Process, ConfigError> {
+    if bytes.len() > CONFIG_MAX {
+        return Err(ConfigError::TooLarge);
+    }
+    serde_json::from_slice(bytes).map_err(ConfigError::Json)
 }
 
 /// What a configuration says of something that we do not do.
@@ -321,6 +329,9 @@ mod tests {
         let nested = format!(r#"{{"ociVersion":"1.0.0","x":{}"#, "[".repeat(100_000));
         assert!(parse(nested.as_bytes()).is_err());
         assert!(matches!(parse(&vec![b' '; CONFIG_MAX + 1]), Err(ConfigError::TooLarge)));
+        let process = |text: &str| parse_process(text.as_bytes()).is_ok();
+        assert!(process(r#"{"args":["sh"],"news":1}"#), "the control");
+        assert!(!["", "[0]", r#"{"args":"sh"}"#, "{} more"].into_iter().any(process));
     }
 
     #[test]

@@ -58,7 +58,7 @@ pub(super) fn create(
     plan::check_id(id)?;
     let bundle = wanted.bundle.clone().unwrap_or_else(|| PathBuf::from("."));
     let bundle = fs::canonicalize(&bundle).map_err(|source| OciError::file(&bundle, source))?;
-    let config = load(&bundle)?;
+    let config = read(&bundle.join("config.json"))?;
     let plan = plan::plan(id, &bundle, config::parse(&config)?)?;
     if !plan.skipped.is_empty() {
         let names = plan.skipped.join(", ");
@@ -91,12 +91,12 @@ pub(super) fn create(
     Ok(process)
 }
 
-fn load(bundle: &Path) -> Result<Vec<u8>, OciError> {
-    let path = bundle.join("config.json");
+/// A file with a configuration; one that is too long is cut, and refused as such.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, OciError> {
     let mut bytes = Vec::new();
-    fs::File::open(&path)
+    fs::File::open(path)
         .and_then(|file| file.take(config::CONFIG_MAX as u64 + 1).read_to_end(&mut bytes))
-        .map_err(|source| OciError::file(&path, source))?;
+        .map_err(|source| OciError::file(path, source))?;
     Ok(bytes)
 }
 
@@ -179,7 +179,7 @@ fn tell(
 }
 
 /// What the container was made from, if that was kept.
-fn kept(id: &str, place: &Place) -> Result<Option<(config::Config, PathBuf)>, OciError> {
+pub(super) fn kept(id: &str, place: &Place) -> Result<Option<(config::Config, PathBuf)>, OciError> {
     let kept = place.kept();
     let kept = kept.map_err(|source| OciError::Record { id: id.to_owned(), source })?;
     kept.map(|(config, bundle)| Ok((config::parse(&config)?, bundle))).transpose()
@@ -193,7 +193,7 @@ fn kept_hooks(id: &str, place: &Place) -> Result<Option<(hooks::Hooks, Subject)>
 }
 
 /// Whoever reads the file meanwhile sees nothing or all of it.
-fn write_whole(path: &Path, text: &str) -> io::Result<()> {
+pub(super) fn write_whole(path: &Path, text: &str) -> io::Result<()> {
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
     fs::write(&new, text)?;
@@ -317,7 +317,7 @@ pub(super) fn start(root: &Path, id: &str, warn: Warn<'_>) -> Result<(), OciErro
 }
 
 /// Opens a container for those who enter it: its own group, and the namespaces that it was made with.
-fn inside<T>(
+pub(super) fn inside<T>(
     record: &Record,
     process: &OwnedFd,
     body: impl FnOnce(Container<'_>) -> T,

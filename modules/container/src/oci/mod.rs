@@ -11,6 +11,7 @@
 mod arguments;
 mod bpf;
 pub mod config;
+mod exec;
 pub(crate) mod group;
 pub(crate) mod hooks;
 mod life;
@@ -185,6 +186,17 @@ fn run(arguments: &Arguments) -> Result<ExitCode, OciError> {
                     Ok(()) | Err(OciError::Missing(_)) => {}
                     Err(error) => return Err(error),
                 }
+                return Ok(ExitCode::from(code));
+            }
+        }
+        Command::Exec { id, wanted } => {
+            become_launcher()?;
+            if wanted.detach {
+                exec::exec(root, id, wanted)?;
+            } else {
+                let signals = life::block_signals().map_err(OciError::Wait)?;
+                let process = exec::exec(root, id, wanted)?;
+                let code = life::wait(&process, &signals).map_err(OciError::Wait)?;
                 return Ok(ExitCode::from(code));
             }
         }

@@ -25,6 +25,15 @@ COMMANDS
         Executes the program of a created container.
     state ID
         Prints the state of a container as JSON.
+    exec [-d] [--pid-file FILE] [-u UID[:GID]] [-g GID]... [-e NAME=VALUE]...
+         [--cwd DIR] [-c CAPABILITY]... [--no-new-privs] ID PROGRAM [ARGUMENTS]
+    exec [-d] [--pid-file FILE] -p FILE ID
+        Executes one more program in a container that runs, behind the same walls:
+        as the container's own, with these words, or as the process in FILE says
+        (-p, --process). -g, --additional-gids and -c, --cap add to what the
+        container's own has; nothing can be added that no container gets. Waits and
+        exits as run does; with -d, --detach, it returns as soon as the program is
+        executed.
     kill [-a] ID [SIGNAL]
         Sends a signal, SIGTERM without one, to the first process of a container,
         with -a, --all to all of them.
