@@ -24,6 +24,8 @@ mod oci_holes;
 mod oci_hooks;
 #[path = "container-vm/oci_seccomp.rs"]
 mod oci_seccomp;
+#[path = "container-vm/oci_terminal.rs"]
+mod oci_terminal;
 #[path = "container-vm/probe.rs"]
 mod probe;
 #[path = "container-vm/ways.rs"]

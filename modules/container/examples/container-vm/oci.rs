@@ -4,6 +4,7 @@
 use crate::{
     node::{Node, shell},
     oci_exec as exec, oci_holes as holes, oci_hooks as hooks, oci_seccomp as seccomp,
+    oci_terminal as terminal,
 };
 use serde_json::{Value, json};
 use std::{
@@ -32,6 +33,7 @@ pub(crate) fn run(node: &mut Node) {
     seccomp::run(node);
     hooks::run(node);
     exec::run(node);
+    terminal::run(node);
     holes::run(node);
     deaths(node);
     residue(node);
@@ -399,7 +401,7 @@ fn refusals(node: &mut Node) {
     news["something"] = json!({ "new": true });
     let ran = run_config(&news);
     node.check("oci: an unknown property is skipped", ran.1 == Some(0), &ran);
-    let rows: [(&str, &str, Value); 9] = [
+    let rows: [(&str, &str, Value); 8] = [
         ("a version of the future", "/ociVersion", json!("9.0.0")),
         ("a relative working directory", "/process/cwd", json!("tmp")),
         ("no program", "/process/args", json!([])),
@@ -409,7 +411,6 @@ fn refusals(node: &mut Node) {
             "/linux/seccomp",
             json!({ "defaultAction": "SCMP_ACT_NOTIFY" }),
         ),
-        ("a terminal", "/process/terminal", json!(true)),
         ("a setting of the node", "/linux/sysctl", json!({ "kernel.panic": "1" })),
         ("no mount namespace", "/linux/namespaces", json!([{ "type": "pid" }])),
         (

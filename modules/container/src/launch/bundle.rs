@@ -15,6 +15,7 @@ use super::{
     failure::{Context as _, Failure, fail},
     hook::{Scene, run_all},
     setup::{Finish, Names, Place, Prepared, Process, Setup, Source},
+    terminal::Terminal,
 };
 use crate::{
     oci::{
@@ -56,6 +57,7 @@ pub(crate) fn create(
     subject: &Subject,
     cgroup: &Path,
     hold: Option<BorrowedFd<'_>>,
+    terminal: Option<Terminal<'_>>,
     hand_over: impl FnOnce(Made) -> io::Result<()>,
 ) -> Result<OwnedFd, Failure> {
     let (root, _) = tree(&plan.rootfs, Depth::All)
@@ -71,7 +73,7 @@ pub(crate) fn create(
         program: Executable::Named(&paths),
         filters: plan.filter.as_slice(),
         domain: None,
-        streams: None,
+        streams: &|| terminal.map_or(Ok(()), |terminal| terminal.connect(plan.uid)),
         hold,
     };
     let midway = if plan.hooks.is_empty() { Midway::GoOn } else { Midway::Wait };

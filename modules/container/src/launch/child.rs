@@ -229,7 +229,7 @@ fn attach_source(source: &Source, target: BorrowedFd<'_>) -> rustix::io::Result<
 
 /// Mounts a copy of the very file or directory `source` over `target`. A copy is as read-only as
 /// the original.
-fn cover(source: &OwnedFd, target: &OwnedFd) -> rustix::io::Result<()> {
+pub(super) fn cover(source: &OwnedFd, target: &OwnedFd) -> rustix::io::Result<()> {
     attach_to(copy_of(source)?.as_fd(), target.as_fd())
 }
 

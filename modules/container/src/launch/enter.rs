@@ -20,6 +20,7 @@ use super::{
     failure::{Context as _, Failure, fail},
     namespace, status,
     status::{At as _, Done, Step},
+    terminal::Terminal,
 };
 use crate::{oci::plan::Plan, reason::Reason};
 use nix::sched::{CloneFlags, setns};
@@ -105,6 +106,7 @@ pub(crate) struct Container<'a> {
 pub(crate) fn exec(
     plan: &Plan,
     container: Container<'_>,
+    terminal: Option<Terminal<'_>>,
     hand_over: impl FnOnce(i32) -> io::Result<()>,
 ) -> Result<OwnedFd, Failure> {
     let process = bundle::process(plan, &plan.args, &plan.env, &plan.cwd)
@@ -115,11 +117,13 @@ pub(crate) fn exec(
         program: Executable::Named(&paths),
         filters: plan.filter.as_slice(),
         domain: None,
-        streams: None,
+        streams: &|| terminal.map_or(Ok(()), |terminal| terminal.connect(plan.uid)),
         hold: None,
     };
     let settings = bundle::own_settings(plan);
-    let entered = Process::enter(container, &settings, &[], |ends| execution.run(ends))?;
+    let socket = terminal.as_ref().map(|terminal| terminal.socket);
+    let kept = socket.as_slice();
+    let entered = Process::enter(container, &settings, kept, |ends| execution.run(ends))?;
     let led = entered
         .lead_in(|| hand_over(entered.pid).context(Reason::AdoptFailed, "recording the process"));
     if led.is_err() {

@@ -29,8 +29,8 @@ pub(super) struct Execution<'a> {
     /// In the order in which they are installed.
     pub(super) filters: &'a [Program],
     pub(super) domain: Option<&'a Domain>,
-    /// What becomes stdin, and what becomes stdout and stderr; as they are without.
-    pub(super) streams: Option<[BorrowedFd<'a>; 2]>,
+    /// What connects stdin, stdout and stderr, as root, in the root.
+    pub(super) streams: &'a dyn Fn() -> Done,
     /// A FIFO, open for reading and writing, at which the child waits once more before it executes:
     /// nobody has to live for that.
     pub(super) hold: Option<BorrowedFd<'a>>,
@@ -42,6 +42,13 @@ pub(super) enum Executable<'a> {
     Measured(&'a Entry),
     /// The first of these paths that is an executable file for the process's user.
     Named(&'a [CString]),
+}
+
+/// Makes one descriptor stdin, and another stdout and stderr.
+pub(super) fn connect(stdin: BorrowedFd<'_>, output: BorrowedFd<'_>) -> Done {
+    rustix::stdio::dup2_stdin(stdin).at(Step::Descriptors)?;
+    rustix::stdio::dup2_stdout(output).at(Step::Descriptors)?;
+    rustix::stdio::dup2_stderr(output).at(Step::Descriptors)
 }
 
 /// The child's ends of the two pipes.
@@ -76,8 +83,12 @@ impl Ends<'_> {
 impl Execution<'_> {
     /// Never returns if all goes well.
     pub(super) fn run(&self, ends: Ends<'_>) -> Done {
-        self.limit()?;
-        self.connect_streams()?;
+        umask(Mode::from_raw_mode(self.process.umask));
+        setsid().at(Step::Limits)?;
+        clone::reset_signals().at(Step::Limits)?;
+        (self.streams)()?;
+        // A limit may be below the number of descriptors that are open still.
+        self.limit().at(Step::Limits)?;
         self.drop_privileges().at(Step::Privileges)?;
         if let Some(domain) = self.domain {
             domain.enter().at(Step::Domain)?;
@@ -111,22 +122,11 @@ impl Execution<'_> {
         rustix::io::retry_on_intr(|| rustix::io::read(hold, &mut [0])).at(Step::Gate).map(drop)
     }
 
-    fn limit(&self) -> Done {
-        let process = self.process;
-        for (resource, soft, hard) in &process.limits {
-            let limit = Rlimit { current: *soft, maximum: *hard };
-            setrlimit(*resource, limit).at(Step::Limits)?;
+    fn limit(&self) -> rustix::io::Result<()> {
+        for (resource, soft, hard) in &self.process.limits {
+            setrlimit(*resource, Rlimit { current: *soft, maximum: *hard })?;
         }
-        umask(Mode::from_raw_mode(process.umask));
-        setsid().at(Step::Limits)?;
-        clone::reset_signals().at(Step::Limits)
-    }
-
-    fn connect_streams(&self) -> Done {
-        let Some([stdin, log]) = self.streams else { return Ok(()) };
-        rustix::stdio::dup2_stdin(stdin).at(Step::Descriptors)?;
-        rustix::stdio::dup2_stdout(log).at(Step::Descriptors)?;
-        rustix::stdio::dup2_stderr(log).at(Step::Descriptors)
+        Ok(())
     }
 
     /// As late as can be: a filter need not allow what is done before it.

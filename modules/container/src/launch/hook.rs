@@ -8,7 +8,7 @@
 use super::{
     Process, bundle,
     enter::Container,
-    execution::{Ends, Executable, Execution},
+    execution::{self, Ends, Executable, Execution},
     failure::{Context as _, Failure},
     status::{At as _, Done, Step},
 };
@@ -101,7 +101,7 @@ pub(crate) fn run(
                 program: Executable::Named(slice::from_ref(&hook.path)),
                 filters: plan.filter.as_slice(),
                 domain: None,
-                streams: Some(streams),
+                streams: &|| execution::connect(state.as_fd(), output.as_fd()),
                 hold: None,
             };
             let settings = bundle::own_settings(plan);
@@ -221,9 +221,7 @@ impl<'a> Plain<'a> {
     /// Never returns if all goes well.
     fn run(&self, ends: Ends<'_>) -> Done {
         let [state, output] = self.streams;
-        rustix::stdio::dup2_stdin(state).at(Step::Descriptors)?;
-        rustix::stdio::dup2_stdout(output).at(Step::Descriptors)?;
-        rustix::stdio::dup2_stderr(output).at(Step::Descriptors)?;
+        execution::connect(state, output)?;
         setsid().at(Step::Limits)?;
         clone::reset_signals().at(Step::Limits)?;
         clone::close_all_but([ends.gate, ends.status]).at(Step::Descriptors)?;

@@ -35,6 +35,7 @@ mod namespace;
 mod root;
 mod setup;
 mod status;
+mod terminal;
 mod walls;
 
 pub(crate) use bundle::{Made, create};
@@ -43,6 +44,7 @@ pub use failure::Failure;
 pub(crate) use hook::{Scene, run, run_all};
 pub(crate) use namespace::Maps;
 pub(crate) use setup::{Capabilities, Privileges};
+pub(crate) use terminal::{Console, Terminal};
 
 use crate::{check, reason::Reason};
 use child::{Body, Midway};
@@ -144,7 +146,7 @@ impl Launcher {
                         program: Executable::Measured(&entry),
                         filters: &filters,
                         domain: Some(&domain),
-                        streams: Some([null.as_fd(), log_write.as_fd()]),
+                        streams: &|| execution::connect(null.as_fd(), log_write.as_fd()),
                         hold: None,
                     },
                     foreign: Some(log_read.as_fd()),

@@ -48,10 +48,11 @@ pub(super) enum Step {
     Entry,
     Exec,
     Enter,
+    Terminal,
 }
 
 impl Step {
-    const ALL: [(Self, Reason, &'static str); 22] = [
+    const ALL: [(Self, Reason, &'static str); 23] = [
         (Self::Gate, Reason::NamespaceFailed, "waiting for the launcher"),
         (Self::Keys, Reason::IsolationFailed, "joining a session keyring of its own"),
         (Self::Settings, Reason::IsolationFailed, "writing the settings of its namespaces"),
@@ -78,6 +79,7 @@ impl Step {
         (Self::Entry, Reason::EntrypointMissing, "finding the program, executable by its user"),
         (Self::Exec, Reason::ExecFailed, "executing the program"),
         (Self::Enter, Reason::NamespaceFailed, "entering the namespaces of a container"),
+        (Self::Terminal, Reason::MountFailed, "making a terminal from /dev/pts of the container"),
     ];
 
     fn from_byte(byte: u8) -> Option<(Self, Reason, &'static str)> {

@@ -3,7 +3,7 @@
 
 use super::{
     OciError,
-    exec::{self, Words},
+    exec::{self, Tty, Words},
     life::{Force, Wanted, Whom},
 };
 use rustix::process::Signal;
@@ -63,6 +63,8 @@ struct Options {
     groups: Vec<String>,
     capabilities: Vec<String>,
     no_new_privileges: bool,
+    tty: Tty,
+    console_socket: Option<PathBuf>,
     /// One that means something to `exec` alone.
     of_exec: Option<String>,
     detach: bool,
@@ -128,6 +130,7 @@ impl Options {
             "-a" | "--all" => self.all = true,
             "-f" | "--force" => self.force = true,
             "-q" | "--quiet" => self.quiet = true,
+            "-t" | "--tty" => self.tty = Tty::Yes,
             "--no-new-privs" => self.no_new_privileges = true,
             "-h" | "--help" => self.help = true,
             "-v" | "--version" => self.version = true,
@@ -148,6 +151,7 @@ impl Options {
             "--bundle",
             "--pid-file",
             "--format",
+            "--console-socket",
             "--preserve-fds",
         ]
         .contains(&name)
@@ -172,7 +176,7 @@ impl Options {
     }
 
     fn note(&mut self, name: &str) {
-        if Self::is_of_exec(name) || name == "--no-new-privs" {
+        if Self::is_of_exec(name) || ["-t", "--tty", "--no-new-privs"].contains(&name) {
             self.of_exec = Some(name.to_owned());
         }
     }
@@ -186,6 +190,7 @@ impl Options {
             "-u" | "--user" => self.user = Some(value),
             "-g" | "--additional-gids" => self.groups.push(value),
             "-c" | "--cap" => self.capabilities.push(value),
+            "--console-socket" => self.console_socket = Some(value.into()),
             "--root" => self.root = Some(value.into()),
             "--log" => self.log = Some(value.into()),
             "--log-format" => self.log_format = Some(value),
@@ -218,7 +223,17 @@ impl Options {
         {
             return usage(format!("{option} is an option of exec"));
         }
-        let wanted = Wanted { bundle: self.bundle.clone(), pid_file: self.pid_file };
+        let wanted = Wanted {
+            bundle: self.bundle.clone(),
+            pid_file: self.pid_file,
+            console_socket: self.console_socket,
+        };
+        let is_with_process = ["create", "run", "exec"];
+        if wanted.console_socket.is_some()
+            && !places.first().is_some_and(|name| is_with_process.contains(&name.as_str()))
+        {
+            return usage("--console-socket: no terminal is made here");
+        }
         let words: Vec<&str> = places.iter().map(String::as_str).collect();
         match words.as_slice() {
             ["help"] => Ok(Command::Help),
@@ -255,8 +270,9 @@ impl Options {
                     return usage("exec: either --process, or a program and what it gets");
                 }
                 let process = self.process;
-                let (id, pid_file, detach) = ((*id).to_owned(), wanted.pid_file, self.detach);
-                let wanted = exec::Wanted { process, words, pid_file, detach };
+                let Wanted { pid_file, console_socket, .. } = wanted;
+                let (id, tty, detach) = ((*id).to_owned(), self.tty, self.detach);
+                let wanted = exec::Wanted { process, words, tty, console_socket, pid_file, detach };
                 Ok(Command::Exec { id, wanted })
             }
             ["list"] => {
@@ -368,9 +384,9 @@ mod tests {
             (groups, capabilities.join(" "), no_new_privileges),
             (vec![7], "CAP_KILL".into(), true)
         );
-        let Command::Exec { wanted, .. } = read("exec --process /p c").unwrap().command else {
-            panic!()
-        };
+        let line = "exec --tty --console-socket /s --process /p c";
+        let Command::Exec { wanted, .. } = read(line).unwrap().command else { panic!() };
+        assert_eq!((wanted.tty, wanted.console_socket), (Tty::Yes, Some("/s".into())));
         assert_eq!((wanted.process, wanted.words), (Some("/p".into()), Words::default()));
         let many = format!("exec c {}", "x ".repeat(WORDS_MAX - 2));
         assert!(read(&many).is_ok());
@@ -384,7 +400,8 @@ mod tests {
             "create",
             "create a b",
             "frobnicate c",
-            "create --console-socket /s c",
+            "start --console-socket /s c",
+            "run --tty c",
             "create --preserve-fds 1 c",
             "--systemd-cgroup create c",
             "--root",

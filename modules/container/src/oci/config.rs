@@ -134,6 +134,7 @@ objects! {
     /// The program.
     Process {
         terminal: bool,
+        console_size: Option<ConsoleSize>,
         user: User,
         args: Option<Vec<String>>,
         env: Option<Vec<String>>,
@@ -149,6 +150,11 @@ objects! {
         io_priority: Other,
         #[serde(rename = "execCPUAffinity")]
         exec_cpu_affinity: Other,
+    }
+    /// How large its terminal is, in characters.
+    ConsoleSize {
+        height: u64,
+        width: u64,
     }
     /// Its user.
     User {

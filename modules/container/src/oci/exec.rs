@@ -10,10 +10,11 @@ use super::{
     config::{self, Process},
     life, plan,
     record::Status,
+    terminal,
 };
 use crate::{
     check::{Invalid, refuse},
-    launch,
+    launch::{self, Console},
     reason::Reason,
 };
 use std::{
@@ -28,6 +29,8 @@ pub(super) struct Wanted {
     pub(super) process: Option<PathBuf>,
     /// The program and its arguments, if there is no such file.
     pub(super) words: Words,
+    pub(super) tty: Tty,
+    pub(super) console_socket: Option<PathBuf>,
     pub(super) pid_file: Option<PathBuf>,
     pub(super) detach: bool,
 }
@@ -48,6 +51,14 @@ pub(super) struct Words {
     pub(super) no_new_privileges: bool,
 }
 
+/// Whether a terminal is asked for beside the words or the file.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tty {
+    #[default]
+    NotSaid,
+    Yes,
+}
+
 /// Starts the process. Returns it, a child of ours.
 pub(super) fn exec(root: &Path, id: &str, wanted: &Wanted) -> Result<OwnedFd, OciError> {
     let (place, record) = life::find(root, id)?;
@@ -62,17 +73,22 @@ pub(super) fn exec(root: &Path, id: &str, wanted: &Wanted) -> Result<OwnedFd, Oc
         return Err(OciError::Missing(id.to_owned()));
     };
     let own = config.process.take().unwrap_or_default();
-    config.process = Some(match &wanted.process {
+    let mut process = match &wanted.process {
         Some(file) => config::parse_process(&life::read(file)?)?,
         None => with(own, &wanted.words)?,
-    });
+    };
+    process.terminal |= wanted.tty == Tty::Yes;
+    config.process = Some(process);
     let plan = plan::plan(id, &bundle, config)?;
     let hand_over = |pid: i32| match &wanted.pid_file {
         Some(path) => life::write_whole(path, &pid.to_string()),
         None => Ok(()),
     };
-    let entered =
-        life::inside(&record, &first, |container| launch::exec(&plan, container, hand_over))?;
+    let socket = terminal::connect(plan.terminal, wanted.console_socket.as_deref())?;
+    let terminal = life::terminal(&plan, socket.as_ref(), Console::Leave);
+    let entered = life::inside(&record, &first, |container| {
+        launch::exec(&plan, container, terminal, hand_over)
+    })?;
     entered.map_err(|failure| match failure.reason {
         Reason::EntrypointMissing => OciError::NoProgram(failure),
         _ => OciError::Enter { id: id.to_owned(), source: Box::new(failure) },

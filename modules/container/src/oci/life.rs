@@ -6,8 +6,9 @@ use super::{
     hooks::{self, Stage, Subject},
     plan::{self, Plan},
     record::{self, Lock, Place, Record, Status},
+    terminal,
 };
-use crate::launch::{self, Container, Namespaces, Scene};
+use crate::launch::{self, Console, Container, Namespaces, Scene};
 use nix::sys::{
     signal::{SigSet, SigmaskHow, Signal as Number, sigprocmask},
     signalfd::{SfdFlags, SignalFd},
@@ -20,7 +21,10 @@ use rustix::{
 use std::{
     fs,
     io::{self, Read as _},
-    os::fd::{AsFd as _, OwnedFd},
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::net::UnixStream,
+    },
     path::{Path, PathBuf},
     time::{Duration, Instant, SystemTime},
 };
@@ -35,6 +39,7 @@ const CGROUP2: i64 = 0x6367_7270;
 pub(super) struct Wanted {
     pub(super) bundle: Option<PathBuf>,
     pub(super) pid_file: Option<PathBuf>,
+    pub(super) console_socket: Option<PathBuf>,
 }
 
 /// Whether the process waits to be started.
@@ -72,7 +77,7 @@ pub(super) fn create(
         _ => OciError::Record { id: id.to_owned(), source },
     })?;
     let subject = Subject::new(id, bundle, plan.annotations.clone());
-    let made = make(&place, &plan, &subject, &config, wanted.pid_file.as_deref(), then);
+    let made = make(&place, &plan, &subject, &config, wanted, then);
     let process = match made {
         Ok(process) => process,
         Err(error) => {
@@ -105,7 +110,7 @@ fn make(
     plan: &Plan,
     subject: &Subject,
     config: &[u8],
-    pid_file: Option<&Path>,
+    wanted: &Wanted,
     then: Then,
 ) -> Result<OwnedFd, OciError> {
     let recording = |source| OciError::Record { id: plan.id.clone(), source };
@@ -134,13 +139,15 @@ fn make(
             created: super::time::rfc3339(SystemTime::now()),
             annotations: plan.annotations.clone(),
         })?;
-        match pid_file {
+        match &wanted.pid_file {
             Some(path) => write_whole(path, &made.pid.to_string()),
             None => Ok(()),
         }
     };
     let hold = hold.as_ref().map(|fifo| fifo.as_fd());
-    Ok(launch::create(plan, subject, &cgroup, hold, hand_over)?)
+    let socket = terminal::connect(plan.terminal, wanted.console_socket.as_deref())?;
+    let terminal = terminal(plan, socket.as_ref(), Console::Mount);
+    Ok(launch::create(plan, subject, &cgroup, hold, terminal, hand_over)?)
 }
 
 /// A hook of the start failed, so there shall be no container.
@@ -190,6 +197,16 @@ fn kept_hooks(id: &str, place: &Place) -> Result<Option<(hooks::Hooks, Subject)>
     let Some((config, bundle)) = kept(id, place)? else { return Ok(None) };
     let subject = Subject::new(id, bundle, config.annotations.unwrap_or_default());
     Ok(Some((hooks::plan(config.hooks.unwrap_or_default())?, subject)))
+}
+
+/// The terminal to be made, when somebody awaits it.
+pub(super) fn terminal<'a>(
+    plan: &Plan,
+    socket: Option<&'a UnixStream>,
+    console: Console,
+) -> Option<launch::Terminal<'a>> {
+    let size = plan.terminal?.size;
+    Some(launch::Terminal { socket: socket?.as_fd(), size, console })
 }
 
 /// Whoever reads the file meanwhile sees nothing or all of it.

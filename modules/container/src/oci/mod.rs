@@ -21,6 +21,7 @@ pub mod plan;
 mod record;
 mod resources;
 mod seccomp;
+pub(crate) mod terminal;
 mod texts;
 mod time;
 

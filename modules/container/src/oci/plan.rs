@@ -8,6 +8,7 @@ use super::{
     hooks::{self, Hooks},
     mounts::{self, Mount},
     resources, seccomp,
+    terminal::{self, Terminal},
 };
 use crate::{
     check::{Invalid, check_path, refuse},
@@ -89,6 +90,7 @@ pub struct Plan {
     pub(crate) owner: (u32, u32),
     pub(crate) settings: Vec<(CString, Vec<u8>)>,
     pub(crate) mounts: Vec<Mount>,
+    pub(crate) terminal: Option<Terminal>,
     pub(crate) masked: Vec<CString>,
     pub(crate) read_only: Vec<CString>,
     pub(crate) hostname: Option<String>,
@@ -206,9 +208,6 @@ pub fn plan(id: &str, bundle: &Path, config: Config) -> Result<Plan, Invalid> {
             return refuse(format!("{what}: this runtime has no such thing"));
         }
     }
-    if process.terminal {
-        return refuse("process.terminal: this runtime makes no terminals");
-    }
     let own = namespaces(linux.namespaces.as_deref().unwrap_or_default())?;
     let (maps, owner) = maps(&linux, &own)?;
     let mut settings = Vec::new();
@@ -234,6 +233,9 @@ pub fn plan(id: &str, bundle: &Path, config: Config) -> Result<Plan, Invalid> {
         if process.no_new_privileges { Privileges::NeverMore } else { Privileges::ByFile };
     let profile = linux.seccomp.map(|profile| seccomp::decide(&profile, privileges)).transpose()?;
     let (filter, skipped) = profile.map(|it| (it.filter, it.skipped)).unzip();
+    let mounts =
+        mounts::plan(config.mounts, bundle, own.is_new(Kind::Cgroup), own.has(Kind::User))?;
+    let terminal = terminal::plan(&process, &mounts)?;
     let namespaces = own.0.iter().filter(|(_, path)| path.is_none());
     let namespaces = namespaces.fold(0, |all, (kind, _)| all | kind.flag());
     let joined = own.0.iter().filter_map(|(kind, path)| Some((*kind, path.clone()?))).collect();
@@ -246,7 +248,8 @@ pub fn plan(id: &str, bundle: &Path, config: Config) -> Result<Plan, Invalid> {
         maps,
         owner,
         settings,
-        mounts: mounts::plan(config.mounts, bundle, own.is_new(Kind::Cgroup), own.has(Kind::User))?,
+        mounts,
+        terminal,
         masked: paths("linux.maskedPaths", linux.masked_paths)?,
         read_only: paths("linux.readonlyPaths", linux.readonly_paths)?,
         hostname: config.hostname.filter(|name| !name.is_empty()),

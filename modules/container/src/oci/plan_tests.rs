@@ -111,6 +111,7 @@ fn what_is_not_done_is_refused_and_named() {
         ("process/args", json!([]), "process.args"),
         ("process/args", json!(["a\0b"]), "process"),
         ("process/cwd", json!("tmp"), "process.cwd"),
+        // Without a devpts.
         ("process/terminal", json!(true), "process.terminal"),
         ("process/apparmorProfile", json!("x"), "process.apparmorProfile"),
         ("process/selinuxLabel", json!("x"), "process.selinuxLabel"),

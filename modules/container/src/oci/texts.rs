@@ -14,20 +14,21 @@ SYNOPSIS
     container [GLOBAL OPTIONS] COMMAND [OPTIONS] [ARGUMENTS]
 
 COMMANDS
-    run [-b DIR] [--pid-file FILE] [-d] ID
+    run [-b DIR] [--pid-file FILE] [--console-socket SOCKET] [-d] ID
         Makes a container from the bundle in DIR (here without -b), executes its
         program, waits for its end, passes signals on meanwhile, and forgets it.
         The exit code is that of the program, or 128 and its signal. With -d,
         --detach, it returns as soon as the program is executed.
-    create [-b DIR] [--pid-file FILE] ID
+    create [-b DIR] [--pid-file FILE] [--console-socket SOCKET] ID
         Makes a container whose program is not executed yet.
     start ID
         Executes the program of a created container.
     state ID
         Prints the state of a container as JSON.
-    exec [-d] [--pid-file FILE] [-u UID[:GID]] [-g GID]... [-e NAME=VALUE]...
-         [--cwd DIR] [-c CAPABILITY]... [--no-new-privs] ID PROGRAM [ARGUMENTS]
-    exec [-d] [--pid-file FILE] -p FILE ID
+    exec [-d] [--pid-file FILE] [-t --console-socket SOCKET]
+         [-u UID[:GID]] [-g GID]... [-e NAME=VALUE]... [--cwd DIR]
+         [-c CAPABILITY]... [--no-new-privs] ID PROGRAM [ARGUMENTS]
+    exec [-d] [--pid-file FILE] [-t --console-socket SOCKET] -p FILE ID
         Executes one more program in a container that runs, behind the same walls:
         as the container's own, with these words, or as the process in FILE says
         (-p, --process). -g, --additional-gids and -c, --cap add to what the
@@ -47,6 +48,9 @@ COMMANDS
     features
         Prints what the runtime can do, as JSON.
 
+    A process with a terminal sends its other end to the --console-socket. exec
+    makes one with -t, --tty.
+
 GLOBAL OPTIONS
     --root DIR                Records of containers; /run/zos/oci without it
     --log FILE                Errors are added to this file too
@@ -58,7 +62,7 @@ GLOBAL OPTIONS
 
 REFUSED
     What a configuration asks for is done or refused, never left out:
-    terminals, labels, devices, mounts of disks, capabilities that reach beyond
+    labels, devices, mounts of disks, capabilities that reach beyond
     the container, and more; docs/containers.md has the list.
 
 EXIT STATUS
