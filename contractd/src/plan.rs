@@ -153,6 +153,8 @@ pub(crate) struct Have {
     /// Volumes that could not be made, or found.
     pub(crate) failures: BTreeMap<String, Failure>,
     pub(crate) flists: BTreeMap<(ContractId, FlistId), Files>,
+    /// How the last fetch failed of those whose last fetch failed.
+    pub(crate) unfetched: BTreeMap<(ContractId, FlistId), &'static str>,
     /// Processes of which it is not certain yet that nobody wants them.
     pub(crate) spared: BTreeSet<String>,
     /// Containers that cannot go on as they are, and why.

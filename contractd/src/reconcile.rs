@@ -86,8 +86,8 @@ pub(crate) struct Reconciler {
     pub(crate) free: Capacity,
     runs: BTreeMap<String, Run>,
     files: BTreeMap<(ContractId, FlistId), Files>,
-    /// The wait before the next try of a fetch, for flists whose last fetch failed.
-    fetch_delay_ms: BTreeMap<(ContractId, FlistId), u64>,
+    /// How the last fetch failed, of flists whose last fetch failed, and the wait before the next try.
+    unfetched: BTreeMap<(ContractId, FlistId), (&'static str, u64)>,
     /// Volumes that could not be made.
     failures: BTreeMap<String, Failure>,
     checks: Checks,
@@ -153,7 +153,7 @@ impl Reconciler {
             judged_ms: None,
             runs,
             files: BTreeMap::new(),
-            fetch_delay_ms: BTreeMap::new(),
+            unfetched: BTreeMap::new(),
             failures: BTreeMap::new(),
             checks: Checks::default(),
             probes,
@@ -291,15 +291,15 @@ impl Reconciler {
         let wanted = (contract, flist);
         match outcome {
             Ok(()) => {
-                self.fetch_delay_ms.retain(|(_, one), _| *one != flist);
+                self.unfetched.retain(|(_, one), _| *one != flist);
                 self.damaged.remove(&flist);
                 self.files.insert(wanted, Files::Ready);
                 let all = self.files.iter_mut().filter(|((_, one), _)| *one == flist);
                 all.for_each(|(_, files)| *files = Files::Ready);
             }
             Err((code, message)) => {
-                let delay = retry_delay(self.fetch_delay_ms.get(&wanted).copied());
-                self.fetch_delay_ms.insert(wanted, delay);
+                let delay = retry_delay(self.unfetched.get(&wanted).map(|(_, delay)| *delay));
+                self.unfetched.insert(wanted, (code, delay));
                 daemon::warn!("flist {}: {code}: {message}", flist.short());
                 let until_ms = clock::boot_ms().unwrap_or(0).saturating_add(delay);
                 self.files.insert(wanted, Files::Failed { until_ms, code, message });
@@ -361,6 +361,7 @@ impl Reconciler {
         }
         have.runs = self.runs.clone();
         have.flists = self.files.clone();
+        have.unfetched = self.unfetched.iter().map(|(of, (code, _))| (*of, *code)).collect();
         have.failures = self.failures.clone();
         self.send_lines(&wants, &have, &wipes);
         self.report(&wants, &have, &wipes, at)?;
@@ -433,7 +434,7 @@ impl Reconciler {
     /// A fetch ends when its contract does not want the flist any more.
     fn forget_fetches(&mut self, wants: &[Want]) {
         let wanted: BTreeSet<(ContractId, FlistId)> = flists_of(wants).collect();
-        self.fetch_delay_ms.retain(|of, _| wanted.contains(of));
+        self.unfetched.retain(|of, _| wanted.contains(of));
         for ((contract, flist), files) in self.files.extract_if(.., |of, _| !wanted.contains(of)) {
             if files == Files::Fetching {
                 // The network thread ends only with the process.

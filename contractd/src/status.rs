@@ -110,10 +110,9 @@ fn workload(want: &Want, have: &Have) -> Option<Line> {
             // A start that was given up on may have succeeded after all.
             Phase::Waiting { code, message, .. } if !have.processes.contains_key(&want.id) => {
                 let mut message = message.clone();
-                if let Some(Files::Failed { code, message: why, .. }) =
-                    have.flists.get(&(want.contract, *flist))
-                {
-                    message += &format!("; its files could not be had again: {code}: {why}");
+                // The same while it is tried again: each change of this is a signed result.
+                if let Some(code) = have.unfetched.get(&(want.contract, *flist)) {
+                    message += &format!("; its files could not be had again: {code}");
                 }
                 return Some(Line::new(State::Failed, code, message));
             }
@@ -169,7 +168,7 @@ mod tests {
 
     /// Status of a container whose run is in this phase, and whose process is there.
     fn line(phase: Phase, passed: bool) -> Option<Line> {
-        line_with(phase, passed, &[ProcessState::Running], None)
+        line_with(phase, passed, &[ProcessState::Running], None, None)
     }
 
     fn line_with(
@@ -177,6 +176,7 @@ mod tests {
         passed: bool,
         process: &[ProcessState],
         files: Option<Files>,
+        unfetched: Option<&'static str>,
     ) -> Option<Line> {
         let world = contract::testkit::World::new(contract::Timestamp::from_seconds(1_800_000_000));
         let document = world.document(1);
@@ -208,6 +208,10 @@ mod tests {
                 .map(|files| ((world.contract(), FlistId([1; 32])), files))
                 .into_iter()
                 .collect(),
+            unfetched: unfetched
+                .map(|code| ((world.contract(), FlistId([1; 32])), code))
+                .into_iter()
+                .collect(),
             ..Have::default()
         };
         workload(&want, &have)
@@ -234,17 +238,26 @@ mod tests {
     }
 
     /// A container that waited for its files said for ever why it had ended, and not what it waits for.
+    /// Then each try of a dead source was two results.
     #[test]
-    fn what_waits_for_files_that_cannot_be_had_again_says_so() {
-        let said = |files| {
+    fn what_waits_for_files_that_cannot_be_had_again_says_so_once() {
+        let said = |files: Option<Files>, unfetched: Option<&'static str>| {
             let waiting =
                 Phase::Waiting { until_ms: 1, code: "store_damaged".into(), message: "bad".into() };
-            line_with(waiting, true, &[], files).unwrap().message
+            line_with(waiting, true, &[], files, unfetched).unwrap().fingerprint()
         };
-        assert_eq!(said(Some(Files::Fetching)), "bad");
-        let (code, message) = ("source_unreachable", "nobody answers".to_owned());
-        let failed = Files::Failed { until_ms: 1, code, message };
-        let wanted = "bad; its files could not be had again: source_unreachable: nobody answers";
-        assert_eq!(said(Some(failed)), wanted);
+        let first = said(Some(Files::Fetching), None);
+        assert!(first.ends_with("store_damaged bad"), "{first}");
+        let failed = |message: &str| {
+            let (code, message) = ("source_unreachable", message.to_owned());
+            Some(Files::Failed { until_ms: 1, code, message })
+        };
+        let dead = Some("source_unreachable");
+        let second = said(failed("nobody answers"), dead);
+        assert!(second.ends_with("bad; its files could not be had again: source_unreachable"));
+        for again in [Some(Files::Fetching), failed("another reason")] {
+            assert_eq!(said(again, dead), second);
+        }
+        assert_ne!(said(failed("nobody answers"), Some("content_missing")), second);
     }
 }

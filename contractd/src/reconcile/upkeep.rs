@@ -130,7 +130,7 @@ impl Reconciler {
                     swept.bytes
                 );
                 self.files.retain(|(_, flist), _| pinned.contains(flist));
-                self.fetch_delay_ms.retain(|(_, flist), _| pinned.contains(flist));
+                self.unfetched.retain(|(_, flist), _| pinned.contains(flist));
                 self.damaged.retain(|flist| pinned.contains(flist));
                 self.complaints.remove("store");
             }

@@ -79,5 +79,5 @@ fn a_failed_fetch_is_one_contracts_and_files_that_are_there_are_everybodys() {
         [one, other].map(|of| this.files[&(of, flist)].clone()),
         [Files::Ready, Files::Ready]
     );
-    assert!(this.fetch_delay_ms.is_empty());
+    assert!(this.unfetched.is_empty());
 }

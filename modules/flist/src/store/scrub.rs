@@ -127,7 +127,8 @@ impl Store {
         Ok(())
     }
 
-    /// The body of a complete flist. A damaged record loses its name, as a bad object does.
+    /// The body of a complete flist. A damaged record stays where it is: it keeps a sweep from taking
+    /// the objects that nobody can name without it, and the next ingest replaces it.
     fn sound(
         &self,
         flist: FlistId,
@@ -137,7 +138,6 @@ impl Store {
             Ok(list) => Ok(Some(list)),
             Err(StoreError::Absent(_)) => Ok(None),
             Err(StoreError::Record { .. } | StoreError::RecordUnreadable { .. }) => {
-                remove_if_there(&store_path::record(&self.root, flist))?;
                 let fault = Fault { file: String::new(), kind: FaultKind::Unreadable };
                 found(Finding { flist, fault });
                 Ok(None)
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_record_is_found_and_loses_its_name() {
+    fn a_damaged_record_is_found_and_stays_until_it_is_replaced() {
         let root = tempfile::tempdir().unwrap();
         let store = Store::open(root.path()).unwrap();
         let flist = FlistId([1; 32]);
@@ -282,6 +282,7 @@ mod tests {
         let mut note = |one: Finding| found.push((one.flist, one.fault.kind));
         assert_eq!(store.scrub(None, 0, &mut |_| {}, &mut note).unwrap(), None);
         assert_eq!(found, [(flist, FaultKind::Unreadable)]);
-        assert_eq!(store.flist(flist).unwrap_err().code(), "absent");
+        assert_eq!(store.flist(flist).unwrap_err().code(), "record_damaged");
+        assert_eq!(store.sweep(&[flist].into()).unwrap_err().code(), "record_damaged");
     }
 }
