@@ -160,15 +160,20 @@ pub(crate) fn describe(faults: &[Fault]) -> String {
     const SHOWN: usize = 8;
     let shown: Vec<String> = faults.iter().take(SHOWN).map(ToString::to_string).collect();
     let more = if faults.len() > SHOWN { ", and others" } else { "" };
-    format!("{} of its files on the node: {}{more}", faults.len(), shown.join(", "))
+    format!("not as it was signed, on the node: {}{more}", shown.join(", "))
 }
 
 /// Codes of starts that may have failed because the disk did not give back what is on it.
-pub(crate) const PERHAPS_DAMAGE: [&str; 4] =
-    ["entrypoint_missing", "mount_target_missing", "cwd_missing", "exec_failed"];
+pub(crate) const PERHAPS_DAMAGE: [&str; 5] = [
+    "entrypoint_missing",
+    "mount_target_missing",
+    "cwd_missing",
+    "exec_failed",
+    "root_mount_failed",
+];
 /// Codes of starts after which the files of the flist are read and fetched again.
 pub(crate) const DAMAGE: [&str; 6] = [
-    "root_mount_failed",
+    STORE_DAMAGED,
     "record_damaged",
     "absent",
     "image_missing",
@@ -179,15 +184,21 @@ pub(crate) const DAMAGE: [&str; 6] = [
 #[cfg(test)]
 mod tests {
     use super::*;
-    use flist::FaultKind;
+    use flist::{FaultKind, Part};
 
     #[test]
     fn the_reason_names_the_files_that_are_wrong_and_how() {
-        let fault = |file: &str, kind| Fault { file: file.into(), kind };
-        let faults = [fault("", FaultKind::Unreadable), fault("bin/a", FaultKind::Missing)];
-        let said = "2 of its files on the node: the list of files cannot be read, bin/a is missing";
+        let fault = |part, kind| Fault { part, kind };
+        let file = |path: &str| Part::File(path.into());
+        let faults = [
+            fault(Part::List, FaultKind::Unreadable),
+            fault(Part::Image, FaultKind::Unreadable),
+            fault(file("/bin/a"), FaultKind::Missing),
+        ];
+        let said = "not as it was signed, on the node: the list of files cannot be read, the image of the \
+                    tree cannot be read, /bin/a is missing";
         assert_eq!(describe(&faults), said);
-        let many = vec![fault("x", FaultKind::WrongDigest); 9];
+        let many = vec![fault(file("x"), FaultKind::WrongDigest); 9];
         assert!(describe(&many).ends_with("x has another digest, or none, and others"));
     }
 

@@ -68,6 +68,8 @@ pub(crate) struct Run {
     /// The boot in which this happened; of no use in another.
     pub(crate) boot: String,
     pub(crate) revision: String,
+    /// What it was started from; `None` for one of which nothing is known.
+    pub(crate) flist: Option<FlistId>,
     pub(crate) phase: Phase,
     /// The wait before the last start, if there was one.
     pub(crate) delay_ms: Option<u64>,
@@ -340,8 +342,10 @@ fn container(
     let current = run.is_some_and(|run| run.revision == revision);
     let stopping = run.is_some_and(|run| matches!(run.phase, Phase::Stopping { .. }));
     let process = have.processes.get(&want.id);
-    if process == Some(&ProcessState::Running) && (current || stopping) {
-        let fault = fault(&want.id, have);
+    let fault = fault(&want.id, have);
+    // What runs from bad files is stopped in whatever version, also when the next one cannot be had.
+    let damaged = fault.as_ref().is_some_and(|fault| fault.cause == Cause::Damaged);
+    if process == Some(&ProcessState::Running) && (current || stopping || damaged) {
         return if stopping || fault.is_some() { stop(&want.id, fault, have) } else { None };
     }
     let contract = want.contract;
@@ -375,13 +379,14 @@ fn container(
 pub(crate) fn intent(
     boot: &str,
     revision: &str,
-    container: &Container,
+    (container, flist): (&Container, FlistId),
     previous: Option<&Run>,
     now_ms: u64,
 ) -> Run {
     Run {
         boot: boot.to_owned(),
         revision: revision.to_owned(),
+        flist: Some(flist),
         phase: Phase::Up { since_ms: now_ms },
         // A new version does not pay for the failures of the old one.
         delay_ms: previous.filter(|run| run.revision == revision).and_then(|run| run.delay_ms),
@@ -401,12 +406,14 @@ pub(crate) fn risen(have: &Have, runs: &BTreeMap<String, Run>) -> Vec<String> {
     runs.iter().filter(|(id, run)| is_up(id) && waits(run)).map(|(id, _)| id.clone()).collect()
 }
 
-/// The revision of whatever may run after a start of `revision` has failed. A start that was announced
-/// before, and never confirmed, may still succeed, and is of its own revision.
-pub(crate) fn revision_after_failure(previous: Option<&Run>, revision: &str) -> String {
+/// The revision, and the flist, of whatever may run after a start has failed. A start that was
+/// announced before, and never confirmed, may still succeed, and is of its own revision.
+pub(crate) fn risk_after_failure(previous: Option<&Run>, tried: &Run) -> (String, Option<FlistId>) {
     match previous {
-        Some(Run { phase: Phase::Up { .. }, revision: announced, .. }) => announced.clone(),
-        Some(_) | None => revision.to_owned(),
+        Some(announced @ Run { phase: Phase::Up { .. }, .. }) => {
+            (announced.revision.clone(), announced.flist)
+        }
+        Some(_) | None => (tried.revision.clone(), tried.flist),
     }
 }
 

@@ -20,7 +20,7 @@ use crate::{
     fetches, judge, merge,
     network::Order,
     node_calls,
-    plan::{self, Failure, Files, Have, Kind, Phase, Run, Step, Stop, Want},
+    plan::{self, Cause, Failure, Files, Have, Kind, Phase, Run, Step, Stop, Want},
     probe::Probes,
     results::Results,
     rounds::Rounds,
@@ -280,33 +280,6 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Takes in the outcome of a fetch. That it failed is the contract's own matter, that the files are
-    /// there serves all who want them.
-    pub(crate) fn take_fetched(
-        &mut self,
-        contract: ContractId,
-        flist: FlistId,
-        outcome: fetches::Outcome,
-    ) {
-        let wanted = (contract, flist);
-        match outcome {
-            Ok(()) => {
-                self.unfetched.retain(|(_, one), _| *one != flist);
-                self.damaged.remove(&flist);
-                self.files.insert(wanted, Files::Ready);
-                let all = self.files.iter_mut().filter(|((_, one), _)| *one == flist);
-                all.for_each(|(_, files)| *files = Files::Ready);
-            }
-            Err((code, message)) => {
-                let delay = retry_delay(self.unfetched.get(&wanted).map(|(_, delay)| *delay));
-                self.unfetched.insert(wanted, (code, delay));
-                daemon::warn!("flist {}: {code}: {message}", flist.short());
-                let until_ms = clock::boot_ms().unwrap_or(0).saturating_add(delay);
-                self.files.insert(wanted, Files::Failed { until_ms, code, message });
-            }
-        }
-    }
-
     /// One look at the node, and everything that follows from it.
     pub(crate) fn turn(&mut self) -> Result<(), DatabaseError> {
         self.is_behind = false;
@@ -431,18 +404,6 @@ impl Reconciler {
         self.failures.retain(|id, _| is_missing(id));
     }
 
-    /// A fetch ends when its contract does not want the flist any more.
-    fn forget_fetches(&mut self, wants: &[Want]) {
-        let wanted: BTreeSet<(ContractId, FlistId)> = flists_of(wants).collect();
-        self.unfetched.retain(|of, _| wanted.contains(of));
-        for ((contract, flist), files) in self.files.extract_if(.., |of, _| !wanted.contains(of)) {
-            if files == Files::Fetching {
-                // The network thread ends only with the process.
-                drop(self.orders.send(Order::Forget(contract, flist)));
-            }
-        }
-    }
-
     fn apply(&mut self, step: Step, have: &Have) -> Result<(), DatabaseError> {
         match step {
             Step::Fetch { contract, flist, urls, bytes } => {
@@ -460,6 +421,11 @@ impl Reconciler {
             Step::Signal { id, signal, kill_at_ms, fault } => {
                 if let Some(fault) = &fault {
                     daemon::warn!("{id}: {}", fault.message);
+                    // A program that cannot read its own pages fails in many ways.
+                    let ran = self.runs.get(&id).and_then(|run| run.flist);
+                    if let Some(flist) = ran.filter(|_| fault.cause == Cause::Unhealthy) {
+                        self.rounds.suspect(flist);
+                    }
                 }
                 self.call(&id, paths::INIT_SOCKET, &init::Signal { id: id.clone(), signal });
                 if let Some(run) = self.runs.get_mut(&id) {
@@ -468,6 +434,7 @@ impl Reconciler {
                     let run = Run {
                         boot: self.boot.clone(),
                         revision: String::new(),
+                        flist: None,
                         phase: Phase::Stopping { kill_at_ms, fault },
                         delay_ms: None,
                         stop: Stop { signal, grace_ms: 0 },
@@ -612,14 +579,6 @@ impl Reconciler {
         // The network thread ends only with the process; then nothing matters any more.
         drop(self.orders.send(order));
     }
-}
-
-/// Which contract wants which flist.
-fn flists_of(wants: &[Want]) -> impl Iterator<Item = (ContractId, FlistId)> {
-    wants.iter().filter_map(|want| match want.kind {
-        Kind::Container { flist, .. } => Some((want.contract, flist)),
-        Kind::Volume { .. } => None,
-    })
 }
 
 /// Bytes of a bundle as it is kept.

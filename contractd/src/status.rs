@@ -195,6 +195,7 @@ mod tests {
         let run = Run {
             boot: "boot".into(),
             revision: "r1".into(),
+            flist: None,
             phase,
             delay_ms: None,
             stop: Stop { signal: 15, grace_ms: 5000 },

@@ -48,6 +48,7 @@ fn have(now_ms: u64, since_ms: u64, passed: bool) -> Have {
     let run = Run {
         boot: "boot".into(),
         revision: "r1".into(),
+        flist: None,
         phase: Phase::Up { since_ms },
         delay_ms: None,
         stop: Stop { signal: 15, grace_ms: 5000 },

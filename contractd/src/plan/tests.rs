@@ -44,6 +44,7 @@ fn run(revision: &str, phase: Phase) -> Run {
     Run {
         boot: "boot".into(),
         revision: revision.into(),
+        flist: Some(FLIST),
         phase,
         delay_ms: None,
         stop: Stop { signal: 15, grace_ms: 5000 },
@@ -207,7 +208,7 @@ fn a_container_waits_for_what_it_needs() {
 fn a_container_whose_start_was_only_announced_is_found_again_or_started_again() {
     let wants = [want("web", FLIST, "r1")];
     let Kind::Container { container, .. } = &wants[0].kind else { panic!("a container") };
-    let run = intent("boot", "r1", container, None, 99_000);
+    let run = intent("boot", "r1", (container, FLIST), None, 99_000);
     let mut have = have();
     have.flists.insert((CONTRACT, FLIST), Files::Ready);
     have.runs.insert(wants[0].id.clone(), run.clone());
@@ -224,8 +225,8 @@ fn the_wait_of_a_failing_start_grows_over_its_announcement() {
     let wants = [want("web", FLIST, "r1")];
     let Kind::Container { container, .. } = &wants[0].kind else { panic!("a container") };
     let before = Run { delay_ms: Some(7), ..run("r1", Phase::Up { since_ms: 1 }) };
-    assert_eq!(intent("boot", "r1", container, Some(&before), 5).delay_ms, Some(7));
-    assert_eq!(intent("boot", "r2", container, Some(&before), 5).delay_ms, None);
+    assert_eq!(intent("boot", "r1", (container, FLIST), Some(&before), 5).delay_ms, Some(7));
+    assert_eq!(intent("boot", "r2", (container, FLIST), Some(&before), 5).delay_ms, None);
 }
 
 #[test]
@@ -291,9 +292,12 @@ fn a_start_that_was_given_up_on_and_succeeded_is_known_for_what_it_is() {
     let up = run("r1", Phase::Up { since_ms: 1 });
     assert_eq!(risen(&have, &BTreeMap::from([(id, up.clone())])), Vec::<String>::new());
     // The launcher is still busy with r1 when r2 is tried: what comes up is r1.
-    assert_eq!(revision_after_failure(Some(&up), "r2"), "r1");
-    assert_eq!(revision_after_failure(Some(&run("r1", waiting)), "r2"), "r2");
-    assert_eq!(revision_after_failure(None, "r2"), "r2");
+    let other = FlistId([99; 32]);
+    let tried = Run { flist: Some(other), ..run("r2", Phase::Up { since_ms: 1 }) };
+    let (old, new) = (("r1".to_owned(), Some(FLIST)), ("r2".to_owned(), Some(other)));
+    assert_eq!(risk_after_failure(Some(&up), &tried), old);
+    assert_eq!(risk_after_failure(Some(&run("r1", waiting)), &tried), new);
+    assert_eq!(risk_after_failure(None, &tried), new);
 }
 
 /// Each of two containers gets the port of the other: both must be let go before either has it.
@@ -365,6 +369,23 @@ fn what_runs_from_damaged_files_is_stopped_before_they_are_fetched_and_it_starts
     assert!(matches!(check(&wants, &have)[..], [Step::Fetch { .. }]));
     have.flists.insert((CONTRACT, FLIST), Files::Ready);
     assert!(matches!(check(&wants, &have)[..], [Step::Start { .. }]));
+}
+
+/// The new version could not be had, and the old one ran on from bytes that are not as signed.
+#[test]
+fn what_runs_from_damaged_files_is_stopped_in_an_old_version_too() {
+    let wants = [want("web", FLIST, "r2")];
+    let id = wants[0].id.clone();
+    let mut have = have();
+    have.processes.insert(id.clone(), ProcessState::Running);
+    have.runs.insert(id.clone(), run("r1", Phase::Up { since_ms: 40_000 }));
+    let (code, message) = ("source_unreachable", String::new());
+    let failed = Files::Failed { until_ms: u64::MAX, code, message };
+    have.flists.insert((CONTRACT, FLIST), failed);
+    have.faults.insert(id.clone(), (Cause::Unhealthy, "no connection".into()));
+    assert_eq!(check(&wants, &have), [], "an old version that does not work goes with the new one");
+    have.faults.insert(id.clone(), (Cause::Damaged, "bin/web cannot be read".into()));
+    assert!(matches!(check(&wants, &have)[..], [Step::Signal { fault: Some(_), .. }]));
 }
 
 #[test]

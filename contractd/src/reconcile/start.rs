@@ -5,7 +5,7 @@ use crate::{
     clock,
     database::DatabaseError,
     judge, node_calls,
-    plan::{self, Fault, Have, Kind, Phase, Run, STORE_DAMAGED, Want},
+    plan::{self, Fault, Have, Kind, Phase, Run, Want},
 };
 use contract::{FlistId, Timestamp, report::Ran};
 use node_api::{
@@ -29,8 +29,9 @@ impl Reconciler {
         // Written down first: if this process ends before the launcher answers, the next one finds a
         // container that runs as it is wanted, and leaves it alone.
         let previous = self.runs.get(&want.id);
-        let mut run = plan::intent(&self.boot, revision, container, previous, have.now_ms);
-        let revision_after_failure = plan::revision_after_failure(previous, revision);
+        let mut run =
+            plan::intent(&self.boot, revision, (container, *flist), previous, have.now_ms);
+        let risk_after_failure = plan::risk_after_failure(previous, &run);
         self.runs.insert(want.id.clone(), run.clone());
         self.save_run(&want.id)?;
         let outcome = self.id_base(&want.id)?.and_then(|id_base| {
@@ -54,12 +55,8 @@ impl Reconciler {
             }
             Err(error) => {
                 daemon::warn!("starting {}: {}: {}", want.id, error.code, error.message);
-                if error.code == STORE_DAMAGED {
-                    self.take_damage(*flist, &error.message);
-                } else if node_calls::DAMAGE.contains(&error.code.as_str()) {
-                    // Every byte is read again, and exactly the bad objects are fetched.
-                    self.files.retain(|(_, one), _| one != flist);
-                    self.damaged.insert(*flist);
+                if node_calls::DAMAGE.contains(&error.code.as_str()) {
+                    self.distrust(*flist);
                 } else if node_calls::PERHAPS_DAMAGE.contains(&error.code.as_str()) {
                     self.rounds.suspect(*flist);
                 }
@@ -68,7 +65,7 @@ impl Reconciler {
                 let until_ms = have.now_ms.saturating_add(delay);
                 let (code, message) = (error.code, error.message);
                 run.phase = Phase::Waiting { until_ms, code, message };
-                run.revision = revision_after_failure;
+                (run.revision, run.flist) = risk_after_failure;
             }
         }
         self.runs.insert(want.id.clone(), run);
@@ -143,8 +140,7 @@ impl Reconciler {
 
     /// What ran that nobody has asked to end.
     fn ran_to_its_end(&self, id: &str) -> Option<FlistId> {
-        let run = self.runs.get(id).filter(|run| matches!(run.phase, Phase::Up { .. }))?;
-        Some(run.ran.as_ref()?.flist)
+        self.runs.get(id).filter(|run| matches!(run.phase, Phase::Up { .. }))?.flist
     }
 
     pub(super) fn save_run(&self, id: &str) -> Result<(), DatabaseError> {
@@ -194,6 +190,7 @@ mod tests {
             let run = Run {
                 boot: String::new(),
                 revision: String::new(),
+                flist: None,
                 phase,
                 delay_ms: Some(2000),
                 stop,

@@ -1,23 +1,29 @@
-//! What becomes of files in the store: measured when they are wanted, read through from time to time.
-//! Whatever runs from bad ones is stopped, and starts again when they were fetched.
+//! What becomes of files in the store: fetched and measured when they are wanted, read through from time
+//! to time. Whatever runs from bad ones is stopped, and starts again when they were fetched.
+//!
+//! Two things are told apart. An flist is *distrusted* when anything speaks against its files: before it
+//! is used again, every byte of it is read, and what is bad is fetched. Containers are *stopped* only for
+//! what the store has found, which it has read twice.
 
-use super::{Reconciler, flists_of};
+use super::{Reconciler, retry_delay};
 use crate::{
+    clock,
     database::DatabaseError,
+    fetches,
+    network::Order,
     node_calls,
-    plan::{Files, Phase, STORE_DAMAGED, Want},
-    scrub::{self, Said},
+    plan::{Files, Kind, Phase, STORE_DAMAGED, Want},
+    scrub,
 };
 use contract::{ContractId, FlistId, Timestamp};
 use flist::{Depth, StoreError};
-use std::{collections::BTreeMap, path::Path};
+use node_api::paths;
+use std::{collections::BTreeSet, path::Path};
 
 /// Where btrfs tells what its disks have reported.
 const BTRFS: &str = "/sys/fs/btrfs";
 /// How often it is asked, in milliseconds.
 const ERRORS_MS: u64 = 5_000;
-/// What is taken in between two looks.
-const SAID_MAX: usize = 256;
 
 impl Reconciler {
     /// Takes in what was read, and says what to read next.
@@ -26,29 +32,23 @@ impl Reconciler {
         now: Timestamp,
         now_ms: u64,
     ) -> Result<(), DatabaseError> {
-        let mut bad = BTreeMap::new();
-        for _ in 0..SAID_MAX {
-            match self.scrubs.said.try_recv() {
-                Ok(Said::Bad(one)) => drop(bad.entry(one.flist).or_insert(one.fault)),
-                Ok(Said::Ended(look, outcome)) => {
-                    match &outcome {
-                        Ok(_) => drop(self.complaints.remove("scrub")),
-                        Err(text) => self.complain("scrub", text.clone()),
-                    }
-                    self.rounds.ended(look, &outcome, now_ms);
-                }
-                Err(_) => break,
+        let mut has_ended = false;
+        // No more than one of each thread.
+        while let Ok((look, outcome)) = self.scrubs.ended.try_recv() {
+            has_ended = true;
+            match &outcome.problem {
+                None => drop(self.complaints.remove("scrub")),
+                Some(text) => self.complain("scrub", text.clone()),
             }
+            self.rounds.ended(look, &outcome, now_ms);
         }
-        for (flist, fault) in bad {
-            // What is bad has no name any more: where nothing is missing, it was fetched meanwhile.
-            if !self.store.verify(flist, Depth::Measure).is_ok_and(|faults| faults.is_empty()) {
-                self.take_damage(flist, &node_calls::describe(&[fault]));
-            }
+        for (flist, faults) in self.store.take_findings() {
+            self.take_damage(flist, &node_calls::describe(&faults))?;
         }
-        if now_ms >= self.errors_at_ms {
+        if has_ended || now_ms >= self.errors_at_ms {
             self.errors_at_ms = now_ms.saturating_add(ERRORS_MS);
-            self.rounds.note_errors(scrub::disk_errors(Path::new(BTRFS)));
+            let errors = scrub::disk_errors(Path::new(paths::STORE), Path::new(BTRFS));
+            self.rounds.note_errors(errors);
         }
         for look in self.rounds.next(now_ms, now.seconds()) {
             self.scrubs.begin(look);
@@ -59,27 +59,43 @@ impl Reconciler {
         }
     }
 
-    /// Files of an flist are not as signed any more: it is fetched again, every byte of it read, and
-    /// what runs from it is stopped until then.
-    pub(super) fn take_damage(&mut self, flist: FlistId, text: &str) {
+    /// Files of an flist were found bad: what runs from it is stopped, whatever has become of them since,
+    /// for it may have them open as they were.
+    pub(super) fn take_damage(&mut self, flist: FlistId, text: &str) -> Result<(), DatabaseError> {
         daemon::warn!("flist {}: {STORE_DAMAGED}: {text}", flist.short());
-        self.damaged.insert(flist);
-        self.files.retain(|(_, one), files| *one != flist || *files == Files::Fetching);
-        let ran = self
-            .runs
-            .iter_mut()
-            .filter(|(_, run)| run.ran.as_ref().is_some_and(|ran| ran.flist == flist));
-        for (id, run) in ran {
+        let mut told = Vec::new();
+        for (id, run) in self.runs.iter_mut().filter(|(_, run)| run.flist == Some(flist)) {
             match &mut run.phase {
-                Phase::Up { .. } => drop(self.spoilt.insert(id.clone(), text.to_owned())),
-                // Now it is known why it ended.
-                Phase::Waiting { code, message, .. } => {
-                    STORE_DAMAGED.clone_into(code);
-                    text.clone_into(message);
+                Phase::Up { .. } => {
+                    self.spoilt.entry(id.clone()).or_insert_with(|| text.to_owned());
                 }
-                Phase::Stopping { .. } => {}
+                // It may have ended for that; nobody can say so for certain.
+                Phase::Waiting { code, message, .. } if code != STORE_DAMAGED => {
+                    *message = format!("{text}; before that, {code}: {message}");
+                    STORE_DAMAGED.clone_into(code);
+                    told.push(id.clone());
+                }
+                Phase::Waiting { .. } | Phase::Stopping { .. } => {}
             }
         }
+        for id in told {
+            self.save_run(&id)?;
+        }
+        let is_whole = |faults: Vec<_>| faults.is_empty();
+        // What was found may have been fetched again meanwhile.
+        if !self.damaged.contains(&flist)
+            && !self.store.verify(flist, Depth::Measure).is_ok_and(is_whole)
+        {
+            self.distrust(flist);
+        }
+        Ok(())
+    }
+
+    /// Before this flist is used again, every byte of it is read, and what is bad is fetched.
+    pub(super) fn distrust(&mut self, flist: FlistId) {
+        self.damaged.insert(flist);
+        // What could not be fetched waits before it is tried again.
+        self.files.retain(|(_, one), files| *one != flist || *files != Files::Ready);
     }
 
     /// Flists that are in the store already need no fetch: every file is measured instead.
@@ -95,18 +111,72 @@ impl Reconciler {
                 self.files.insert((contract, flist), Files::Ready);
                 continue;
             }
-            match self.store.verify(flist, Depth::Measure) {
+            let text = match self.store.verify(flist, Depth::Measure) {
                 Ok(faults) if faults.is_empty() => {
                     self.files.insert((contract, flist), Files::Ready);
+                    continue;
                 }
-                // It was complete, and something may run from it.
-                Ok(faults) => self.take_damage(flist, &node_calls::describe(&faults)),
+                // It was complete.
+                Ok(faults) => node_calls::describe(&faults),
                 Err(error @ (StoreError::Record { .. } | StoreError::RecordUnreadable { .. })) => {
-                    self.take_damage(flist, &daemon::chain(&error));
+                    daemon::chain(&error)
                 }
                 // It is not there yet, or will be looked for again.
-                Err(_) => {}
+                Err(_) => continue,
+            };
+            daemon::warn!("flist {}: {text}", flist.short());
+            self.distrust(flist);
+            // Nothing is fetched below one that runs: it is stopped if this is found again.
+            if self.runs.values().any(|run| run.flist == Some(flist)) {
+                self.rounds.suspect(flist);
             }
         }
     }
+
+    /// Takes in the outcome of a fetch. That it failed is the contract's own matter, that the files are
+    /// there serves all who want them.
+    pub(crate) fn take_fetched(
+        &mut self,
+        contract: ContractId,
+        flist: FlistId,
+        outcome: fetches::Outcome,
+    ) {
+        let wanted = (contract, flist);
+        match outcome {
+            Ok(()) => {
+                self.unfetched.retain(|(_, one), _| *one != flist);
+                self.damaged.remove(&flist);
+                self.files.insert(wanted, Files::Ready);
+                let all = self.files.iter_mut().filter(|((_, one), _)| *one == flist);
+                all.for_each(|(_, files)| *files = Files::Ready);
+            }
+            Err((code, message)) => {
+                let delay = retry_delay(self.unfetched.get(&wanted).map(|(_, delay)| *delay));
+                self.unfetched.insert(wanted, (code, delay));
+                daemon::warn!("flist {}: {code}: {message}", flist.short());
+                let until_ms = clock::boot_ms().unwrap_or(0).saturating_add(delay);
+                self.files.insert(wanted, Files::Failed { until_ms, code, message });
+            }
+        }
+    }
+
+    /// A fetch ends when its contract does not want the flist any more.
+    pub(super) fn forget_fetches(&mut self, wants: &[Want]) {
+        let wanted: BTreeSet<(ContractId, FlistId)> = flists_of(wants).collect();
+        self.unfetched.retain(|of, _| wanted.contains(of));
+        for ((contract, flist), files) in self.files.extract_if(.., |of, _| !wanted.contains(of)) {
+            if files == Files::Fetching {
+                // The network thread ends only with the process.
+                drop(self.orders.send(Order::Forget(contract, flist)));
+            }
+        }
+    }
+}
+
+/// Which contract wants which flist.
+fn flists_of(wants: &[Want]) -> impl Iterator<Item = (ContractId, FlistId)> {
+    wants.iter().filter_map(|want| match want.kind {
+        Kind::Container { flist, .. } => Some((want.contract, flist)),
+        Kind::Volume { .. } => None,
+    })
 }

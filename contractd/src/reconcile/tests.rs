@@ -309,6 +309,7 @@ fn what_was_started_in_another_boot_is_forgotten() {
         let run = Run {
             boot: boot.into(),
             revision: "r".into(),
+            flist: None,
             phase,
             delay_ms: None,
             stop,

@@ -108,7 +108,7 @@ impl Reconciler {
 
     fn sweep(&mut self, now_ms: u64) {
         let mut needed = housekeeping::named(&self.contracts);
-        needed.extend(self.runs.values().filter_map(|run| Some(run.ran.as_ref()?.flist)));
+        needed.extend(self.runs.values().filter_map(|run| run.flist));
         let stored = match self.store.stored() {
             Ok(stored) => stored,
             Err(error) => return self.complain("store", daemon::chain(&error)),

@@ -32,4 +32,6 @@ pub use contract::FlistId;
 pub use fetch::{FetchError, Reason};
 pub use progress::{Cancel, Progress, Stage};
 pub use source::{Source, SourceError};
-pub use store::{Depth, Fault, FaultKind, Finding, Pace, Place, Root, Store, StoreError, Swept};
+pub use store::{
+    Depth, Fault, FaultKind, Pace, Part, Place, Root, Scrubbed, Store, StoreError, Swept,
+};

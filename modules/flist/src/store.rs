@@ -15,6 +15,7 @@
 //! One process uses a store, and it never forks: a child that inherits a descriptor open for
 //! writing would make the kernel refuse to seal the file.
 
+mod findings;
 mod ingest;
 mod scrub;
 mod seal;
@@ -28,16 +29,19 @@ use crate::{
     store_path,
 };
 use contract::FlistId;
+use findings::Found;
+use seal::{Identity, Kernel};
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     fs::{self, File},
     io::{self, Read as _},
+    mem,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-pub use scrub::{Finding, NotAPlace, Place};
+pub use scrub::{NotAPlace, Place, Scrubbed};
 pub use seal::Pace;
 pub use sweep::Swept;
 
@@ -45,14 +49,17 @@ pub use sweep::Swept;
 #[derive(Debug)]
 pub struct Store {
     root: PathBuf,
+    kernel: Kernel,
     working: Mutex<Working>,
 }
 
-/// Who works, so that nobody's files are swept away.
+/// Who works, so that nobody's files are swept away, and what was found. While it is locked, no name
+/// becomes that of another file.
 #[derive(Debug, Default)]
 struct Working {
     ingesting: BTreeSet<FlistId>,
     sweeping: bool,
+    found: Found,
 }
 
 /// What the launcher needs to mount the root of a container.
@@ -78,10 +85,21 @@ pub enum Depth {
 /// A file of an image that is not as it has to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// Path inside the image; empty for the metadata image.
-    pub file: String,
+    /// Which file.
+    pub part: Part,
     /// What is wrong with it.
     pub kind: FaultKind,
+}
+
+/// A file that an flist needs in the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    /// The recorded body.
+    List,
+    /// The metadata image.
+    Image,
+    /// The file with this path inside the image.
+    File(String),
 }
 
 /// What is wrong with a file of the store.
@@ -102,7 +120,11 @@ impl fmt::Display for Fault {
             FaultKind::WrongDigest => "has another digest, or none",
             FaultKind::Unreadable => "cannot be read",
         };
-        let file = if self.file.is_empty() { "the list of files" } else { &self.file };
+        let file = match &self.part {
+            Part::List => "the list of files",
+            Part::Image => "the image of the tree",
+            Part::File(path) => path,
+        };
         write!(f, "{file} {kind}")
     }
 }
@@ -194,6 +216,11 @@ impl StoreError {
         }
     }
 
+    /// Whether the recorded body is not what it was, or cannot be read.
+    fn is_of_record(&self) -> bool {
+        matches!(self, Self::Record { .. } | Self::RecordUnreadable { .. })
+    }
+
     fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { doing, path: path.to_owned(), source }
     }
@@ -207,7 +234,7 @@ impl Store {
         for directory in &directories {
             fs::create_dir_all(directory).map_err(StoreError::io("making directory", directory))?;
         }
-        Ok(Self { root: root.to_owned(), working: Mutex::default() })
+        Ok(Self { root: root.to_owned(), kernel: Kernel::REAL, working: Mutex::default() })
     }
 
     /// The flists that are complete, by the names of their records.
@@ -233,25 +260,45 @@ impl Store {
         Ok(flists)
     }
 
+    /// What was found bad since this was asked last, for each complete flist that needs it; of many faults
+    /// some. It has lost its name by then, or was replaced: whoever had it open still has.
+    pub fn take_findings(&self) -> BTreeMap<FlistId, Vec<Fault>> {
+        mem::take(&mut self.lock().found)
+    }
+
     /// The body of a complete flist. Its hash is compared with the identity each time.
     pub fn flist(&self, identity: FlistId) -> Result<Flist, StoreError> {
+        self.read_record(identity, |_| {})
+    }
+
+    /// The same, as it is on the disk.
+    fn flist_from_disk(&self, identity: FlistId) -> Result<Flist, StoreError> {
+        self.read_record(identity, seal::forget)
+    }
+
+    fn read_record(&self, identity: FlistId, before: fn(&File)) -> Result<Flist, StoreError> {
         let path = store_path::record(&self.root, identity);
+        let failed = |doing: &'static str| {
+            let path = path.clone();
+            move |source: io::Error| {
+                if seal::is_damage(&source) {
+                    StoreError::RecordUnreadable { identity, source }
+                } else {
+                    StoreError::Io { doing, path, source }
+                }
+            }
+        };
         let file = match File::open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(StoreError::Absent(identity));
             }
-            Err(source) => return Err(StoreError::io("opening", &path)(source)),
+            Err(error) => return Err(failed("opening")(error)),
         };
+        before(&file);
         let mut bytes = Vec::new();
         let read = file.take(crate::body::BODY_MAX as u64 + 1).read_to_end(&mut bytes);
-        read.map_err(|source| {
-            if seal::is_damage(&source) {
-                StoreError::RecordUnreadable { identity, source }
-            } else {
-                StoreError::io("reading", &path)(source)
-            }
-        })?;
+        read.map_err(failed("reading"))?;
         Flist::decode_as(identity, &bytes).map_err(|source| StoreError::Record { identity, source })
     }
 
@@ -278,16 +325,36 @@ impl Store {
         let flist = self.flist(identity)?;
         let root = self.root_of(&flist);
         let mut faults = Vec::new();
-        let mut note = |file: String, fault: Option<FaultKind>| {
-            faults.extend(fault.map(|kind| Fault { file, kind }));
+        let mut note = |part: Part, fault: Option<FaultKind>| {
+            faults.extend(fault.map(|kind| Fault { part, kind }));
         };
-        note(String::new(), seal::fault(&root.image, &root.image_digest, depth)?);
+        note(Part::Image, self.fault(&root.image, &root.image_digest, depth)?);
         let body = flist.body();
         for (content, path) in body.contents.iter().zip(body.paths_of_contents()) {
             let object = root.objects.join(store_path::object(&content.digest));
-            note(shown(path), seal::fault(&object, &content.digest, depth)?);
+            note(Part::File(shown(path)), self.fault(&object, &content.digest, depth)?);
         }
         Ok(faults)
+    }
+
+    fn fault(
+        &self,
+        path: &Path,
+        digest: &[u8; 32],
+        depth: Depth,
+    ) -> Result<Option<FaultKind>, StoreError> {
+        (self.kernel.fault)(path, digest, depth, &mut |_| {})
+    }
+
+    /// Takes the name of a bad file, unless it stands for another one by now, or for none. Says whether it
+    /// did.
+    fn take_name(&self, path: &Path, bad: Option<Identity>) -> Result<bool, StoreError> {
+        let _nobody_names = self.lock();
+        if bad.is_none() || seal::identity(path)? != bad {
+            return Ok(false);
+        }
+        fs::remove_file(path).map_err(StoreError::io("removing", path))?;
+        Ok(true)
     }
 
     fn lock(&self) -> MutexGuard<'_, Working> {

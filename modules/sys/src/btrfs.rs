@@ -35,6 +35,15 @@ struct GroupLimit {
     reserved_exclusive: u64,
 }
 
+/// `struct btrfs_ioctl_fs_info_args`, of which the beginning counts.
+#[repr(C)]
+struct FileSystem {
+    max_id: u64,
+    devices: u64,
+    uuid: [u8; 16],
+    rest: [u8; 992],
+}
+
 /// Accounts each extent to the subvolume that wrote it, without back-reference walks.
 const QUOTA_ENABLE_SIMPLE: u64 = 4;
 /// `max_referenced` is meant.
@@ -43,14 +52,16 @@ const LIMIT_MAX_REFERENCED: u64 = 1;
 const _: () = assert!(size_of::<VolumeName>() == 4096);
 const _: () = assert!(size_of::<QuotaControl>() == 16);
 const _: () = assert!(size_of::<GroupLimit>() == 48);
+const _: () = assert!(size_of::<FileSystem>() == 1024);
 
 mod raw {
-    use super::{GroupLimit, QuotaControl, VolumeName};
+    use super::{FileSystem, GroupLimit, QuotaControl, VolumeName};
 
     nix::ioctl_read!(block_size, 0x12, 114, u64);
     nix::ioctl_none!(sync, 0x94, 8);
     nix::ioctl_write_ptr!(subvolume_create, 0x94, 14, VolumeName);
     nix::ioctl_write_ptr!(subvolume_destroy, 0x94, 15, VolumeName);
+    nix::ioctl_read!(file_system, 0x94, 31, FileSystem);
     nix::ioctl_readwrite!(quota_control, 0x94, 40, QuotaControl);
     // The header declares this one as a read, although the kernel only takes the argument.
     nix::ioctl_read!(group_limit, 0x94, 43, GroupLimit);
@@ -65,6 +76,28 @@ pub fn block_size_bytes(device: impl AsFd) -> io::Result<u64> {
     // kind of file answers ENOTTY and stores nothing.
     unsafe { raw::block_size(device.as_fd().as_raw_fd(), &raw mut size_bytes) }?;
     Ok(size_bytes)
+}
+
+/// The UUID of the file system that a file is on, as `/sys/fs/btrfs` writes it.
+///
+/// Fails with `ENOTTY` outside btrfs.
+pub fn file_system_uuid(file: impl AsFd) -> io::Result<String> {
+    let mut found = FileSystem { max_id: 0, devices: 0, uuid: [0; 16], rest: [0; 992] };
+    // SAFETY: the kernel reads and writes one `btrfs_ioctl_fs_info_args`, whose size `FileSystem` has
+    // (asserted above) and every bit pattern of which is one; `found` outlives the call.
+    unsafe { raw::file_system(file.as_fd().as_raw_fd(), &raw mut found) }?;
+    Ok(uuid(&found.uuid))
+}
+
+fn uuid(bytes: &[u8; 16]) -> String {
+    let mut text = String::with_capacity(36);
+    for (number, byte) in bytes.iter().enumerate() {
+        if [4, 6, 8, 10].contains(&number) {
+            text.push('-');
+        }
+        text += &format!("{byte:02x}");
+    }
+    text
 }
 
 /// Makes an empty subvolume `name` in the directory `parent`.
@@ -141,6 +174,13 @@ const NAME_MAX: usize = 255;
 mod tests {
     use super::*;
     use std::fs::File;
+
+    #[test]
+    fn a_uuid_is_written_as_the_kernel_does() {
+        let bytes: [u8; 16] = std::array::from_fn(|n| u8::try_from(n * 17).unwrap());
+        assert_eq!(uuid(&bytes), "00112233-4455-6677-8899-aabbccddeeff");
+        assert!(file_system_uuid(File::open("/proc").unwrap()).is_err());
+    }
 
     #[test]
     fn names_that_leave_the_directory_are_refused_before_the_kernel_sees_them() {

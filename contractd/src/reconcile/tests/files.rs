@@ -21,7 +21,8 @@ fn a_fetch_ends_when_its_contract_does_not_want_the_flist_any_more() {
     assert!(bench.reconciler.files.is_empty());
 }
 
-/// A container went on to run from a file whose disk had lost it.
+/// A container went on to run from a file whose disk had lost it; so did one of which nobody knew what
+/// the kernel had measured.
 #[test]
 fn what_runs_from_damaged_files_is_to_be_stopped_and_they_are_wanted_again() {
     let mut bench = Bench::new();
@@ -30,11 +31,12 @@ fn what_runs_from_damaged_files_is_to_be_stopped_and_they_are_wanted_again() {
     let run = |phase: Phase, flist| Run {
         boot: "boot".into(),
         revision: "r1".into(),
+        flist: Some(flist),
         phase,
         delay_ms: None,
         stop: Stop { signal: 15, grace_ms: 1 },
         passed: true,
-        ran: Some(contract::report::Ran { flist, image: flist, entrypoint: flist, files: 1 }),
+        ran: None,
     };
     let up = || Phase::Up { since_ms: 1 };
     let (code, message) = ("exited".to_owned(), "by signal 7".to_owned());
@@ -42,13 +44,23 @@ fn what_runs_from_damaged_files_is_to_be_stopped_and_they_are_wanted_again() {
     for (id, phase, flist) in [("a", up(), bad), ("b", up(), good), ("c", waiting, bad)] {
         this.runs.insert(id.to_owned(), run(phase, flist));
     }
-    let contract = ContractId([1; 32]);
-    this.files = [((contract, bad), Files::Ready), ((contract, good), Files::Ready)].into();
-    this.take_damage(bad, "bin/web cannot be read");
-    assert_eq!(this.files.keys().collect::<Vec<_>>(), [&(contract, good)]);
+    let [one, other] = [1, 2].map(|n| ContractId([n; 32]));
+    let failed = Files::Failed { until_ms: 7, code: "source_unreachable", message: String::new() };
+    let files = [((one, bad), Files::Ready), ((other, bad), failed), ((one, good), Files::Ready)];
+    this.files = files.into();
+    // The store tells of a list of files that is not one.
+    let record = bench.directory.path().join(format!("store/images/{bad}.flist"));
+    std::fs::write(record, "junk").unwrap();
+    this.store.scrub_one(bad, &mut |_| {});
+    this.look_at_store(Timestamp::from_seconds(1_800_000_000), 1).unwrap();
+    let left: Vec<_> = this.files.keys().copied().collect();
+    assert_eq!(left, [(one, good), (other, bad)], "one that failed waits for its time");
     assert!(this.damaged.contains(&bad));
-    let Phase::Waiting { code, .. } = &this.runs["c"].phase else { panic!() };
-    assert_eq!(code, "store_damaged");
+    let Phase::Waiting { code, message, .. } = &this.runs["c"].phase else { panic!() };
+    let said = "not as it was signed, on the node: the list of files cannot be read; before that, \
+                exited: by signal 7";
+    assert_eq!((code.as_str(), message.as_str()), ("store_damaged", said));
+    assert!(this.database.runs().unwrap()["c"].contains("store_damaged"), "written down");
     let faults = |this: &mut Reconciler| {
         let mut have = Have::default();
         this.look_at_health(&[], &mut have).unwrap();
@@ -60,6 +72,37 @@ fn what_runs_from_damaged_files_is_to_be_stopped_and_they_are_wanted_again() {
     assert_eq!(faults(this), []);
     this.runs.get_mut("a").unwrap().phase = up();
     assert_eq!(faults(this), []);
+}
+
+/// What one reading says stops nobody: the store is asked to read it again.
+#[test]
+fn files_that_do_not_measure_right_are_not_used_and_read_before_anything_is_stopped() {
+    let mut bench = Bench::new();
+    bench.hear(&bench.world.agreed());
+    bench.judge(10);
+    let wants = judge::wants(&bench.reconciler.verdicts);
+    let Kind::Container { flist, .. } = wants[0].kind else { panic!("{wants:?}") };
+    let record = bench.directory.path().join(format!("store/images/{flist}.flist"));
+    std::fs::write(record, "junk").unwrap();
+    let this = &mut bench.reconciler;
+    this.look_for_files(&wants);
+    assert!(this.damaged.contains(&flist) && this.files.is_empty() && this.spoilt.is_empty());
+    assert_eq!(this.rounds.next(1, 0), [], "nothing runs from it");
+    this.damaged.clear();
+    let run = Run {
+        boot: "boot".into(),
+        revision: "r1".into(),
+        flist: Some(flist),
+        phase: Phase::Up { since_ms: 1 },
+        delay_ms: None,
+        stop: Stop { signal: 15, grace_ms: 1 },
+        passed: true,
+        ran: None,
+    };
+    this.runs.insert(wants[0].id.clone(), run);
+    this.look_for_files(&wants);
+    assert!(this.spoilt.is_empty());
+    assert_eq!(this.rounds.next(1, 0), [crate::rounds::Look::One(flist)]);
 }
 
 /// Whose server is gone waits alone, and is helped by whoever has another.

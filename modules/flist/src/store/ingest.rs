@@ -1,8 +1,9 @@
 //! Brings an flist into the store, completely or not at all, and repairs one that is there.
 
 use super::{
-    Depth, FaultKind, Root, Store, StoreError,
-    seal::{self, Sealed},
+    Depth, FaultKind, Place, Root, Store, StoreError,
+    findings::Findings,
+    seal::{self, Identity, Sealed},
 };
 use crate::{
     check::shown,
@@ -17,6 +18,7 @@ use contract::FlistId;
 use std::{
     fs::{self, File},
     io::{self, BufWriter, Write as _},
+    iter,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -27,6 +29,16 @@ const FREE_MIN: u64 = 64 << 20;
 const CLAIM_RETRY: Duration = Duration::from_millis(100);
 /// Fetched content that the kernel does not confirm is fetched this often.
 const PASSES_MAX: u32 = 2;
+
+/// A file that is not right.
+struct Bad {
+    /// The number of the content; `None`: the metadata image.
+    part: Option<u32>,
+    place: Place,
+    path: PathBuf,
+    identity: Option<Identity>,
+    kind: FaultKind,
+}
 
 impl Store {
     /// Makes flist `identity` complete, and returns what to mount.
@@ -64,7 +76,7 @@ impl Store {
         let mut bytes = 0_u64;
         for content in &body.contents {
             let object = self.object(&content.digest);
-            if seal::fault(&object, &content.digest, Depth::Measure)?.is_some() {
+            if self.fault(&object, &content.digest, Depth::Measure)?.is_some() {
                 bytes = bytes.saturating_add(content.size);
             }
         }
@@ -91,9 +103,8 @@ impl Store {
             Err(error) => return Err(error),
         };
         let root = self.root_of(&flist);
-        let mut missing = self.missing(&flist, depth)?;
-        let image_fault = seal::fault(&root.image, &root.image_digest, depth)?;
-        if missing.is_empty() && image_fault.is_none() && recorded {
+        let (mut missing, no_image) = self.missing(&flist, depth, recorded)?;
+        if missing.is_empty() && !no_image && recorded {
             return Ok(root);
         }
 
@@ -118,7 +129,7 @@ impl Store {
             fetched.map_err(fetch_failed)?;
             missing = self.admit_objects(&flist, &missing, &staging, progress)?;
         }
-        if image_fault.is_some() {
+        if no_image {
             self.make_image(&flist, &root, &staging)?;
         }
         // Everything that the record promises is on the disk before the record is.
@@ -128,30 +139,72 @@ impl Store {
         Ok(root)
     }
 
-    /// Contents without a good object. Removes the bad ones: nobody else would.
-    fn missing(&self, flist: &Flist, depth: Depth) -> Result<Vec<u32>, StoreError> {
-        let mut missing = Vec::new();
-        for (number, content) in (0..).zip(&flist.body().contents) {
-            let object = self.object(&content.digest);
-            match seal::fault(&object, &content.digest, depth)? {
-                None => {
-                    // The object is right, so it is the flist that lies about it.
-                    let found = fs::metadata(&object);
-                    let found = found.map_err(StoreError::io("looking at", &object))?;
-                    if found.len() != content.size {
-                        let path = flist.body().paths_of_contents()[number as usize];
-                        return Err(StoreError::Mismatch { file: shown(path) });
-                    }
-                    continue;
-                }
-                Some(FaultKind::Missing) => {}
-                Some(FaultKind::WrongDigest | FaultKind::Unreadable) => {
-                    remove_if_there(&object)?;
-                }
-            }
-            missing.push(number);
+    /// Contents without a good object, and whether the image is not there. What is bad loses its name,
+    /// nobody else would take it, and is told of to all who have it open; so is what is gone from an
+    /// flist that was complete.
+    fn missing(
+        &self,
+        flist: &Flist,
+        depth: Depth,
+        recorded: bool,
+    ) -> Result<(Vec<u32>, bool), StoreError> {
+        let parts = (0..).take(flist.body().contents.len()).map(Some);
+        let parts: Vec<_> = iter::once(None).chain(parts).collect();
+        let mut bad = self.bad(flist, parts, depth)?;
+        let is_unreadable = |one: &mut Bad| one.kind == FaultKind::Unreadable;
+        let doubts: Vec<_> = bad.extract_if(.., is_unreadable).map(|one| one.part).collect();
+        if !doubts.is_empty() {
+            self.kernel.wait_again();
+            bad.extend(self.bad(flist, doubts, depth)?);
         }
-        Ok(missing)
+        let mut findings = Findings::default();
+        for one in &bad {
+            let named =
+                one.kind != FaultKind::Missing && self.take_name(&one.path, one.identity)?;
+            if named || recorded {
+                findings.file(self, one.place, one.kind)?;
+            }
+        }
+        findings.tell(self);
+        let mut missing: Vec<u32> = bad.iter().filter_map(|one| one.part).collect();
+        missing.sort_unstable();
+        Ok((missing, bad.iter().any(|one| one.part.is_none())))
+    }
+
+    /// Those of an flist's contents, by number, and its image that are not right.
+    fn bad(
+        &self,
+        flist: &Flist,
+        parts: Vec<Option<u32>>,
+        depth: Depth,
+    ) -> Result<Vec<Bad>, StoreError> {
+        let mut bad = Vec::new();
+        for part in parts {
+            let content = part.map(|number| &flist.body().contents[number as usize]);
+            let (place, path, digest) = match content {
+                None => {
+                    let Root { image, image_digest, .. } = self.root_of(flist);
+                    (Place::Image(flist.identity()), image, image_digest)
+                }
+                Some(content) => {
+                    let digest = content.digest;
+                    (Place::Object(digest), self.object(&digest), digest)
+                }
+            };
+            let identity = seal::identity(&path)?;
+            if let Some(kind) = self.fault(&path, &digest, depth)? {
+                bad.push(Bad { part, place, path, identity, kind });
+                continue;
+            }
+            let (Some(content), Some(number)) = (content, part) else { continue };
+            // The object is right, so it is the flist that lies about it.
+            let found = fs::metadata(&path).map_err(StoreError::io("looking at", &path))?;
+            if found.len() != content.size {
+                let path = flist.body().paths_of_contents()[number as usize];
+                return Err(StoreError::Mismatch { file: shown(path) });
+            }
+        }
+        Ok(bad)
     }
 
     /// Refuses early what cannot fit. Others may still fill the disk meanwhile.
@@ -185,7 +238,7 @@ impl Store {
         for &number in staged {
             let content = &contents[number as usize];
             let from = staging.join(hex::encode(content.digest));
-            match seal::seal(&from, &content.digest)? {
+            match (self.kernel.seal)(&from, &content.digest)? {
                 Sealed::Yes => self.name(&from, &self.object(&content.digest))?,
                 Sealed::OtherDigest => {
                     fs::remove_file(&from).map_err(StoreError::io("removing", &from))?;
@@ -207,7 +260,7 @@ impl Store {
         let file = out.into_inner().map_err(|error| failed()(error.into_error()))?;
         file.sync_all().map_err(failed())?;
         drop(file);
-        match seal::seal(&from, &root.image_digest)? {
+        match (self.kernel.seal)(&from, &root.image_digest)? {
             Sealed::Yes => self.name(&from, &root.image),
             Sealed::OtherDigest => Err(StoreError::Mismatch { file: String::new() }),
         }
@@ -231,6 +284,7 @@ impl Store {
     fn name(&self, from: &Path, to: &Path) -> Result<(), StoreError> {
         let directory = to.parent().unwrap_or(&self.root);
         fs::create_dir_all(directory).map_err(StoreError::io("making directory", directory))?;
+        let _nobody_takes_names = self.lock();
         fs::rename(from, to).map_err(StoreError::io("naming", to))
     }
 

@@ -1,21 +1,28 @@
 //! Reads what is in the store from the disk, so that the kernel compares every page, while the store
 //! is used.
 //!
-//! A bad file loses its name at once: nothing can open it any more, measuring finds it missing, and
-//! the next [`Store::ingest`] fetches exactly that. What the caller does about those who have it
-//! open already is its own matter: to them the kernel refuses the bad pages.
+//! What is not right at first is read again some seconds later, from the disk: a controller that was
+//! reset is no damage. What is bad then loses its name, unless that stands for another file by now:
+//! nothing can open it any more, measuring finds it missing, and the next [`Store::ingest`] fetches
+//! exactly that. Only the record of an flist stays, which a sweep needs; an ingest replaces it. What the
+//! caller does about those who have a bad file open is its own matter: to them the kernel refuses the
+//! bad pages.
 
 use super::{
-    Depth, Fault, FaultKind, Store, StoreError,
-    ingest::remove_if_there,
-    seal::{self, Pace},
+    Depth, FaultKind, Store, StoreError,
+    findings::Findings,
+    seal::{self, Identity, Pace},
 };
-use crate::{check::shown, erofs, store_path};
+use crate::{Flist, erofs, store_path};
 use contract::FlistId;
-use std::{collections::BTreeMap, fmt, fs, io, str::FromStr};
+use std::{fmt, fs, io, mem, path::PathBuf, str::FromStr};
 
 /// Directories of objects, by the first byte of their digests.
 const SHELVES: u16 = 256;
+/// What looking at a file costs, whatever its size, as bytes that are read.
+const FILE_BYTES: u64 = 16 << 10;
+/// Files that wait to be read again at once.
+const DOUBTS_MAX: usize = 1024;
 
 /// A file of the store: where a look at all of them stands. In the order in which they are looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,97 +60,55 @@ impl FromStr for Place {
 #[error("a place is written as `image` or `object` and 64 hexadecimal digits")]
 pub struct NotAPlace;
 
-/// Something bad that an flist needs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    /// The flist, which was complete until then.
-    pub flist: FlistId,
-    /// What is wrong, and with which of its files.
-    pub fault: Fault,
+/// How far a look came.
+#[derive(Debug, Default)]
+pub struct Scrubbed {
+    /// Where to go on; `None`: everything was read.
+    pub next: Option<Place>,
+    /// Files that were not right when they were read first.
+    pub doubted: u64,
+    /// The first thing that kept a file from being looked at. The look has gone on behind it.
+    pub problem: Option<StoreError>,
 }
 
 impl Store {
-    /// Reads about so many bytes of what comes behind `after`, and tells of everything bad.
+    /// Reads about so many bytes of what comes behind `after`. What is bad is told by
+    /// [`Store::take_findings`].
     ///
-    /// Gives where to go on; `None`: everything was read. A look that begins, with `after` of
-    /// `None`, asks for all digests first, so that what is missing is found soon. `pace` is told of
-    /// the bytes as they are read, and may take its time.
-    pub fn scrub(
-        &self,
-        after: Option<Place>,
-        bytes_max: u64,
-        pace: Pace<'_>,
-        found: &mut dyn FnMut(Finding),
-    ) -> Result<Option<Place>, StoreError> {
+    /// A look that begins, with `after` of `None`, asks for all digests first, so that what is missing is
+    /// found soon. `pace` is told of the bytes as they are read, and may take its time.
+    pub fn scrub(&self, after: Option<Place>, bytes_max: u64, pace: Pace<'_>) -> Scrubbed {
+        let mut look = Look::new(self, pace);
         if after.is_none() {
-            self.measure_all(found)?;
+            look.measure_all();
         }
-        let mut read = 0_u64;
+        look.read = 0;
         for shelf in first_shelf(after)..=SHELVES {
-            for place in self.shelf(shelf)? {
-                if after.is_some_and(|after| place <= after) {
-                    continue;
+            let places = self.shelf(shelf).unwrap_or_else(|error| look.note(error));
+            for place in places.into_iter().filter(|place| after.is_none_or(|after| *place > after))
+            {
+                match place {
+                    Place::Image(flist) => drop(look.list(flist)),
+                    Place::Object(digest) => look.check(Target::object(self, digest), Depth::Read),
                 }
-                let mut count = |bytes: u64| {
-                    read = read.saturating_add(bytes);
-                    pace(bytes);
-                };
-                self.look_at(place, &mut count, found)?;
-                if read >= bytes_max {
-                    return Ok(Some(place));
+                if look.read >= bytes_max {
+                    return look.end(Some(place));
                 }
             }
+            look.confirm();
         }
-        Ok(None)
+        look.end(None)
     }
 
-    /// Reads everything that a complete flist needs, and tells of everything bad in it.
-    pub fn scrub_one(
-        &self,
-        flist: FlistId,
-        pace: Pace<'_>,
-        found: &mut dyn FnMut(Finding),
-    ) -> Result<(), StoreError> {
-        let Some(list) = self.sound(flist, found)? else { return Ok(()) };
-        self.look_at(Place::Image(flist), pace, found)?;
-        for content in &list.body().contents {
-            self.look_at(Place::Object(content.digest), pace, found)?;
-        }
-        // What is missing has no file to look at.
-        for fault in self.verify(flist, Depth::Measure)? {
-            found(Finding { flist, fault });
-        }
-        Ok(())
-    }
-
-    fn measure_all(&self, found: &mut dyn FnMut(Finding)) -> Result<(), StoreError> {
-        for flist in self.list()? {
-            if self.sound(flist, found)?.is_some() {
-                for fault in self.verify(flist, Depth::Measure)? {
-                    found(Finding { flist, fault });
-                }
+    /// Reads everything that a complete flist needs.
+    pub fn scrub_one(&self, flist: FlistId, pace: Pace<'_>) -> Scrubbed {
+        let mut look = Look::new(self, pace);
+        if let Some(list) = look.list(flist) {
+            for content in &list.body().contents {
+                look.check(Target::object(self, content.digest), Depth::Read);
             }
         }
-        Ok(())
-    }
-
-    /// The body of a complete flist. A damaged record stays where it is: it keeps a sweep from taking
-    /// the objects that nobody can name without it, and the next ingest replaces it.
-    fn sound(
-        &self,
-        flist: FlistId,
-        found: &mut dyn FnMut(Finding),
-    ) -> Result<Option<crate::Flist>, StoreError> {
-        match self.flist(flist) {
-            Ok(list) => Ok(Some(list)),
-            Err(StoreError::Absent(_)) => Ok(None),
-            Err(StoreError::Record { .. } | StoreError::RecordUnreadable { .. }) => {
-                let fault = Fault { file: String::new(), kind: FaultKind::Unreadable };
-                found(Finding { flist, fault });
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
+        look.end(None)
     }
 
     /// The files of one directory, in order; shelf 0 has the images.
@@ -165,51 +130,163 @@ impl Store {
         places.sort_unstable();
         Ok(places)
     }
+}
 
-    /// Reads one file. One that is gone meanwhile was swept, or is being replaced.
-    fn look_at(
-        &self,
-        place: Place,
-        pace: Pace<'_>,
-        found: &mut dyn FnMut(Finding),
-    ) -> Result<(), StoreError> {
-        let (path, digest) = match place {
-            Place::Object(digest) => (self.object(&digest), digest),
-            Place::Image(flist) => match self.flist(flist) {
-                Ok(list) => (store_path::image(&self.root, flist), erofs::digest(list.body())),
-                // Not complete: what is there of it is measured when it is fetched.
-                Err(_) => return Ok(()),
+/// A file, and what the kernel must measure on it.
+#[derive(Debug)]
+struct Target {
+    place: Place,
+    path: PathBuf,
+    digest: [u8; 32],
+}
+
+impl Target {
+    fn object(store: &Store, digest: [u8; 32]) -> Self {
+        Self { place: Place::Object(digest), path: store.object(&digest), digest }
+    }
+
+    fn image(store: &Store, list: &Flist) -> Self {
+        let flist = list.identity();
+        let path = store_path::image(&store.root, flist);
+        Self { place: Place::Image(flist), path, digest: erofs::digest(list.body()) }
+    }
+}
+
+/// What was not right at first.
+#[derive(Debug)]
+enum Doubt {
+    Record(FlistId),
+    File(Target, Depth),
+}
+
+/// A look while it goes on.
+struct Look<'l> {
+    store: &'l Store,
+    pace: Pace<'l>,
+    read: u64,
+    doubts: Vec<Doubt>,
+    findings: Findings,
+    scrubbed: Scrubbed,
+}
+
+impl<'l> Look<'l> {
+    fn new(store: &'l Store, pace: Pace<'l>) -> Self {
+        let (findings, scrubbed) = (Findings::default(), Scrubbed::default());
+        Self { store, pace, read: 0, doubts: Vec::new(), findings, scrubbed }
+    }
+
+    fn measure_all(&mut self) {
+        let complete = self.store.list().unwrap_or_else(|error| self.note(error));
+        for flist in complete {
+            let Some(list) = self.record(flist) else { continue };
+            for content in &list.body().contents {
+                self.check(Target::object(self.store, content.digest), Depth::Measure);
+            }
+        }
+        self.confirm();
+    }
+
+    /// Reads the record and the image of an flist, if it is complete.
+    fn list(&mut self, flist: FlistId) -> Option<Flist> {
+        let list = self.record(flist)?;
+        let target = Target::image(self.store, &list);
+        // What was computed just now is as much as what is read.
+        self.count(fs::metadata(&target.path).map_or(0, |image| image.len()));
+        self.check(target, Depth::Read);
+        Some(list)
+    }
+
+    fn record(&mut self, flist: FlistId) -> Option<Flist> {
+        self.count(FILE_BYTES);
+        match self.store.flist_from_disk(flist) {
+            Ok(list) => Some(list),
+            Err(StoreError::Absent(_)) => None,
+            Err(error) if error.is_of_record() => {
+                self.doubt(Doubt::Record(flist));
+                None
+            }
+            Err(error) => self.note(error),
+        }
+    }
+
+    fn check(&mut self, target: Target, depth: Depth) {
+        match self.fault(&target, depth) {
+            Ok((None, _)) => {}
+            Ok((Some(_), _)) => self.doubt(Doubt::File(target, depth)),
+            Err(error) => self.note(error),
+        }
+    }
+
+    /// What is wrong with a file, and which one it was.
+    fn fault(
+        &mut self,
+        target: &Target,
+        depth: Depth,
+    ) -> Result<(Option<FaultKind>, Option<Identity>), StoreError> {
+        self.count(FILE_BYTES);
+        let identity = seal::identity(&target.path)?;
+        let kernel = self.store.kernel;
+        let kind =
+            (kernel.fault)(&target.path, &target.digest, depth, &mut |bytes| self.count(bytes))?;
+        Ok((kind, identity))
+    }
+
+    fn count(&mut self, bytes: u64) {
+        self.read = self.read.saturating_add(bytes);
+        (self.pace)(bytes);
+    }
+
+    fn doubt(&mut self, doubt: Doubt) {
+        self.scrubbed.doubted = self.scrubbed.doubted.saturating_add(1);
+        self.doubts.push(doubt);
+        if self.doubts.len() >= DOUBTS_MAX {
+            self.confirm();
+        }
+    }
+
+    /// Looks again at what was not right, and takes the names of what is bad.
+    fn confirm(&mut self) {
+        if self.doubts.is_empty() {
+            return;
+        }
+        self.store.kernel.wait_again();
+        for doubt in mem::take(&mut self.doubts) {
+            if let Err(error) = self.settle(doubt) {
+                self.note::<()>(error);
+            }
+        }
+        self.findings.tell(self.store);
+    }
+
+    fn settle(&mut self, doubt: Doubt) -> Result<(), StoreError> {
+        match doubt {
+            Doubt::Record(flist) => match self.store.flist_from_disk(flist) {
+                Ok(_) | Err(StoreError::Absent(_)) => Ok(()),
+                Err(error) if error.is_of_record() => {
+                    self.findings.list(flist);
+                    Ok(())
+                }
+                Err(error) => Err(error),
             },
-        };
-        match seal::fault_from_disk(&path, &digest, pace)? {
-            None | Some(FaultKind::Missing) => Ok(()),
-            Some(kind) => {
-                remove_if_there(&path)?;
-                for (flist, file) in self.concerned(place)? {
-                    found(Finding { flist, fault: Fault { file, kind } });
+            Doubt::File(target, depth) => {
+                let (Some(kind), identity) = self.fault(&target, depth)? else { return Ok(()) };
+                if kind == FaultKind::Missing || self.store.take_name(&target.path, identity)? {
+                    self.findings.file(self.store, target.place, kind)?;
                 }
                 Ok(())
             }
         }
     }
 
-    /// The complete flists that need a file, with its name in them.
-    fn concerned(&self, place: Place) -> Result<BTreeMap<FlistId, String>, StoreError> {
-        let digest = match place {
-            Place::Image(flist) => return Ok([(flist, String::new())].into()),
-            Place::Object(digest) => digest,
-        };
-        let mut concerned = BTreeMap::new();
-        for flist in self.list()? {
-            // One without a sound record cannot be started, and is found for itself.
-            let Ok(list) = self.flist(flist) else { continue };
-            let body = list.body();
-            let mut files = body.contents.iter().zip(body.paths_of_contents());
-            if let Some((_, path)) = files.find(|(content, _)| content.digest == digest) {
-                concerned.insert(flist, shown(path));
-            }
-        }
-        Ok(concerned)
+    /// Keeps the first problem, and gives nothing in place of what could not be had.
+    fn note<T: Default>(&mut self, error: StoreError) -> T {
+        self.scrubbed.problem.get_or_insert(error);
+        T::default()
+    }
+
+    fn end(mut self, next: Option<Place>) -> Scrubbed {
+        self.confirm();
+        Scrubbed { next, ..self.scrubbed }
     }
 }
 
@@ -233,56 +310,4 @@ fn place(shelf: u16, name: &str) -> Option<Place> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::fs::File;
-
-    #[test]
-    fn places_are_read_as_they_are_written() {
-        for place in [Place::Image(FlistId([7; 32])), Place::Object([200; 32])] {
-            assert_eq!(place.to_string().parse(), Ok(place));
-        }
-        for bad in ["", "image", "object 12", "images/aa", &format!("file {}", "a".repeat(64))] {
-            assert_eq!(bad.parse::<Place>(), Err(NotAPlace), "{bad}");
-        }
-    }
-
-    /// Files without fs-verity are all bad, and every one is found by a look that is interrupted after
-    /// each file and begins anew where it stood.
-    #[test]
-    fn a_look_in_pieces_sees_every_file_once() {
-        let root = tempfile::tempdir().unwrap();
-        let store = Store::open(root.path()).unwrap();
-        let digests = [[0; 32], [0x41; 32], [0x42; 32], [0xff; 32]];
-        let paths = digests.map(|digest| store.object(&digest));
-        for path in &paths {
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            File::create(path).unwrap();
-        }
-        fs::write(root.path().join("objects/41/junk"), "none of ours").unwrap();
-        let (mut after, mut seen) = (None, Vec::new());
-        loop {
-            let read = &mut |bytes| assert_eq!(bytes, 0);
-            after = store.scrub(after, 0, read, &mut |one| panic!("{one:?}")).unwrap();
-            let Some(place) = after else { break };
-            seen.push(place);
-        }
-        assert_eq!(seen, digests.map(Place::Object));
-        assert!(paths.iter().all(|path| !path.exists()), "what nobody needs and is bad goes too");
-        assert!(root.path().join("objects/41/junk").exists());
-    }
-
-    #[test]
-    fn a_damaged_record_is_found_and_stays_until_it_is_replaced() {
-        let root = tempfile::tempdir().unwrap();
-        let store = Store::open(root.path()).unwrap();
-        let flist = FlistId([1; 32]);
-        fs::write(store_path::record(root.path(), flist), "junk").unwrap();
-        let mut found = Vec::new();
-        let mut note = |one: Finding| found.push((one.flist, one.fault.kind));
-        assert_eq!(store.scrub(None, 0, &mut |_| {}, &mut note).unwrap(), None);
-        assert_eq!(found, [(flist, FaultKind::Unreadable)]);
-        assert_eq!(store.flist(flist).unwrap_err().code(), "record_damaged");
-        assert_eq!(store.sweep(&[flist].into()).unwrap_err().code(), "record_damaged");
-    }
-}
+mod tests;

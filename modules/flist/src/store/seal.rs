@@ -1,6 +1,7 @@
 //! Turns staged files into immutable ones, and asks the kernel about those.
 
 use super::{Depth, FaultKind, StoreError};
+use crate::Cancel;
 use rustix::{
     fs::{Advice, fadvise},
     io::Errno,
@@ -9,12 +10,52 @@ use std::{
     fs::{self, File, Permissions},
     io,
     num::NonZeroU64,
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::Path,
+    time::Duration,
 };
 
 /// Bytes that are read at once.
 const PIECE: usize = 256 << 10;
+/// What cannot be read is read again so much later: a disk's controller that is reset is back by then.
+const AGAIN: Duration = Duration::from_secs(3);
+
+/// What is wrong with a file, if anything, and if that can be said.
+pub(super) type Verdict = Result<Option<FaultKind>, StoreError>;
+
+/// Seals files and says what is wrong with them: the kernel, and in the tests of the store, which have
+/// no file system with fs-verity, somebody who computes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Kernel {
+    pub(super) seal: fn(&Path, &[u8; 32]) -> Result<Sealed, StoreError>,
+    pub(super) fault: fn(&Path, &[u8; 32], Depth, Pace<'_>) -> Verdict,
+    /// The wait before a file that is not right is looked at again.
+    pub(super) again: Duration,
+}
+
+impl Kernel {
+    pub(super) const REAL: Self = Self { seal, fault, again: AGAIN };
+
+    pub(super) fn wait_again(&self) {
+        Cancel::default().wait(self.again);
+    }
+}
+
+/// Which file a name stands for: another one under the same name is another file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+/// The file that a name stands for now.
+pub(super) fn identity(path: &Path) -> Result<Option<Identity>, StoreError> {
+    match fs::symlink_metadata(path) {
+        Ok(found) => Ok(Some(Identity { device: found.dev(), inode: found.ino() })),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(StoreError::io("looking at", path)(source)),
+    }
+}
 
 /// What the kernel said about a staged file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +67,7 @@ pub(super) enum Sealed {
 }
 
 /// Makes `path` immutable. Nobody may have it open for writing.
-pub(super) fn seal(path: &Path, digest: &[u8; 32]) -> Result<Sealed, StoreError> {
+fn seal(path: &Path, digest: &[u8; 32]) -> Result<Sealed, StoreError> {
     fs::set_permissions(path, Permissions::from_mode(0o444))
         .map_err(StoreError::io("setting the mode of", path))?;
     let file = File::open(path).map_err(StoreError::io("opening", path))?;
@@ -59,28 +100,21 @@ pub(super) fn is_sealed_otherwise(path: &Path, digest: &[u8; 32]) -> Result<bool
 /// Told of bytes as they are read; may take its time.
 pub type Pace<'p> = &'p mut dyn FnMut(u64);
 
-/// What is wrong with the sealed file at `path`, if anything.
-pub(super) fn fault(
+/// What is wrong with the sealed file at `path`, if anything. To be read means: every page that no
+/// program has mapped just now comes from the disk.
+fn fault(
     path: &Path,
     digest: &[u8; 32],
     depth: Depth,
-) -> Result<Option<FaultKind>, StoreError> {
-    match depth {
-        Depth::Measure => measured(path, digest).map(Result::err),
-        Depth::Read => fault_from_disk(path, digest, &mut |_| {}),
-    }
-}
-
-/// The same, after every page was read that no program has mapped just now.
-pub(super) fn fault_from_disk(
-    path: &Path,
-    digest: &[u8; 32],
     pace: Pace<'_>,
 ) -> Result<Option<FaultKind>, StoreError> {
     let file = match measured(path, digest)? {
         Ok(file) => file,
         Err(kind) => return Ok(Some(kind)),
     };
+    if depth == Depth::Measure {
+        return Ok(None);
+    }
     match read_from_disk(&file, pace) {
         Ok(()) => Ok(None),
         Err(errno) if is_damage(&errno.into()) => Ok(Some(FaultKind::Unreadable)),
@@ -119,6 +153,12 @@ fn read_from_disk(file: &File, pace: Pace<'_>) -> rustix::io::Result<()> {
         offset = offset.saturating_add(n);
         pace(n);
     }
+}
+
+/// Has the next reader of a file read the disk.
+pub(super) fn forget(file: &File) {
+    // Without it, less is read from the disk.
+    fadvise(file, 0, None, Advice::DontNeed).ok();
 }
 
 /// Errors by which file systems report damaged data.

@@ -107,5 +107,10 @@ fn remove(path: &Path) -> Result<u64, StoreError> {
         fs::remove_file(path)?;
         Ok(found.len())
     });
-    removed.map_err(StoreError::io("removing", path))
+    match removed {
+        Ok(bytes) => Ok(bytes),
+        // Somebody who reads the store has found it bad meanwhile.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(source) => Err(StoreError::io("removing", path)(source)),
+    }
 }
