@@ -4,8 +4,9 @@
 //! real netd. Commands are lines: `kill NAME` kills a service with everything in its cgroup, as
 //! SIGKILL does; `memory` tells the proportional set size of each service in bytes; `processor` the time
 //! that each has taken; `status` asks the daemons that answer how they are, and tells how long each took;
-//! `machine` tells what the machine has; `volumes` names the volumes on all disks. `spoil FLIST` damages
-//! the node's store, `end ID` kills a container, `forget` drops what the machine remembers of its disks.
+//! `machine` tells what the machine has; `volumes` names the volumes on all disks. `spoil FLIST OBJECTS`
+//! damages the node's store, `check` reads all its objects, `end ID` kills a container, `forget` drops what
+//! the machine remembers of its disks.
 //! One file, the standard library only, compiled by `rustc` alone.
 
 #![forbid(unsafe_code)]
@@ -54,9 +55,10 @@ fn obey() -> io::Result<()> {
                     Err(error) => format!("failed {name}: {error}"),
                 }
             }
-            Some(("spoil", flist)) => told(spoil(flist)),
+            Some(("spoil", files)) => told(spoil(files)),
             Some(("end", id)) => told(end(id)),
             None if command.trim() == "forget" => told(forget()),
+            None if command.trim() == "check" => told(check()),
             None if command.trim() == "memory" => memory()?,
             None if command.trim() == "processor" => processor()?,
             None if command.trim() == "status" => status(),
@@ -73,18 +75,20 @@ fn told(outcome: io::Result<String>) -> String {
     outcome.unwrap_or_else(|error| format!("failed: {error}"))
 }
 
-/// Takes three objects and a metadata image away from under their names: one object is missing, one
-/// is another that is sealed as well, one has the right bytes and no seal; so has the image.
-fn spoil(flist: &str) -> io::Result<String> {
-    let mut objects = Vec::new();
-    for shelf in fs::read_dir(Path::new(STORE).join("objects"))? {
-        for object in fs::read_dir(shelf?.path())? {
-            objects.push(object?.path());
-        }
-    }
-    objects.sort();
-    let [first, second, third, fourth, ..] = &objects[..] else {
-        return Err(io::Error::other("the store has too few objects"));
+/// Takes three objects and a metadata image away from under their names, which are given by their
+/// digests: the first object is missing, the second is the third, which is sealed as well, the fourth has
+/// the right bytes and no seal; so has the image.
+fn spoil(files: &str) -> io::Result<String> {
+    let words: Vec<&str> = files.split(' ').collect();
+    let [flist, objects @ ..] = &words[..] else { return Err(io::ErrorKind::InvalidInput.into()) };
+    let object = |digest: &&str| {
+        let (first, rest) = digest.split_at_checked(2)?;
+        Some(Path::new(STORE).join("objects").join(first).join(rest))
+    };
+    let paths: Option<Vec<_>> = objects.iter().map(object).collect();
+    let paths = paths.unwrap_or_default();
+    let [first, second, third, fourth] = &paths[..] else {
+        return Err(io::Error::other("four objects are spoilt"));
     };
     let aside = Path::new(STORE).join("staging/aside");
     fs::remove_file(first)?;
@@ -95,6 +99,18 @@ fn spoil(flist: &str) -> io::Result<String> {
         fs::rename(&aside, file)?;
     }
     Ok("spoilt".to_owned())
+}
+
+/// `checked OBJECTS bad OBJECTS`: how many there are, and cannot be read.
+fn check() -> io::Result<String> {
+    let (mut all, mut bad) = (0, 0);
+    for shelf in fs::read_dir(Path::new(STORE).join("objects"))? {
+        for object in fs::read_dir(shelf?.path())? {
+            all += 1;
+            bad += u32::from(fs::read(object?.path()).is_err());
+        }
+    }
+    Ok(format!("checked {all} bad {bad}"))
 }
 
 fn end(id: &str) -> io::Result<String> {

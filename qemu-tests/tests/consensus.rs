@@ -5,6 +5,7 @@
 #![expect(clippy::tests_outside_test_module, reason = "an integration test is a test module")]
 
 use anyhow::{Context as _, Result, ensure};
+use flist::{Flist, FlistId};
 use qemu_tests::{
     content,
     farm::{page, wait_page},
@@ -17,7 +18,7 @@ use qemu_tests::{
     wait,
 };
 use serde_json::Value;
-use std::{path::Path, process::Command, time::Duration};
+use std::{collections::BTreeSet, fs, path::Path, process::Command, time::Duration};
 
 /// What was said so long ago survives a power cut, on a slow machine too.
 const LINES_KEPT: Duration = Duration::from_secs(20);
@@ -110,10 +111,10 @@ fn a_contract_lives_and_ends_as_its_stakeholders_decide() -> Result<()> {
     // What a container says arrives where its contract wants it, in order and with numbers.
     let tree = directory.path().join("talker");
     content::talker(&tree)?;
-    let talker = stage.publish_tree(&tree, "published-4", &["--entrypoint=/bin/talker"])?;
+    let talking = stage.publish_tree(&tree, "published-4", &["--entrypoint=/bin/talker"])?;
     let terms = Terms {
         name: "talker",
-        flist: &talker,
+        flist: &talking,
         published: "published-4",
         port: 8083,
         cpu: "0.1",
@@ -197,17 +198,34 @@ fn a_contract_lives_and_ends_as_its_stakeholders_decide() -> Result<()> {
     let results = stage.results(&contract)?;
     ensure!(results.len() == said, "something happened to the container: {results:?}");
 
-    // Files of the store are lost, exchanged, and put back without their seals, under three containers
-    // that go on with what they have open. What starts is refused them, and they come back.
+    // Files of the store are lost, exchanged, and put back without their seals, under containers that go
+    // on with what they have open. What starts is refused them, the others that need them are stopped,
+    // and they come back.
     let mut saboteur = Saboteur::connect(&running)?;
-    saboteur.order(&format!("spoil {flist}"), "spoilt")?;
+    let objects = |out: &str, flist: &str| objects(&stage.directory.join(out), flist);
+    let [first, other] = [objects("published", &flist)?, objects("published-2", &flipped.id)?];
+    let talkers = objects("published-4", &talking)?;
+    let shared = first.intersection(&other).filter(|object| !talkers.contains(*object)).cloned();
+    let spoilt: Vec<String> = shared.take(4).collect();
+    let spoilt = spoilt.join(" ");
+    let seen_second = stage.results(&second)?.len();
+    saboteur.order(&format!("spoil {flist} {spoilt}"), "spoilt")?;
     served()?;
     saboteur.order(&format!("end c-{}-web", &contract[..29]), "ended")?;
     let refused = stage.wait_result(&contract, "store_damaged", said)?;
     ensure!(refused["state"] == "failed", "{refused}");
+    let message = refused["message"].as_str().unwrap_or_default();
+    let count = |what: &str| message.matches(what).count();
+    // The image and two objects; the object that is not there.
+    ensure!(count("has another digest, or none") == 3 && count("is missing") == 1, "{refused}");
+    ensure!(count("the image of the tree") == 1, "{refused}");
     let seen = stage.results(&contract)?.iter().position(|one| *one == refused).unwrap_or(said);
     stage.wait_result(&contract, "running", seen)?;
     stage.wait_page()?;
+    let stopped = stage.wait_result(&second, "store_damaged", seen_second)?;
+    let seen = stage.results(&second)?.iter().position(|one| *one == stopped);
+    stage.wait_result(&second, "running", seen.unwrap_or(seen_second))?;
+    ensure!(wait_page(&second_url, START)?.contains("Another page."));
 
     // Power cut; then a boot with the registry gone: the page is back, measured again.
     listener.set_deaf(true);
@@ -268,6 +286,15 @@ fn consecutive(listener: &Listener) -> bool {
         last = last.max(number);
         follows
     })
+}
+
+/// The digests of the objects of an flist that was published in a directory.
+fn objects(published: &Path, flist: &str) -> Result<BTreeSet<String>> {
+    let path = published.join("flists").join(flist);
+    let bytes = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+    let list = Flist::decode(&bytes).context("decoding an flist")?;
+    let digests = list.body().contents.iter().map(|content| FlistId(content.digest).to_string());
+    Ok(digests.collect())
 }
 
 /// SHA-256 of a whole disk.

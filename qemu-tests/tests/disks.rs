@@ -174,6 +174,9 @@ fn a_pulled_disk_is_told_of_the_rest_goes_on_and_with_the_disk_everything_is_bac
     let seen = stage.results(&contract)?.len();
     let running = stage.boot(&machine)?;
     let seen = repaired(&stage, &contract, &DAMAGED, seen)?;
+    let mut saboteur = Saboteur::connect(&running)?;
+    saboteur.order("forget", "forgot")?;
+    ensure!(bad_objects(&mut saboteur)? == 0, "what nobody reads was not repaired");
 
     // While it runs, another one, in a file that it serves. What the kernel has in memory is good; when
     // it reads the disk again, it refuses, and the node hears of that from the disk.
@@ -183,7 +186,8 @@ fn a_pulled_disk_is_told_of_the_rest_goes_on_and_with_the_disk_everything_is_bac
     ensure!(whole()?, "the file is not served");
     raw_disk::flip_block(&fast.disk, &tree.join("srv/long.txt"), 12)?;
     ensure!(whole()?, "the file is not served from memory");
-    Saboteur::connect(&running)?.order("forget", "forgot")?;
+    saboteur.order("forget", "forgot")?;
+    ensure!(bad_objects(&mut saboteur)? == 1, "one file is not on the disk any more");
     ensure!(!whole()?, "a file that the disk does not have");
     repaired(&stage, &contract, &DAMAGED, seen)?;
     ensure!(whole()?, "the file is not back");
@@ -222,6 +226,15 @@ fn repaired(stage: &Stage, contract: &str, codes: &[&str], seen: usize) -> Resul
     })?;
     stage.wait_page()?;
     Ok(seen)
+}
+
+/// How many objects of the store cannot be read.
+fn bad_objects(saboteur: &mut Saboteur) -> Result<u32> {
+    let said = saboteur.order("check", "checked")?;
+    let words: Vec<&str> = said.split(' ').collect();
+    let ["checked", all, "bad", bad] = words[..] else { bail!("the saboteur said {said}") };
+    ensure!(all.parse::<u32>()? > 4, "the store has few objects: {said}");
+    Ok(bad.parse()?)
 }
 
 /// A library of the server, as it was published.
