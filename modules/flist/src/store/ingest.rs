@@ -34,8 +34,6 @@ const PASSES_MAX: u32 = 2;
 struct Bad {
     /// The number of the content; `None`: the metadata image.
     part: Option<u32>,
-    place: Place,
-    path: PathBuf,
     identity: Option<Identity>,
     kind: FaultKind,
 }
@@ -148,21 +146,20 @@ impl Store {
         depth: Depth,
         recorded: bool,
     ) -> Result<(Vec<u32>, bool), StoreError> {
-        let parts = (0..).take(flist.body().contents.len()).map(Some);
-        let parts: Vec<_> = iter::once(None).chain(parts).collect();
-        let mut bad = self.bad(flist, parts, depth)?;
+        let contents = (0..).take(flist.body().contents.len()).map(Some);
+        let mut bad = self.bad(flist, iter::once(None).chain(contents), depth)?;
         let is_unreadable = |one: &mut Bad| one.kind == FaultKind::Unreadable;
         let doubts: Vec<_> = bad.extract_if(.., is_unreadable).map(|one| one.part).collect();
         if !doubts.is_empty() {
             self.kernel.wait_again();
-            bad.extend(self.bad(flist, doubts, depth)?);
+            bad.extend(self.bad(flist, doubts.into_iter(), depth)?);
         }
         let mut findings = Findings::default();
         for one in &bad {
-            let named =
-                one.kind != FaultKind::Missing && self.take_name(&one.path, one.identity)?;
+            let (place, path, _) = self.part(flist, one.part);
+            let named = one.kind != FaultKind::Missing && self.take_name(&path, one.identity)?;
             if named || recorded {
-                findings.file(self, one.place, one.kind)?;
+                findings.file(self, place, one.kind)?;
             }
         }
         findings.tell(self);
@@ -175,36 +172,48 @@ impl Store {
     fn bad(
         &self,
         flist: &Flist,
-        parts: Vec<Option<u32>>,
+        parts: impl Iterator<Item = Option<u32>>,
         depth: Depth,
     ) -> Result<Vec<Bad>, StoreError> {
         let mut bad = Vec::new();
         for part in parts {
-            let content = part.map(|number| &flist.body().contents[number as usize]);
-            let (place, path, digest) = match content {
-                None => {
-                    let Root { image, image_digest, .. } = self.root_of(flist);
-                    (Place::Image(flist.identity()), image, image_digest)
-                }
-                Some(content) => {
-                    let digest = content.digest;
-                    (Place::Object(digest), self.object(&digest), digest)
-                }
-            };
+            let (_, path, digest) = self.part(flist, part);
             let identity = seal::identity(&path)?;
             if let Some(kind) = self.fault(&path, &digest, depth)? {
-                bad.push(Bad { part, place, path, identity, kind });
+                bad.push(Bad { part, identity, kind });
                 continue;
             }
-            let (Some(content), Some(number)) = (content, part) else { continue };
+            let Some(number) = part.map(|number| number as usize) else { continue };
             // The object is right, so it is the flist that lies about it.
-            let found = fs::metadata(&path).map_err(StoreError::io("looking at", &path))?;
-            if found.len() != content.size {
-                let path = flist.body().paths_of_contents()[number as usize];
+            let found = match fs::metadata(&path) {
+                Ok(found) => found,
+                // Somebody who reads the store has found it bad just now.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    bad.push(Bad { part, identity: None, kind: FaultKind::Missing });
+                    continue;
+                }
+                Err(source) => return Err(StoreError::io("looking at", &path)(source)),
+            };
+            if found.len() != flist.body().contents[number].size {
+                let path = flist.body().paths_of_contents()[number];
                 return Err(StoreError::Mismatch { file: shown(path) });
             }
         }
         Ok(bad)
+    }
+
+    /// Where a content, or the image, has to be, and with which digest.
+    fn part(&self, flist: &Flist, part: Option<u32>) -> (Place, PathBuf, [u8; 32]) {
+        match part {
+            None => {
+                let Root { image, image_digest, .. } = self.root_of(flist);
+                (Place::Image(flist.identity()), image, image_digest)
+            }
+            Some(number) => {
+                let digest = flist.body().contents[number as usize].digest;
+                (Place::Object(digest), self.object(&digest), digest)
+            }
+        }
     }
 
     /// Refuses early what cannot fit. Others may still fill the disk meanwhile.
