@@ -13,16 +13,24 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// A book is divided into so many segments, so that a quarter of it goes at a time.
+/// A segment is full at this size, and a small book is divided into so many of them: what goes when
+/// a book has to be smaller is never much, and never more has to stay.
+const SEGMENT_SIZE: u64 = 32 << 10;
 const SEGMENTS: u64 = 4;
 /// Segments are never more than this, however often the machine was started.
 const SEGMENTS_MAX: usize = 64;
 /// Largest segment that is read: what another version of this program may have written.
 const SEGMENT_MAX: u64 = 4 << 20;
-/// What a reader takes at once.
-const READ_MAX: usize = 64 << 10;
+/// A file takes whole blocks.
+const BLOCK: u64 = 4096;
+/// What a reader takes at once: some bytes, and as many lines. Each sink may hold so much.
+const READ_MAX: usize = 8 << 10;
+const LINES_MAX: usize = 128;
 /// Pieces that are looked at for lines in one call: more than a book has.
 const TURNS_MAX: usize = 512;
+
+/// What a book says where it goes on with another ring.
+const NEW_LIFE: &str = "[counted anew: lines of the last moments before this may be missing]";
 
 /// Appends to the lines of one workload.
 #[derive(Debug)]
@@ -76,9 +84,9 @@ impl Book {
         self.synced < self.last
     }
 
-    /// Everything that was written to its file system has reached the disk.
-    pub fn was_synced(&mut self) {
-        self.synced = self.last;
+    /// The lines up to this number have reached the disk.
+    pub fn was_synced(&mut self, last: u64) {
+        self.synced = self.synced.max(last.min(self.last));
     }
 
     /// Number of the newest line; 0 before the first.
@@ -93,24 +101,31 @@ impl Book {
             .map_or(0, |header| self.last.saturating_sub(header.offset))
     }
 
-    /// Adds lines of the ring with this life, numbered as there, and lets old ones go so that there
-    /// are at most about `size_max` bytes. What fails was not done, and may be done again.
+    /// Adds lines of the ring with this life, numbered as there, and lets old ones go before, so that
+    /// there are at most about `size_max` bytes. What fails was not done, and may be done again.
     pub fn append(&mut self, life: u64, lines: &[Line], size_max: u64) -> io::Result<()> {
-        let segment_max = size_max / SEGMENTS;
         let mut lines = lines;
         while !lines.is_empty() {
-            let is_full = self.segments.last().is_none_or(|(_, size)| *size >= segment_max);
-            if is_full || self.header.is_none_or(|header| header.life != life) {
-                self.begin(life)?;
+            let mut done = self.append_some(life, lines, size_max);
+            // The room that there should be is not there: old lines of its own are what it can give.
+            if done.as_ref().is_err_and(is_full) && self.segments.len() > 1 {
+                self.remove_oldest()?;
+                done = self.append_some(life, lines, size_max);
             }
-            let n = self.append_some(lines, segment_max)?;
-            lines = &lines[n..];
+            lines = &lines[done?..];
         }
-        self.trim(size_max)
+        Ok(())
     }
 
     /// Adds lines to the newest segment while it is not full. Returns how many.
-    fn append_some(&mut self, lines: &[Line], segment_max: u64) -> io::Result<usize> {
+    fn append_some(&mut self, life: u64, lines: &[Line], size_max: u64) -> io::Result<usize> {
+        let segment_max = (size_max / SEGMENTS).min(SEGMENT_SIZE);
+        let is_full = self.segments.last().is_none_or(|(_, size)| *size >= segment_max);
+        if is_full || self.header.is_none_or(|header| header.life != life) {
+            let room = segment_max + RECORD_MAX as u64 + BLOCK;
+            self.shrink(size_max.saturating_sub(room), SEGMENTS_MAX - 1)?;
+            self.begin(life, lines.first().map_or(0, |line| line.time_ms))?;
+        }
         let (Some((name, size)), Some(header)) = (self.segments.last_mut(), self.header) else {
             return Ok(0);
         };
@@ -138,42 +153,73 @@ impl Book {
         Ok(n)
     }
 
-    fn begin(&mut self, life: u64) -> io::Result<()> {
+    /// Begins a segment. Where another life ended, a line says so: nobody knows what it has said since
+    /// it was asked the last time.
+    fn begin(&mut self, life: u64, time_ms: u64) -> io::Result<()> {
         let same = self.header.filter(|header| header.life == life);
-        let header = same.unwrap_or(Header { life, offset: self.last });
+        let is_another = same.is_none() && self.last > 0;
+        let last = self.last.saturating_add(u64::from(is_another));
+        let header = same.unwrap_or(Header { life, offset: last });
+        let mut bytes = record::encode_header(header).to_vec();
+        if is_another {
+            let text = NEW_LIFE.to_owned();
+            record::encode(&Line { number: last, time_ms, n_dropped: 1, text }, &mut bytes);
+        }
         // The newest segment holds nothing: its place is taken.
         self.segments.retain(|(name, _)| *name != self.last);
-        let path = segment_path(&self.directory, self.last);
-        fs::write(path, record::encode_header(header))?;
-        self.segments.push((self.last, HEADER_SIZE as u64));
+        fs::write(segment_path(&self.directory, self.last), &bytes)?;
+        self.segments.push((self.last, bytes.len() as u64));
         self.header = Some(header);
+        self.last = last;
         Ok(())
     }
 
-    fn trim(&mut self, size_max: u64) -> io::Result<()> {
-        let size = |segments: &[(u64, u64)]| segments.iter().map(|(_, size)| size).sum::<u64>();
+    /// Lets old lines go until it takes at most about `size_max` bytes.
+    pub fn trim(&mut self, size_max: u64) -> io::Result<()> {
+        self.shrink(size_max, SEGMENTS_MAX)
+    }
+
+    fn shrink(&mut self, size_max: u64, segments_max: usize) -> io::Result<()> {
         while self.segments.len() > 1
-            && (size(&self.segments) > size_max || self.segments.len() > SEGMENTS_MAX)
+            && (self.size() > size_max || self.segments.len() > segments_max)
         {
-            fs::remove_file(segment_path(&self.directory, self.segments[0].0))?;
-            self.segments.remove(0);
+            self.remove_oldest()?;
         }
         Ok(())
     }
 
-    /// Makes what was added since the last time survive a power cut.
-    pub fn sync(&mut self) -> io::Result<()> {
-        // Lines that were added since may have filled more than one.
+    fn remove_oldest(&mut self) -> io::Result<()> {
+        match fs::remove_file(segment_path(&self.directory, self.segments[0].0)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        self.segments.remove(0);
+        Ok(())
+    }
+
+    /// What it takes of the disk in bytes.
+    fn size(&self) -> u64 {
+        self.segments.iter().map(|(_, size)| size.next_multiple_of(BLOCK)).sum()
+    }
+
+    /// What has to be brought to the disk, in this order, so that its lines survive a power cut.
+    pub fn unsynced(&self) -> Vec<PathBuf> {
+        let mut paths = Vec::new();
         for (name, _) in self.segments.iter().rev() {
-            File::open(segment_path(&self.directory, *name))?.sync_data()?;
+            paths.push(segment_path(&self.directory, *name));
+            // The older ones hold nothing that is newer.
             if *name <= self.synced {
                 break;
             }
         }
-        File::open(&self.directory)?.sync_all()?;
-        self.was_synced();
-        Ok(())
+        paths.push(self.directory.clone());
+        paths
     }
+}
+
+/// Whether there is no room on the disk, or none in its share.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Follows the lines of one workload.
@@ -198,10 +244,13 @@ impl Reader {
         let segments = list(&self.directory)?;
         for _ in 0..TURNS_MAX {
             let Some((name, from)) = self.locate(&segments) else { return Ok(Vec::new()) };
-            let (lines, next) = self.read_segment(name, from, limit)?;
+            let (lines, next, is_limited) = self.read_segment(name, from, limit)?;
             self.place = Some((name, next));
             if let Some(line) = lines.last() {
                 self.last = line.number;
+                return Ok(lines);
+            }
+            if is_limited {
                 return Ok(lines);
             }
             let Some((newer, _)) = segments.iter().find(|(other, _)| *other > name) else {
@@ -224,27 +273,34 @@ impl Reader {
         still.or_else(found)
     }
 
-    fn read_segment(&self, name: u64, from: u64, limit: u64) -> io::Result<(Vec<Line>, u64)> {
+    /// Lines of a segment, how far they reach, and whether the next one is above the limit.
+    fn read_segment(&self, name: u64, from: u64, limit: u64) -> io::Result<(Vec<Line>, u64, bool)> {
         let mut file = match File::open(segment_path(&self.directory, name)) {
             Ok(file) => file,
             // It has just gone, because it was the oldest.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), from)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok((Vec::new(), from, false));
+            }
             Err(error) => return Err(error),
         };
         file.seek(SeekFrom::Start(from))?;
         let mut bytes = Vec::new();
         file.take((READ_MAX + RECORD_MAX) as u64).read_to_end(&mut bytes)?;
-        let (mut lines, mut at) = (Vec::new(), 0);
+        let (mut lines, mut at, mut is_limited) = (Vec::new(), 0, false);
         while at < READ_MAX
+            && lines.len() < LINES_MAX
             && let Found::Record(line, size) = record::decode(&bytes[at..])
-            && line.number <= limit
         {
+            is_limited = line.number > limit;
+            if is_limited {
+                break;
+            }
             at += size;
             if line.number > lines.last().map_or(self.last, |line: &Line| line.number) {
                 lines.push(line);
             }
         }
-        Ok((lines, from + at as u64))
+        Ok((lines, from + at as u64, is_limited))
     }
 }
 

@@ -4,44 +4,49 @@
 //! misses nothing, while they hold a second of the fastest and hours of others. What they hold no
 //! more leaves a gap in the numbers.
 
-use crate::book::Book;
+use crate::{book::Book, send::Job, sync::Syncer};
 use node_api::{
     init::{Log, LogHead, Logs},
     paths,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{self, File},
-    io,
+    fs, io,
     path::Path,
     sync::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 use thiserror::Error;
 use tokio::sync::watch;
 
 /// A ring holds what its workload may say in a second.
 const PAUSE: Duration = Duration::from_millis(500);
-/// What was said before a power cut by more than this is there after it; nothing is sent before.
+/// What was said before a power cut by more than this is there after it, but for what the disk took
+/// longer; nothing is sent before.
 const SYNC_INTERVAL: Duration = Duration::from_secs(2);
-/// With more books than this to write, the whole file system is written instead.
-const SYNCS_MAX: usize = 8;
+/// Books that are opened for their sinks in one turn, when init knows nothing of their workloads.
+const OPENS_MAX: usize = 32;
 /// init answers at once.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Lines that are asked for at once, and how often in a row: more than a ring holds.
 const LINES_MAX: u32 = 1024;
 const PAGES_MAX: usize = 4;
-/// Workloads of which lines are kept.
-const BOOKS_MAX: usize = 4096;
+/// Workloads of which lines are kept, and how many of them one contract has that are not used.
+const BOOKS_MAX: u64 = 4096;
+const BOOKS_UNUSED_MAX: usize = 256;
 /// What one workload may have at most, and what is left to it when there are many.
 const BOOK_SIZE_MAX: u64 = 1 << 20;
-const BOOK_SIZE_MIN: u64 = 32 << 10;
-/// What all lines may have at most, and which part of their file system.
+const BOOK_SIZE_MIN: u64 = 64 << 10;
+/// What all lines may have at most, and which part of a disk: half of what `storaged` allows the state
+/// of the node, which also holds what `contractd` has agreed to.
 const SIZE_MAX: u64 = 1 << 30;
-const SHARE: u64 = 8;
+const DISK_PART: u64 = 48;
+/// Without a disk the state is a small file system in memory.
+const MEMORY_PART: u64 = 4;
+const TMPFS_MAGIC: u64 = 0x0102_1994;
 
 /// What is to be deleted, and by whose order.
 #[derive(Debug)]
@@ -67,6 +72,8 @@ enum CollectError {
     },
     #[error("looking at {}", paths::LOGS)]
     Look(#[source] io::Error),
+    #[error("lines of {0} workloads are kept, and all of them are used")]
+    Full(usize),
     #[error("deleting the lines of {id}")]
     Delete {
         id: String,
@@ -75,19 +82,24 @@ enum CollectError {
     },
 }
 
-/// Collects until the process ends.
+/// Collects until the process ends. Lines of `wanted` jobs are used.
 pub fn run(
     directory: &Path,
+    syncer: Syncer,
     doomed: &Receiver<Doomed>,
+    wanted: &watch::Receiver<Vec<Job>>,
     heads: &watch::Sender<Heads>,
     kept: &watch::Sender<BTreeSet<String>>,
 ) {
-    let mut collector = Collector::default();
+    let mut collector = Collector::new(syncer);
     let mut complaint = String::new();
     loop {
         let problem = match doomed.recv_timeout(PAUSE) {
             Ok(doomed) => collector.delete(directory, doomed),
-            Err(RecvTimeoutError::Timeout) => collector.turn(directory),
+            Err(RecvTimeoutError::Timeout) => {
+                let wanted = wanted.borrow().iter().map(|job| job.id.clone()).collect();
+                collector.turn(directory, &wanted)
+            }
             Err(RecvTimeoutError::Disconnected) => return,
         };
         // Said when it is new; it is tried again with every turn.
@@ -113,7 +125,7 @@ pub fn run(
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Collector {
     /// What was opened since the start of this process.
     books: BTreeMap<String, Book>,
@@ -121,71 +133,93 @@ struct Collector {
     kept: BTreeSet<String>,
     /// Rings of deleted workloads that init still has.
     gone: BTreeMap<String, u64>,
+    syncer: Syncer,
     synced: Option<Instant>,
 }
 
 impl Collector {
-    fn turn(&mut self, directory: &Path) -> Result<(), CollectError> {
+    fn new(syncer: Syncer) -> Self {
+        let (books, kept, gone) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
+        Self { books, kept, gone, syncer, synced: None }
+    }
+
+    fn turn(&mut self, directory: &Path, wanted: &BTreeSet<String>) -> Result<(), CollectError> {
         if self.synced.is_none() {
             // The first time since the start.
             self.kept = look(directory).map_err(CollectError::Look)?;
         }
+        let room = Room::of(directory).map_err(CollectError::Look)?;
         let logs = call(&Logs {})?.logs;
         self.gone.retain(|id, life| logs.iter().any(|head| head.id == *id && head.life == *life));
+        let logs: Vec<LogHead> =
+            logs.into_iter().filter(|head| self.gone.get(&head.id) != Some(&head.life)).collect();
+        let used: BTreeSet<&str> =
+            logs.iter().map(|head| &*head.id).chain(wanted.iter().map(|id| &**id)).collect();
         // One that fails keeps no other from its disk.
-        let mut outcome = Ok(());
+        let mut outcome = self.trim(&room);
         for head in &logs {
-            if self.gone.get(&head.id) != Some(&head.life) {
-                outcome = self.collect(directory, head).and(outcome);
-            }
+            outcome = self.collect(directory, &room, head, &used).and(outcome);
         }
-        let now = Instant::now();
-        if self.synced.is_none_or(|synced| now.duration_since(synced) >= SYNC_INTERVAL) {
-            self.synced = Some(now);
-            outcome = self.sync(directory).and(outcome);
-        }
-        outcome.and(self.open_another(directory))
+        outcome = self.sync().and(outcome);
+        outcome.and(self.open_some(directory, wanted))
     }
 
-    fn sync(&mut self, directory: &Path) -> Result<(), CollectError> {
-        let mut dirty: Vec<_> = self.books.iter_mut().filter(|(_, book)| book.is_dirty()).collect();
-        if dirty.len() > SYNCS_MAX {
-            let all = File::open(directory).and_then(|root| Ok(rustix::fs::syncfs(root)?));
-            all.map_err(CollectError::Look)?;
-            for (_, book) in &mut dirty {
-                book.was_synced();
-            }
-            return Ok(());
-        }
-        dirty.into_iter().try_for_each(|(id, book)| {
-            book.sync().map_err(|source| CollectError::Keep { id: id.clone(), source })
+    /// Those that say nothing become smaller too when there are more.
+    fn trim(&mut self, room: &Room) -> Result<(), CollectError> {
+        let size_max = room.share(self.kept.len());
+        self.books.iter_mut().try_for_each(|(id, book)| {
+            book.trim(size_max).map_err(|source| CollectError::Keep { id: id.clone(), source })
         })
     }
 
-    /// Lines of a workload that init knows nothing of may still wait for their sinks: one book with
-    /// each turn.
-    fn open_another(&mut self, directory: &Path) -> Result<(), CollectError> {
-        let Some(id) = self.kept.iter().find(|id| !self.books.contains_key(*id)).cloned() else {
-            return Ok(());
-        };
-        let book = Book::open(&directory.join(&id))
-            .map_err(|source| CollectError::Keep { id: id.clone(), source })?;
-        self.books.insert(id, book);
-        Ok(())
+    fn sync(&mut self) -> Result<(), CollectError> {
+        let outcome = self.syncer.settle(&mut self.books);
+        let now = Instant::now();
+        if self.synced.is_none_or(|synced| now.duration_since(synced) >= SYNC_INTERVAL) {
+            self.synced = Some(now);
+            self.syncer.begin(&self.books);
+        }
+        outcome.map_err(|(id, source)| CollectError::Keep { id, source })
     }
 
-    fn collect(&mut self, directory: &Path, head: &LogHead) -> Result<(), CollectError> {
+    /// Lines of workloads that init knows nothing of may still wait for their sinks, and have to be
+    /// bounded: some books with each turn, those with sinks first.
+    fn open_some(
+        &mut self,
+        directory: &Path,
+        wanted: &BTreeSet<String>,
+    ) -> Result<(), CollectError> {
+        let closed = |id: &&String| self.kept.contains(*id) && !self.books.contains_key(*id);
+        let ids: BTreeSet<String> =
+            wanted.iter().chain(&self.kept).filter(closed).take(OPENS_MAX).cloned().collect();
+        let mut outcome = Ok(());
+        for id in ids {
+            match Book::open(&directory.join(&id)) {
+                Ok(book) => drop(self.books.insert(id, book)),
+                Err(source) => outcome = Err(CollectError::Keep { id, source }),
+            }
+        }
+        outcome
+    }
+
+    fn collect(
+        &mut self,
+        directory: &Path,
+        room: &Room,
+        head: &LogHead,
+        used: &BTreeSet<&str>,
+    ) -> Result<(), CollectError> {
         let id = &head.id;
         let keep = |source| CollectError::Keep { id: id.clone(), source };
         if !self.books.contains_key(id) {
-            if self.kept.len() >= BOOKS_MAX && !self.kept.contains(id) {
-                return Err(keep(io::Error::other("lines of too many workloads are kept")));
+            if !self.kept.contains(id) {
+                self.make_room(directory, room, id, used)?;
             }
             let book = Book::open(&directory.join(id)).map_err(keep)?;
             self.books.insert(id.clone(), book);
             self.kept.insert(id.clone());
         }
-        let size_max = size_max(directory, self.kept.len()).map_err(keep)?;
+        let size_max = room.share(self.kept.len());
         let Some(book) = self.books.get_mut(id) else { return Ok(()) };
         for _ in 0..PAGES_MAX {
             let after = book.position(head.life);
@@ -203,6 +237,47 @@ impl Collector {
         Ok(())
     }
 
+    /// Another book is to be kept: when there are too many, of its contract or at all, the oldest of
+    /// those goes that nobody uses.
+    fn make_room(
+        &mut self,
+        directory: &Path,
+        room: &Room,
+        id: &str,
+        used: &BTreeSet<&str>,
+    ) -> Result<(), CollectError> {
+        let own: Vec<&String> = self
+            .kept
+            .iter()
+            .filter(|kept| contract(kept) == contract(id) && !used.contains(kept.as_str()))
+            .collect();
+        let is_full = self.kept.len() >= room.n_books;
+        let oldest = if own.len() >= BOOKS_UNUSED_MAX {
+            oldest(directory, own.into_iter())
+        } else if is_full {
+            oldest(directory, self.kept.iter().filter(|kept| !used.contains(kept.as_str())))
+        } else {
+            return Ok(());
+        };
+        let Some(oldest) = oldest else { return Err(CollectError::Full(self.kept.len())) };
+        self.remove(directory, &oldest)?;
+        daemon::info!("the lines of {oldest} make room for those of {id}");
+        Ok(())
+    }
+
+    fn remove(&mut self, directory: &Path, id: &str) -> Result<(), CollectError> {
+        match fs::remove_dir_all(directory.join(id)) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(CollectError::Delete { id: id.to_owned(), source });
+            }
+            Ok(()) | Err(_) => {}
+        }
+        self.books.remove(id);
+        self.kept.remove(id);
+        self.syncer.forget(id);
+        Ok(())
+    }
+
     fn delete(&mut self, directory: &Path, doomed: Doomed) -> Result<(), CollectError> {
         let Doomed { id, order } = doomed;
         // An id becomes the name of a directory: one that is kept is one that init gave.
@@ -213,14 +288,7 @@ impl Collector {
             let lives = logs.logs.into_iter().filter(|head| head.id == id);
             self.gone.extend(lives.map(|head| (head.id, head.life)));
         }
-        match fs::remove_dir_all(directory.join(&id)) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                return Err(CollectError::Delete { id, source });
-            }
-            Ok(()) | Err(_) => {}
-        }
-        self.books.remove(&id);
-        self.kept.remove(&id);
+        self.remove(directory, &id)?;
         daemon::info!("the lines of {id} are deleted by order {order}");
         Ok(())
     }
@@ -243,28 +311,122 @@ fn call<M: ipc::Method>(parameters: &M) -> Result<M::Reply, ipc::CallError> {
     ipc::Client::connect(paths::INIT_SOCKET)?.with_timeout(PATIENCE).call(parameters)
 }
 
-/// What one of so many workloads may have.
-fn size_max(directory: &Path, n_books: usize) -> io::Result<u64> {
-    let system = rustix::fs::statvfs(directory)?;
-    Ok(share(system.f_blocks.saturating_mul(system.f_frsize), n_books))
+/// What the workloads of one contract have in common: their ids are `c-CONTRACT-NAME`.
+fn contract(id: &str) -> &str {
+    id.match_indices('-').nth(1).map_or(id, |(end, _)| &id[..end])
 }
 
-fn share(system: u64, n_books: usize) -> u64 {
-    let all = (system / SHARE).min(SIZE_MAX);
-    (all / (n_books as u64).max(1)).clamp(BOOK_SIZE_MIN, BOOK_SIZE_MAX)
+/// The one whose directory was changed the longest time ago: that is when a segment began or went, or
+/// when a sink had taken something.
+fn oldest<'a>(directory: &Path, ids: impl Iterator<Item = &'a String>) -> Option<String> {
+    let changed = |id: &String| {
+        let known = fs::metadata(directory.join(id)).and_then(|known| known.modified());
+        known.unwrap_or(SystemTime::UNIX_EPOCH)
+    };
+    ids.min_by_key(|id| changed(id)).cloned()
+}
+
+/// How much of its file system all lines may have, and of how many workloads they are.
+#[derive(Debug, PartialEq, Eq)]
+struct Room {
+    size: u64,
+    n_books: usize,
+}
+
+impl Room {
+    fn of(directory: &Path) -> io::Result<Self> {
+        let system = rustix::fs::statvfs(directory)?;
+        let kind = rustix::fs::statfs(directory)?.f_type;
+        let in_memory = u64::try_from(kind).is_ok_and(|kind| kind == TMPFS_MAGIC);
+        Ok(Self::on(system.f_blocks.saturating_mul(system.f_frsize), in_memory))
+    }
+
+    fn on(system: u64, in_memory: bool) -> Self {
+        let size = (system / if in_memory { MEMORY_PART } else { DISK_PART }).min(SIZE_MAX);
+        let n_books = (size / BOOK_SIZE_MIN).clamp(1, BOOKS_MAX);
+        Self { size, n_books: usize::try_from(n_books).unwrap_or(usize::MAX) }
+    }
+
+    /// What one of so many workloads may have.
+    fn share(&self, n_books: usize) -> u64 {
+        (self.size / (n_books as u64).max(1)).clamp(BOOK_SIZE_MIN, BOOK_SIZE_MAX)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn collector(logs: &Path) -> Collector {
+        let mut collector = Collector::new(Syncer::start().unwrap());
+        collector.kept = look(logs).unwrap();
+        collector
+    }
+
     #[test]
-    fn all_lines_together_are_bounded() {
-        assert_eq!(share(8 << 30, 1), BOOK_SIZE_MAX);
-        assert_eq!(share(100 << 30, 4096), 256 << 10);
-        assert_eq!(share(64 << 20, 16), 512 << 10);
-        assert_eq!(share(64 << 20, 4096), BOOK_SIZE_MIN);
-        assert_eq!(share(0, 0), BOOK_SIZE_MIN);
+    fn all_lines_together_have_half_of_what_the_state_may_have() {
+        for gib in [4_u64, 8, 10, 20, 48, 100, 1000] {
+            let system = gib << 30;
+            let room = Room::on(system, false);
+            // As storaged limits the state: a twentieth of what is usable.
+            let state = (system - (system / 16).max(256 << 20)) / 20;
+            for n_books in [0, 1, 10, 1000, room.n_books] {
+                let all = room.share(n_books) * n_books as u64;
+                assert!(all <= state / 2, "{n_books} books on {gib} GiB");
+            }
+        }
+        let memory = Room::on(64 << 20, true);
+        assert_eq!(memory, Room { size: 16 << 20, n_books: 256 });
+        assert_eq!(memory.share(256), BOOK_SIZE_MIN);
+        assert_eq!(Room::on(100 << 30, false), Room { size: SIZE_MAX, n_books: 4096 });
+        assert_eq!(Room::on(100 << 30, false).share(1), BOOK_SIZE_MAX);
+        assert_eq!(Room::on(0, false), Room { size: 0, n_books: 1 });
+    }
+
+    /// The workloads of contracts that have ended were enough to keep everybody else's lines away.
+    #[test]
+    fn the_oldest_book_that_nobody_uses_makes_room() {
+        let logs = tempfile::tempdir().unwrap();
+        let logs = logs.path();
+        for (id, age) in [("c-1-a", 50), ("c-1-b", 40), ("c-2-a", 30), ("c-3-a", 20)] {
+            fs::create_dir(logs.join(id)).unwrap();
+            let then = SystemTime::now() - Duration::from_secs(age);
+            fs::File::open(logs.join(id)).unwrap().set_modified(then).unwrap();
+        }
+        let mut collector = collector(logs);
+        let room = Room { size: 0, n_books: 4 };
+        let mut make = |used: &[&str], room: &Room| {
+            let used = used.iter().copied().collect();
+            let done = collector.make_room(logs, room, "c-9-new", &used);
+            (done.is_ok(), collector.kept.iter().cloned().collect::<Vec<_>>().join(" "))
+        };
+        let roomy = Room { size: 0, n_books: 5 };
+        assert_eq!(make(&[], &roomy), (true, "c-1-a c-1-b c-2-a c-3-a".into()));
+        assert_eq!(make(&["c-1-a"], &room), (true, "c-1-a c-2-a c-3-a".into()));
+        assert!(!logs.join("c-1-b").exists());
+        let room = Room { size: 0, n_books: 3 };
+        assert!(!make(&["c-1-a", "c-2-a", "c-3-a"], &room).0);
+        assert_eq!(make(&["c-1-a", "c-3-a"], &room), (true, "c-1-a c-3-a".into()));
+    }
+
+    #[test]
+    fn one_contract_pushes_out_its_own_books_only() {
+        let logs = tempfile::tempdir().unwrap();
+        let logs = logs.path();
+        fs::create_dir(logs.join("c-1-old")).unwrap();
+        for n in 0..BOOKS_UNUSED_MAX {
+            fs::create_dir(logs.join(format!("c-2-{n}"))).unwrap();
+        }
+        let mut collector = collector(logs);
+        let room = Room { size: 0, n_books: 4096 };
+        let used = BTreeSet::from(["c-2-0"]);
+        collector.make_room(logs, &room, "c-2-new", &used).unwrap();
+        assert_eq!(collector.kept.len(), BOOKS_UNUSED_MAX + 1, "255 of them are not used");
+        collector.make_room(logs, &room, "c-2-new", &BTreeSet::new()).unwrap();
+        assert_eq!(collector.kept.len(), BOOKS_UNUSED_MAX);
+        assert!(collector.kept.contains("c-1-old"));
+        assert_eq!(contract("c-0f-my-web"), "c-0f");
+        assert_eq!(contract("odd"), "odd");
     }
 
     #[test]
@@ -274,7 +436,7 @@ mod tests {
         for id in [logs.join("c-1"), logs.join("c-2"), other.clone()] {
             fs::create_dir_all(id).unwrap();
         }
-        let mut collector = Collector { kept: look(&logs).unwrap(), ..Collector::default() };
+        let mut collector = collector(&logs);
         for id in ["../other", "c-1", "c-1", ".."] {
             let doomed = Doomed { id: id.to_owned(), order: String::new() };
             collector.delete(&logs, doomed).unwrap();

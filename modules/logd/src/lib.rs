@@ -15,3 +15,4 @@ mod position;
 pub mod record;
 pub mod redis;
 pub mod send;
+pub mod sync;

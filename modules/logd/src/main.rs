@@ -7,6 +7,7 @@ use ipc::{Call, Failure, Method as _, Outcome};
 use logd::{
     collect::{self, Doomed},
     send::{self, Job},
+    sync::Syncer,
 };
 use node_api::{
     init::Done,
@@ -38,6 +39,8 @@ fn main() -> ExitCode {
         drop_privileges()?;
         let listener = daemon::listen(Path::new(LOGD_SOCKET))?;
         let (jobs, wanted) = watch::channel(Vec::new());
+        let wanted_here = wanted.clone();
+        let syncer = Syncer::start()?;
         let (doomed, doomed_in) = mpsc::sync_channel(DOOMED_MAX);
         let (kept_shown, kept) = watch::channel(BTreeSet::new());
         let (heads_shown, heads) = watch::channel(Arc::default());
@@ -46,7 +49,14 @@ fn main() -> ExitCode {
             daemon::error!("serving: {error}");
         })?;
         thread::Builder::new().name("collect".to_owned()).spawn(move || {
-            collect::run(Path::new(LOGS), &doomed_in, &heads_shown, &kept_shown);
+            collect::run(
+                Path::new(LOGS),
+                syncer,
+                &doomed_in,
+                &wanted_here,
+                &heads_shown,
+                &kept_shown,
+            );
         })?;
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = runtime.enable_all().max_blocking_threads(LOOKUPS_MAX).build()?;

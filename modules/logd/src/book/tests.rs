@@ -14,6 +14,12 @@ fn numbers(lines: &[Line]) -> Vec<u64> {
     lines.iter().map(|line| line.number).collect()
 }
 
+/// As the thread does that syncs.
+fn sync(book: &mut Book) {
+    crate::sync::bring(&book.unsynced()).unwrap();
+    book.was_synced(book.last());
+}
+
 fn all(directory: &Path, after: u64) -> Vec<Line> {
     let mut reader = Reader::new(directory, after);
     let mut all = Vec::new();
@@ -32,7 +38,7 @@ fn lines_go_on_where_they_were_after_a_restart() {
     let mut book = Book::open(directory.path()).unwrap();
     assert_eq!((book.last(), book.position(7)), (0, 0));
     book.append(7, &lines(1..=3), SIZE).unwrap();
-    book.sync().unwrap();
+    sync(&mut book);
     let mut book = Book::open(directory.path()).unwrap();
     assert_eq!((book.last(), book.position(7)), (3, 3));
     // Told twice, kept once.
@@ -47,33 +53,93 @@ fn nothing_is_read_that_a_power_cut_may_take_away() {
     let directory = tempfile::tempdir().unwrap();
     let mut book = Book::open(directory.path()).unwrap();
     book.append(7, &lines(1..=3), SIZE).unwrap();
-    book.sync().unwrap();
+    sync(&mut book);
     book.append(7, &lines(4..=5), SIZE).unwrap();
     assert_eq!((book.synced(), book.is_dirty()), (3, true));
+    book.was_synced(2);
+    assert_eq!(book.synced(), 3);
     let mut reader = Reader::new(directory.path(), 0);
     assert_eq!(numbers(&reader.read(book.synced()).unwrap()), [1, 2, 3]);
     assert!(reader.read(book.synced()).unwrap().is_empty());
-    book.sync().unwrap();
+    sync(&mut book);
     assert!(!book.is_dirty());
     assert_eq!(numbers(&reader.read(book.synced()).unwrap()), [4, 5]);
     // Nobody knows what of it has reached the disk.
     assert_eq!(Book::open(directory.path()).unwrap().synced(), 0);
 }
 
+/// Nobody knows what the former life said after it was asked the last time.
 #[test]
-fn numbers_go_on_when_the_ring_begins_again() {
+fn numbers_go_on_behind_a_mark_when_the_ring_begins_again() {
     let directory = tempfile::tempdir().unwrap();
     let mut book = Book::open(directory.path()).unwrap();
     book.append(7, &lines(1..=3), SIZE).unwrap();
     assert_eq!(book.position(8), 0);
     book.append(8, &lines(1..=2), SIZE).unwrap();
     let mut book = Book::open(directory.path()).unwrap();
-    assert_eq!((book.last(), book.position(8)), (5, 2));
+    assert_eq!((book.last(), book.position(8)), (6, 2));
     // The ring had forgotten 3 and 4 before anybody came.
     book.append(8, &lines(5..=5), SIZE).unwrap();
     let kept = all(directory.path(), 0);
-    assert_eq!(numbers(&kept), [1, 2, 3, 4, 5, 8]);
-    assert_eq!(kept[5].text, "line 5");
+    assert_eq!(numbers(&kept), [1, 2, 3, 4, 5, 6, 9]);
+    let marks: Vec<_> = kept.iter().filter(|line| line.n_dropped > 0).collect();
+    assert_eq!(marks, [&Line { number: 4, time_ms: 1, n_dropped: 1, text: NEW_LIFE.into() }]);
+    assert_eq!(kept[6].text, "line 5");
+}
+
+/// The process was killed when the segment of another life had its header and nothing else.
+#[test]
+fn a_mark_that_was_not_written_leaves_a_gap() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut book = Book::open(directory.path()).unwrap();
+    book.append(7, &lines(1..=3), SIZE).unwrap();
+    let header = record::encode_header(Header { life: 8, offset: 4 });
+    fs::write(segment_path(directory.path(), 3), header).unwrap();
+    let mut book = Book::open(directory.path()).unwrap();
+    assert_eq!((book.last(), book.position(8)), (3, 0));
+    book.append(8, &lines(1..=2), SIZE).unwrap();
+    assert_eq!(numbers(&all(directory.path(), 0)), [1, 2, 3, 5, 6]);
+}
+
+#[test]
+fn a_full_disk_costs_old_lines_and_heals() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut book = Book::open(directory.path()).unwrap();
+    let text = "x".repeat(1000);
+    let long = |number| Line { number, time_ms: 1, n_dropped: 0, text: text.clone() };
+    book.append(7, &(1..=100).map(long).collect::<Vec<_>>(), 1 << 20).unwrap();
+    let before = list(directory.path()).unwrap();
+    assert!(before.len() > 2, "{before:?}");
+    // Whatever is written to the newest segment finds no room.
+    let newest = segment_path(directory.path(), before.last().unwrap().0);
+    let real = directory.path().join("real");
+    fs::rename(&newest, &real).unwrap();
+    std::os::unix::fs::symlink("/dev/full", &newest).unwrap();
+    let error = book.append(7, &[long(101)], 1 << 20).unwrap_err();
+    assert_eq!((error.kind(), book.last()), (io::ErrorKind::StorageFull, 100));
+    assert!(!segment_path(directory.path(), 0).exists(), "the oldest made room");
+    assert_eq!(list(directory.path()).unwrap().len(), before.len() - 1);
+    fs::rename(&real, &newest).unwrap();
+    book.append(7, &[long(101)], 1 << 20).unwrap();
+    let kept = numbers(&all(directory.path(), before[1].0));
+    assert_eq!(kept, (before[1].0 + 1..=101).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_book_that_nobody_writes_to_shrinks_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut book = Book::open(directory.path()).unwrap();
+    for round in 0..300 {
+        book.append(7, &lines(round * 100 + 1..=round * 100 + 100), 1 << 20).unwrap();
+    }
+    let size = || -> u64 { list(directory.path()).unwrap().iter().map(|(_, size)| size).sum() };
+    assert!((800 << 10..=1 << 20).contains(&size()), "{}", size());
+    let mut book = Book::open(directory.path()).unwrap();
+    for size_max in [256 << 10, 64 << 10] {
+        book.trim(size_max).unwrap();
+        assert!((1..=size_max).contains(&size()), "{} of {size_max}", size());
+    }
+    assert_eq!(all(directory.path(), 0).last().unwrap().number, 30_000);
 }
 
 #[test]
@@ -86,7 +152,14 @@ fn old_lines_go_and_the_size_is_bounded() {
         book.append(7, &lines(round * 100 + 1..=round * 100 + 100), SIZE).unwrap();
         let size: u64 = list(directory.path()).unwrap().iter().map(|(_, size)| size).sum();
         assert!(size <= SIZE, "{size}");
-        heard.extend(follower.read(u64::MAX).unwrap());
+        loop {
+            let some = follower.read(u64::MAX).unwrap();
+            assert!(some.len() <= LINES_MAX);
+            if some.is_empty() {
+                break;
+            }
+            heard.extend(some);
+        }
     }
     assert_eq!(numbers(&heard), (1..=10_000).collect::<Vec<_>>(), "who follows misses nothing");
     let kept = all(directory.path(), 0);
@@ -102,10 +175,10 @@ fn many_lives_are_bounded_too() {
     let directory = tempfile::tempdir().unwrap();
     let mut book = Book::open(directory.path()).unwrap();
     for life in 0..200 {
-        book.append(life, &lines(1..=1), SIZE).unwrap();
+        book.append(life, &lines(1..=1), 1 << 20).unwrap();
     }
     assert_eq!(list(directory.path()).unwrap().len(), SEGMENTS_MAX);
-    assert_eq!(book.last(), 200);
+    assert_eq!(book.last(), 399, "with a mark between each two");
 }
 
 /// The power was cut at any byte of the newest segment, or left zeros there.
@@ -124,13 +197,26 @@ fn what_a_power_cut_leaves_is_read_and_gone_on_with() {
             fs::write(&path, &bytes).unwrap();
             let mut book = Book::open(directory.path()).unwrap();
             let last = book.last();
-            assert!((3..=5).contains(&last), "{last} after a cut at {cut}");
+            assert!((3..=6).contains(&last), "{last} after a cut at {cut}");
             book.append(9, &lines(1..=1), SIZE).unwrap();
             let kept = numbers(&all(directory.path(), 0));
-            assert_eq!(kept, (1..=last + 1).collect::<Vec<_>>(), "cut at {cut}");
+            assert_eq!(kept, (1..=last + 2).collect::<Vec<_>>(), "cut at {cut}");
             fs::remove_file(segment_path(directory.path(), last)).unwrap();
         }
     }
+}
+
+#[test]
+fn a_reader_stops_at_its_limit_although_there_is_a_newer_segment() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut book = Book::open(directory.path()).unwrap();
+    book.append(7, &lines(1..=3), SIZE).unwrap();
+    book.append(8, &lines(1..=3), SIZE).unwrap();
+    let mut reader = Reader::new(directory.path(), 0);
+    assert_eq!(numbers(&reader.read(2).unwrap()), [1, 2]);
+    assert!(reader.read(2).unwrap().is_empty());
+    assert_eq!(numbers(&reader.read(5).unwrap()), [3]);
+    assert_eq!(numbers(&reader.read(5).unwrap()), [4, 5]);
 }
 
 #[test]
@@ -159,5 +245,5 @@ fn damage_in_the_middle_costs_the_rest_of_its_segment() {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write(&path, &bytes).unwrap();
-    assert_eq!(numbers(&all(directory.path(), 0)), [1, 4, 5]);
+    assert_eq!(numbers(&all(directory.path(), 0)), [1, 4, 5, 6]);
 }

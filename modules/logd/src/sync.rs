@@ -1,0 +1,148 @@
+//! Brings what was written to the disk itself, in a thread of its own: a disk that is slow, or busy
+//! with other things, keeps nobody from collecting.
+//!
+//! Only files of lines are brought there, never the whole file system: that would write what
+//! customers have written to their volumes.
+
+use crate::book::Book;
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io,
+    path::PathBuf,
+    sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
+    thread,
+};
+
+/// Files of one workload, in the order in which they are to reach the disk.
+type Dirty = (String, Vec<PathBuf>);
+
+/// The thread, and what it is at: one round of everything that is dirty at a time.
+#[derive(Debug)]
+pub struct Syncer {
+    dirty: SyncSender<Vec<Dirty>>,
+    done: Receiver<(String, io::Result<()>)>,
+    /// Number of the newest line of each workload that this round brings to the disk.
+    lasts: BTreeMap<String, u64>,
+    /// What the thread has not answered yet.
+    n_waiting: usize,
+}
+
+impl Syncer {
+    /// Starts the thread. It ends with this.
+    pub fn start() -> io::Result<Self> {
+        let (dirty, dirty_in) = sync_channel(1);
+        let (done_out, done) = channel();
+        let run = move || run(&dirty_in, &done_out);
+        thread::Builder::new().name("sync".to_owned()).spawn(run)?;
+        Ok(Self { dirty, done, lasts: BTreeMap::new(), n_waiting: 0 })
+    }
+
+    /// Notes what has reached the disk. What failed is still dirty, and comes with the next round.
+    pub(crate) fn settle(
+        &mut self,
+        books: &mut BTreeMap<String, Book>,
+    ) -> Result<(), (String, io::Error)> {
+        let mut outcome = Ok(());
+        while let Ok((id, done)) = self.done.try_recv() {
+            self.n_waiting -= 1;
+            match (done, self.lasts.remove(&id), books.get_mut(&id)) {
+                (Ok(()), Some(last), Some(book)) => book.was_synced(last),
+                (Err(error), _, Some(_)) => outcome = Err((id, error)),
+                _ => {}
+            }
+        }
+        outcome
+    }
+
+    /// Begins a round if the former one is over.
+    pub(crate) fn begin(&mut self, books: &BTreeMap<String, Book>) {
+        if self.n_waiting > 0 {
+            return;
+        }
+        let dirty = || books.iter().filter(|(_, book)| book.is_dirty());
+        let round: Vec<Dirty> = dirty().map(|(id, book)| (id.clone(), book.unsynced())).collect();
+        let n_waiting = round.len();
+        if n_waiting > 0 && self.dirty.try_send(round).is_ok() {
+            self.lasts = dirty().map(|(id, book)| (id.clone(), book.last())).collect();
+            self.n_waiting = n_waiting;
+        }
+    }
+
+    /// The lines of a workload are gone: what the thread says of them is nothing to those of the next
+    /// one with this id.
+    pub(crate) fn forget(&mut self, id: &str) {
+        self.lasts.remove(id);
+    }
+}
+
+fn run(dirty: &Receiver<Vec<Dirty>>, done: &Sender<(String, io::Result<()>)>) {
+    for (id, paths) in dirty.iter().flatten() {
+        if done.send((id, bring(&paths))).is_err() {
+            return;
+        }
+    }
+}
+
+pub(crate) fn bring(paths: &[PathBuf]) -> io::Result<()> {
+    for path in paths {
+        match File::open(path) {
+            Ok(file) => file.sync_all()?,
+            // It has gone since, because it was the oldest.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use node_api::init::Line;
+    use std::time::Duration;
+
+    fn book(directory: &std::path::Path, n_lines: u64) -> Book {
+        let mut book = Book::open(directory).unwrap();
+        let line = |number| Line { number, time_ms: 1, n_dropped: 0, text: "x".into() };
+        book.append(7, &(1..=n_lines).map(line).collect::<Vec<_>>(), 1 << 20).unwrap();
+        book
+    }
+
+    /// Waits for the round to end, and notes it.
+    fn wait(syncer: &mut Syncer, books: &mut BTreeMap<String, Book>) {
+        while syncer.n_waiting > 0 {
+            let one = syncer.done.recv_timeout(Duration::from_secs(30)).unwrap();
+            let (done, rest) = channel();
+            done.send(one).unwrap();
+            let all = std::mem::replace(&mut syncer.done, rest);
+            syncer.settle(books).unwrap();
+            syncer.done = all;
+        }
+    }
+
+    #[test]
+    fn only_what_was_there_at_the_beginning_of_a_round_counts() {
+        let directory = tempfile::tempdir().unwrap();
+        let paths = ["a", "b"].map(|name| directory.path().join(name));
+        let mut books = BTreeMap::from([
+            ("a".to_owned(), book(&paths[0], 3)),
+            ("b".to_owned(), book(&paths[1], 5)),
+        ]);
+        let mut syncer = Syncer::start().unwrap();
+        syncer.begin(&books);
+        let more = Line { number: 4, time_ms: 1, n_dropped: 0, text: "x".into() };
+        books.get_mut("a").unwrap().append(7, &[more], 1 << 20).unwrap();
+        // Deleted and made again in the meantime.
+        std::fs::remove_dir_all(&paths[1]).unwrap();
+        syncer.forget("b");
+        books.insert("b".to_owned(), book(&paths[1], 2));
+        wait(&mut syncer, &mut books);
+        assert_eq!((books["a"].synced(), books["b"].synced()), (3, 0));
+        syncer.begin(&books);
+        wait(&mut syncer, &mut books);
+        assert_eq!((books["a"].synced(), books["b"].synced()), (4, 2));
+        syncer.begin(&books);
+        assert_eq!(syncer.n_waiting, 0, "nothing is dirty");
+    }
+}
