@@ -1,40 +1,46 @@
 //! One connection to a sink, made inside the network of the container whose lines it takes.
 //!
 //! A sink says that it has taken lines: Redis by its answers, a websocket by the pong to a ping
-//! behind them. Syslog has no such word: what was written to a connection that still stood counts.
+//! behind them. Syslog has no such word: what its machine has acknowledged counts, and of datagrams what
+//! was sent.
 //! Everything that a sink says is bounded, and everything here ends: the caller gives it a time.
 
 use crate::{
     message::{self, Origin},
+    reach::Reach,
     redis::{self, Answer},
 };
 use contract::workload::{SinkProtocol, Target};
 use futures_util::{SinkExt as _, StreamExt as _};
-use node_api::{
-    init::Line,
-    netd::{Protocol, Socket},
-    paths,
-};
+use node_api::{init::Line, netd::Protocol};
+use rustix::net::sockopt::{set_tcp_keepidle, set_tcp_keepintvl, set_tcp_user_timeout};
 use std::{io, net::SocketAddr, os::fd::OwnedFd, sync::Arc, time::Duration};
 use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
-    net::{TcpSocket, TcpStream, UdpSocket, lookup_host},
+    net::{TcpSocket, TcpStream, UdpSocket},
+    sync::Semaphore,
+    time::{sleep, timeout},
 };
-use tokio_rustls::{
-    TlsConnector,
-    rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::ServerName},
-};
+use tokio_rustls::{TlsConnector, rustls::pki_types::ServerName};
 use tokio_tungstenite::{
     WebSocketStream, client_async_with_config,
     tungstenite::{self, Message, protocol::WebSocketConfig},
 };
 
-/// netd answers at once.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// A sink that is not reached, or has not taken what was sent, by then has failed.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// The other side is asked whether it is still there when it was silent for this long, and is gone
+/// when it says nothing for [`PATIENCE`]: a container that gets another network leaves connections in
+/// the former one, where nobody ends them.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+/// How soon it is looked whether all that was sent is acknowledged, and the longest pause.
+const LOOK: Duration = Duration::from_millis(2);
+const LOOK_MAX: Duration = Duration::from_millis(100);
 /// Largest message of a websocket's server; none is needed.
 const MESSAGE_MAX: usize = 4 << 10;
-/// Messages that a server may send on one connection.
+/// Messages that a server may send between two pongs.
 const MESSAGES_MAX: u32 = 10_000;
 /// What is said behind lines, to hear that they have come.
 const PING: &[u8] = b"zos";
@@ -91,9 +97,15 @@ pub(crate) enum Connection {
 }
 
 impl Connection {
-    /// Connects from inside the network of container `id`.
-    pub(crate) async fn open(id: &str, target: &Target<'_>) -> Result<Self, SinkError> {
-        let address = look_up(target).await?;
+    /// Connects from inside the network of container `id`. `share` is what its contract has of the
+    /// lookups.
+    pub(crate) async fn open(
+        reach: &Reach,
+        share: &Arc<Semaphore>,
+        id: &str,
+        target: &Target<'_>,
+    ) -> Result<Self, SinkError> {
+        let address = reach.address(share, target).await?;
         let protocol = match target.protocol {
             SinkProtocol::SyslogUdp => Protocol::Udp,
             SinkProtocol::SyslogTcp
@@ -101,8 +113,8 @@ impl Connection {
             | SinkProtocol::Ws(_)
             | SinkProtocol::Wss(_) => Protocol::Tcp,
         };
-        let socket = socket(id.to_owned(), protocol).await.map_err(SinkError::Socket)?;
-        Self::over(socket, address, target).await
+        let socket = reach.socket(id, protocol).await.map_err(SinkError::Socket)?;
+        late(Self::over(socket, address, target, &reach.tls)).await
     }
 
     /// Connects a socket to where the sink is, and begins what is spoken there.
@@ -110,6 +122,7 @@ impl Connection {
         socket: OwnedFd,
         address: SocketAddr,
         target: &Target<'_>,
+        tls: &TlsConnector,
     ) -> Result<Self, SinkError> {
         let connect = |source| SinkError::Connect { address, source };
         if target.protocol == SinkProtocol::SyslogUdp {
@@ -118,7 +131,7 @@ impl Connection {
             return Ok(Self::Datagrams(socket));
         }
         let socket = TcpSocket::from_std_stream(socket.into());
-        socket.set_keepalive(true)?;
+        set_up(&socket)?;
         let stream = socket.connect(address).await.map_err(connect)?;
         Ok(match target.protocol {
             SinkProtocol::SyslogUdp | SinkProtocol::SyslogTcp => Self::Syslog(stream),
@@ -129,7 +142,7 @@ impl Connection {
             SinkProtocol::Wss(path) => {
                 let name = ServerName::try_from(target.host.to_owned());
                 let name = name.map_err(|_| SinkError::TlsName)?;
-                let stream = tls().connect(name, stream).await.map_err(SinkError::Tls)?;
+                let stream = tls.connect(name, stream).await.map_err(SinkError::Tls)?;
                 websocket(Box::new(stream), &format!("wss://{}", authority(target)), path).await?
             }
         })
@@ -137,6 +150,10 @@ impl Connection {
 
     /// Sends lines; returns when the sink has them, as far as it says so.
     pub(crate) async fn send(&mut self, origin: &Origin, lines: &[Line]) -> Result<(), SinkError> {
+        late(self.send_all(origin, lines)).await
+    }
+
+    async fn send_all(&mut self, origin: &Origin, lines: &[Line]) -> Result<(), SinkError> {
         match self {
             Self::Datagrams(socket) => {
                 for line in lines {
@@ -150,7 +167,8 @@ impl Connection {
                     let text = message::syslog(origin, line);
                     bytes.extend_from_slice(format!("{} {text}", text.len()).as_bytes());
                 }
-                Ok(stream.write_all(&bytes).await?)
+                stream.write_all(&bytes).await?;
+                acknowledged(stream).await
             }
             Self::Redis { stream, channel } => {
                 let mut bytes = Vec::new();
@@ -171,6 +189,7 @@ impl Connection {
                     if let Message::Pong(payload) = heard(stream, n_heard).await?
                         && payload == PING
                     {
+                        *n_heard = 0;
                         return Ok(());
                     }
                 }
@@ -205,11 +224,13 @@ async fn heard(
     stream: &mut WebSocketStream<Box<dyn Wire>>,
     n_heard: &mut u32,
 ) -> Result<Message, SinkError> {
+    let message = stream.next().await;
+    // Nothing is counted when nobody waits any more.
     *n_heard += 1;
     if *n_heard > MESSAGES_MAX {
         return Err(SinkError::Nonsense);
     }
-    match stream.next().await {
+    match message {
         None | Some(Ok(Message::Close(_))) => Err(SinkError::Closed),
         Some(message) => message.map_err(|error| SinkError::Ws(Box::new(error))),
     }
@@ -245,22 +266,31 @@ async fn answers(stream: &mut TcpStream, n_wanted: usize) -> Result<(), SinkErro
     Ok(())
 }
 
-async fn look_up(target: &Target<'_>) -> Result<SocketAddr, SinkError> {
-    let lookup = |source| SinkError::Lookup { host: target.host.to_owned(), source };
-    let mut found = lookup_host((target.host, target.port)).await.map_err(lookup)?;
-    // Containers speak IPv4 only.
-    found.find(SocketAddr::is_ipv4).ok_or_else(|| SinkError::NoAddress(target.host.to_owned()))
+/// Waits until the other side has acknowledged everything.
+async fn acknowledged(stream: &TcpStream) -> Result<(), SinkError> {
+    let mut pause = LOOK;
+    while sys::socket::unacknowledged(stream)? > 0 {
+        if let Some(error) = stream.take_error()? {
+            return Err(error.into());
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(LOOK_MAX);
+    }
+    // What ended the connection may have ended the waiting.
+    stream.take_error()?.map_or(Ok(()), |error| Err(error.into()))
 }
 
-/// A socket inside the network of a container.
-async fn socket(id: String, protocol: Protocol) -> io::Result<OwnedFd> {
-    let ask = move || {
-        let mut client = ipc::Client::connect(paths::NETD_SOCKET)?.with_timeout(PATIENCE);
-        client.call_with_fds(&Socket { id, protocol }, &[])
-    };
-    let made = tokio::task::spawn_blocking(ask).await.map_err(io::Error::other)?;
-    let (_, mut fds) = made.map_err(io::Error::other)?;
-    fds.pop().ok_or_else(|| io::Error::other("netd sent no socket"))
+/// A connection whose other side is not there any more ends by itself.
+fn set_up(socket: &TcpSocket) -> io::Result<()> {
+    socket.set_keepalive(true)?;
+    set_tcp_keepidle(socket, KEEPALIVE)?;
+    set_tcp_keepintvl(socket, KEEPALIVE_INTERVAL)?;
+    let patience = u32::try_from(PATIENCE.as_millis()).unwrap_or(u32::MAX);
+    Ok(set_tcp_user_timeout(socket, patience)?)
+}
+
+async fn late<T>(attempt: impl Future<Output = Result<T, SinkError>>) -> Result<T, SinkError> {
+    timeout(PATIENCE, attempt).await.unwrap_or(Err(SinkError::Late))
 }
 
 fn authority(target: &Target<'_>) -> String {
@@ -276,17 +306,6 @@ async fn websocket(stream: Box<dyn Wire>, base: &str, path: &str) -> Result<Conn
     let begun = client_async_with_config(format!("{base}{path}"), stream, Some(config)).await;
     let (stream, _) = begun.map_err(|error| SinkError::Handshake(Box::new(error)))?;
     Ok(Connection::Ws { stream: Box::new(stream), n_heard: 0 })
-}
-
-/// Who may say that a server has its name: the authorities that browsers know.
-fn tls() -> TlsConnector {
-    let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .expect("the provider has cipher suites for the usual versions")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    TlsConnector::from(Arc::new(config))
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ pub mod collect;
 mod connection;
 pub mod message;
 mod position;
+pub mod reach;
 pub mod record;
 pub mod redis;
 pub mod send;

@@ -6,13 +6,14 @@
 use ipc::{Call, Failure, Method as _, Outcome};
 use logd::{
     collect::{self, Doomed},
+    reach::{Reach, THREADS_MAX},
     send::{self, Job},
     sync::Syncer,
 };
 use node_api::{
     init::Done,
     logd::{Delete, Send, SendReply},
-    paths::{LOGD_SOCKET, LOGS},
+    paths::{LOGD_SOCKET, LOGS, NETD_SOCKET},
 };
 use rustix::thread::{
     CapabilitySet, CapabilitySets, remove_capability_from_bounding_set, set_capabilities,
@@ -31,8 +32,6 @@ use tokio::sync::watch;
 
 /// Deletions that wait; more come again.
 const DOOMED_MAX: usize = 256;
-/// Threads that look names up.
-const LOOKUPS_MAX: usize = 32;
 
 fn main() -> ExitCode {
     daemon::run("logd", || -> Result<(), Box<dyn Error + std::marker::Send + Sync>> {
@@ -59,9 +58,10 @@ fn main() -> ExitCode {
             );
         })?;
         let mut runtime = tokio::runtime::Builder::new_current_thread();
-        let runtime = runtime.enable_all().max_blocking_threads(LOOKUPS_MAX).build()?;
+        let runtime = runtime.enable_all().max_blocking_threads(THREADS_MAX).build()?;
         daemon::ready()?;
-        runtime.block_on(send::run(Path::new(LOGS), wanted, heads));
+        let reach = Arc::new(Reach::new(Path::new(NETD_SOCKET)));
+        runtime.block_on(send::run(Path::new(LOGS), &reach, wanted, heads));
         Err(io::Error::other("nobody serves calls any more").into())
     })
 }

@@ -6,8 +6,8 @@
 //!                   └─ failed ─┴──► wait 1 s, 2 s … 1 min ──► connect
 //! ```
 //!
-//! A task holds nothing but its place in the lines on disk. What is sent and not said to be taken
-//! is sent again.
+//! A task holds its place in the lines on disk, and while it sends the few lines that it sends: some
+//! 50 KiB at most. What is sent and not said to be taken is sent again.
 
 use crate::{
     book::Reader,
@@ -15,6 +15,7 @@ use crate::{
     connection::{Connection, SinkError},
     message::{Origin, with_marks},
     position,
+    reach::Reach,
 };
 use contract::workload::Sink;
 use ipc::Failure;
@@ -23,19 +24,18 @@ use std::{
     collections::BTreeMap,
     io,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 use thiserror::Error;
 use tokio::{
-    sync::watch,
+    sync::{Semaphore, watch},
     task::JoinHandle,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep},
 };
 
 /// Sinks of one node. Each holds a connection, and with TLS some 50 KiB.
 const JOBS_MAX: usize = 1024;
-/// A sink that is not reached, or has not taken a batch, by then has failed.
-const PATIENCE: Duration = Duration::from_secs(20);
 /// The pause after a failure, which doubles, and the longest one.
 const PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_mins(1);
@@ -87,6 +87,7 @@ pub fn jobs(wanted: logd::Send) -> Result<Vec<Job>, Failure> {
 /// Keeps a task for each wanted job until nobody can want any more.
 pub async fn run(
     directory: &Path,
+    reach: &Arc<Reach>,
     mut wanted: watch::Receiver<Vec<Job>>,
     heads: watch::Receiver<Heads>,
 ) {
@@ -108,7 +109,7 @@ pub async fn run(
             if let Err(error) = position::retain(&book, &own) {
                 daemon::warn!("looking at {}: {error}", book.display());
             }
-            let task = Task::new(&book, job.clone()).run(heads.clone());
+            let task = Task::new(reach, &book, job.clone()).run(heads.clone());
             running.insert(job, tokio::spawn(task));
         }
     }
@@ -116,6 +117,9 @@ pub async fn run(
 
 struct Task {
     job: Job,
+    reach: Arc<Reach>,
+    /// What its contract has of the lookups.
+    share: Arc<Semaphore>,
     book: PathBuf,
     position: PathBuf,
     /// Number of the last line that the sink has.
@@ -126,11 +130,13 @@ struct Task {
 }
 
 impl Task {
-    fn new(book: &Path, job: Job) -> Self {
+    fn new(reach: &Arc<Reach>, book: &Path, job: Job) -> Self {
         let position = position::path(book, &job.url);
         let taken = position::load(&position);
         let stored_at = Instant::now();
-        Self { job, book: book.to_owned(), position, taken, stored: taken, stored_at }
+        let (reach, share) = (Arc::clone(reach), reach.share(&job.origin.contract));
+        let book = book.to_owned();
+        Self { job, reach, share, book, position, taken, stored: taken, stored_at }
     }
 
     async fn run(mut self, mut heads: watch::Receiver<Heads>) {
@@ -144,7 +150,7 @@ impl Task {
             pause = if self.taken > before { PAUSE } else { pause };
             let error = daemon::chain(&error);
             if error != said {
-                daemon::info!("{}: {}: {error}", self.job.id, self.job.url);
+                daemon::info!("{}: sending to {}: {error}", self.job.id, place(&self.job.url));
                 said = error;
             }
             sleep(pause).await;
@@ -164,7 +170,8 @@ impl Task {
         }
         let sink = Sink { to: self.job.url.clone() };
         let target = sink.target().map_err(SendError::Url)?;
-        let mut connection = late(Connection::open(&self.job.id, &target)).await?;
+        let mut connection =
+            Connection::open(&self.reach, &self.share, &self.job.id, &target).await?;
         loop {
             if lines.is_empty() {
                 tokio::select! {
@@ -177,7 +184,7 @@ impl Task {
             }
             let last = lines.last().map_or(self.taken, |line| line.number);
             let told = with_marks(self.taken, lines);
-            late(connection.send(&self.job.origin, &told)).await?;
+            connection.send(&self.job.origin, &told).await?;
             self.taken = last;
             if self.stored_at.elapsed() >= STORE_INTERVAL {
                 self.store();
@@ -213,38 +220,14 @@ impl Task {
     }
 }
 
-async fn late<T>(attempt: impl Future<Output = Result<T, SinkError>>) -> Result<T, SinkError> {
-    timeout(PATIENCE, attempt).await.unwrap_or(Err(SinkError::Late))
+/// Host and port: a path may hold what is nobody's business.
+fn place(url: &str) -> String {
+    let sink = Sink { to: url.to_owned() };
+    sink.target().map_or_else(
+        |_| "a sink that is not understood".to_owned(),
+        |target| format!("{}:{}", target.host, target.port),
+    )
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use node_api::logd::Source;
-
-    fn wanted(urls: &[&str], id: &str) -> logd::Send {
-        let logs = urls.iter().map(|url| (*url).to_owned()).collect();
-        let source = Source { id: id.into(), contract: "c".into(), workload: "w".into(), logs };
-        logd::Send { node: "n".into(), sources: vec![source] }
-    }
-
-    #[test]
-    fn jobs_are_sorted_and_bounded() {
-        let some = jobs(wanted(&["redis://b/x", "redis://a/x", "redis://b/x"], "c-1")).unwrap();
-        assert_eq!(
-            some.iter().map(|job| &*job.url).collect::<Vec<_>>(),
-            ["redis://a/x", "redis://b/x"]
-        );
-        let urls: Vec<String> =
-            (0..=JOBS_MAX).map(|number| format!("redis://h/{number}")).collect();
-        let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
-        let mut many = wanted(&urls, "c-1");
-        many.sources.extend(wanted(&["redis://z/x"], "c-2").sources);
-        let some = jobs(many).unwrap();
-        assert_eq!(some.len(), JOBS_MAX);
-        assert_eq!(some.last().unwrap().id, "c-2");
-        for id in ["", "..", "a/b", "A"] {
-            assert_eq!(jobs(wanted(&[], id)).unwrap_err().name, "BadId", "{id}");
-        }
-    }
-}
+mod tests;

@@ -10,4 +10,5 @@ pub mod mapping;
 pub mod mount;
 pub mod process;
 pub mod seccomp;
+pub mod socket;
 pub mod verity;

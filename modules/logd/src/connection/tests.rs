@@ -2,9 +2,15 @@
 
 use super::*;
 use contract::workload::Sink;
-use std::net::{Ipv4Addr, UdpSocket as StdUdp};
-use tokio::{net::TcpListener, time::timeout};
+use std::{
+    net::{Ipv4Addr, UdpSocket as StdUdp},
+    path::Path,
+};
+use tokio::net::TcpListener;
+use tokio_rustls::rustls::RootCertStore;
 use tokio_tungstenite::accept_async;
+
+pub(crate) mod tls;
 
 /// Nothing here takes a tenth of it.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -29,7 +35,7 @@ fn run<T>(body: impl Future<Output = T>) -> T {
 }
 
 /// A socket as netd makes it, but here.
-fn free_socket(protocol: Protocol) -> OwnedFd {
+pub(crate) fn free_socket(protocol: Protocol) -> OwnedFd {
     let kind = match protocol {
         Protocol::Tcp => rustix::net::SocketType::STREAM,
         Protocol::Udp => rustix::net::SocketType::DGRAM,
@@ -39,13 +45,23 @@ fn free_socket(protocol: Protocol) -> OwnedFd {
 }
 
 async fn open(address: SocketAddr, url: &str) -> Result<Connection, SinkError> {
+    open_by(address, url, tls::roots()).await
+}
+
+async fn open_by(
+    address: SocketAddr,
+    url: &str,
+    roots: RootCertStore,
+) -> Result<Connection, SinkError> {
+    let nobody = |_: &str, _: u16| panic!("nothing is looked up");
+    let reach = Reach::by(Path::new(""), Arc::new(nobody), roots);
     let sink = Sink { to: url.into() };
     let target = sink.target().unwrap();
     let protocol = match target.protocol {
         SinkProtocol::SyslogUdp => Protocol::Udp,
         _ => Protocol::Tcp,
     };
-    Connection::over(free_socket(protocol), address, &target).await
+    Connection::over(free_socket(protocol), address, &target, &reach.tls).await
 }
 
 async fn listener() -> (TcpListener, SocketAddr) {
@@ -171,7 +187,7 @@ fn a_websocket_has_taken_what_is_before_its_pong() {
 }
 
 #[test]
-fn what_is_no_websocket_or_has_no_certificate_gets_no_line() {
+fn what_is_no_websocket_gets_no_line() {
     for (url, answer) in [
         ("ws://h/", "HTTP/1.1 200 OK\r\n\r\n"),
         ("ws://h/", "HTTP/1.1 302 Found\r\nLocation: ws://127.0.0.1/\r\n\r\n"),
@@ -201,5 +217,105 @@ fn nobody_listens() {
         let (listener, address) = listener().await;
         drop(listener);
         assert!(matches!(open(address, "redis://h/c").await, Err(SinkError::Connect { .. })));
+    });
+}
+
+/// A server that shows a certificate of the test's authority for `logs.example`.
+fn tls_says(url: &str, roots: RootCertStore) -> (Result<(), SinkError>, bool) {
+    run(async {
+        let (listener, address) = listener().await;
+        let serve = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            let Ok(stream) = tls::acceptor().accept(stream).await else { return false };
+            let mut server = accept_async(stream).await.unwrap();
+            let text = server.next().await.unwrap().unwrap().into_text().unwrap();
+            server.next().await.unwrap().unwrap();
+            server.flush().await.unwrap();
+            text.contains("one")
+        };
+        let send = async {
+            let mut connection = open_by(address, url, roots).await?;
+            connection.send(&origin(), &lines(&["one"])).await
+        };
+        tokio::join!(send, serve)
+    })
+}
+
+#[test]
+fn only_a_server_that_an_authority_vouches_for_gets_a_line() {
+    let (sent, heard) = tls_says("wss://logs.example/in", tls::roots());
+    sent.unwrap();
+    assert!(heard);
+    let browsers = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    for (url, roots) in
+        [("wss://logs.example/in", browsers), ("wss://other.example/in", tls::roots())]
+    {
+        let (sent, heard) = tls_says(url, roots);
+        assert!(matches!(sent, Err(SinkError::Tls(_))) && !heard, "{url}");
+    }
+}
+
+/// Each new line asks who waits for the server, and its pongs count as heard.
+#[test]
+fn a_websocket_that_takes_many_batches_stays() {
+    run(async {
+        let (listener, address) = listener().await;
+        let serve = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut server = accept_async(stream).await.unwrap();
+            while let Some(Ok(_)) = server.next().await {}
+        };
+        let send = async {
+            let mut connection = open(address, "ws://h").await.unwrap();
+            for _ in 0..=MESSAGES_MAX {
+                connection.send(&origin(), &[]).await.unwrap();
+                timeout(Duration::ZERO, connection.watch()).await.unwrap_err();
+            }
+        };
+        tokio::join!(send, serve);
+    });
+}
+
+#[test]
+fn a_websocket_that_talks_without_end_is_left() {
+    run(async {
+        let (listener, address) = listener().await;
+        let serve = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut server = accept_async(stream).await.unwrap();
+            while server.send(Message::text("and another thing")).await.is_ok() {}
+        };
+        let watch = async {
+            let mut connection = open(address, "ws://h").await.unwrap();
+            connection.watch().await
+        };
+        let (ended, ()) = tokio::join!(watch, serve);
+        assert!(matches!(ended, SinkError::Nonsense), "{ended}");
+    });
+}
+
+/// The other side's machine is there, but takes nothing any more.
+#[test]
+fn syslog_over_tcp_has_taken_what_is_acknowledged() {
+    run(async {
+        let (listener, address) = listener().await;
+        let mut connection = open(address, "syslog+tcp://h").await.unwrap();
+        let (mut server, _) = listener.accept().await.unwrap();
+        let text = "x".repeat(60 << 10);
+        let (origin, lines) = (origin(), lines(&[&text]));
+        let mut n_taken = 0;
+        loop {
+            let send = connection.send(&origin, &lines);
+            match timeout(Duration::from_millis(500), send).await {
+                Ok(sent) => sent.unwrap(),
+                Err(_) => break,
+            }
+            n_taken += text.len();
+        }
+        // All that was said to be taken is there, also when the sender is no more.
+        drop(connection);
+        let mut heard = Vec::new();
+        server.read_to_end(&mut heard).await.ok();
+        assert!(n_taken > 0 && heard.len() >= n_taken, "{} of {n_taken}", heard.len());
     });
 }
