@@ -18,8 +18,9 @@ use std::{
 
 /// What one service or workload may hold of PID 1's memory with its log.
 const RING_SIZE: usize = 64 << 10;
-/// What a line costs beside its text.
-const LINE_OVERHEAD: usize = 32;
+/// What a line costs beside its text: its entry, and what the allocator adds to its text and keeps
+/// free beside the entries.
+const LINE_OVERHEAD: usize = size_of::<Line>() + 32;
 /// A longer line is cut into pieces.
 const LINE_MAX: usize = 2048;
 /// How much one pipe may say before the others have their turn: this many times as much as
@@ -76,11 +77,6 @@ impl Ring {
             let Some(oldest) = self.lines.pop_front() else { break };
             self.size -= oldest.text.len() + LINE_OVERHEAD;
         }
-    }
-
-    /// What it costs, in the measure of [`RING_SIZE`].
-    pub(crate) fn size(&self) -> usize {
-        self.size
     }
 
     pub(crate) fn life(&self) -> u64 {
@@ -166,7 +162,8 @@ impl Excess {
         let n_lines = self.n_lines - count_lines(&self.end);
         let n_bytes = self.n_bytes - self.end.len();
         let text = format!("[{n_lines} lines dropped, {n_bytes} bytes: too many at once]");
-        (Some(Said { text, n_dropped: n_lines as u64 }), self.end)
+        // What is no line as a whole is told of too.
+        (Some(Said { text, n_dropped: n_lines.max(1) as u64 }), self.end)
     }
 }
 
@@ -230,9 +227,18 @@ impl Log {
         self.pipe = Some(pipe);
     }
 
-    /// Reads no more.
+    /// Reads no more: what was read is all there is.
     pub(crate) fn close(&mut self) {
-        self.pipe = None;
+        let mut lines = Vec::new();
+        self.end(&mut lines);
+        for line in lines {
+            self.ring.push(line);
+        }
+    }
+
+    /// What it costs, in the measure of [`RING_SIZE`].
+    pub(crate) fn size(&self) -> usize {
+        self.ring.size + self.splitter.partial.capacity() + self.excess.end.capacity()
     }
 
     /// What to wait on.
@@ -281,11 +287,14 @@ impl Log {
         self.excess.add(over);
     }
 
-    /// Nobody has the other end any more: the last words come whatever the budget says, once.
+    /// Nobody has the other end any more: the last words come whatever the budget says, once. They
+    /// are what is kept of the end of what was dropped, and of no more lines than it has bytes.
     fn end(&mut self, lines: &mut Vec<Said>) {
         self.pipe = None;
-        self.budget = Budget::default();
-        self.settle(lines);
+        while self.excess.n_bytes > 0 {
+            self.budget = Budget::default();
+            self.settle(lines);
+        }
         lines.extend(self.splitter.finish().map(Said::from));
     }
 }
@@ -441,21 +450,22 @@ mod tests {
     fn a_flood_of_lines_makes_no_more_of_them_than_a_ring_holds_in_a_second() {
         let start = Instant::now();
         let (mut log, mut writer) = log();
-        let flood = b"a\n".repeat(16 << 10);
+        let line = b"a line.\n";
+        let flood = line.repeat(4 << 10);
         let mut lines = Vec::new();
         for _ in 0..100 {
             writer.write_all(&flood).unwrap();
             lines.extend(texts(log.drain(start)));
         }
         assert!((RING_SIZE..RING_SIZE + LINE_MAX + LINE_OVERHEAD).contains(&cost(&lines)));
-        assert!(lines.iter().all(|line| line == "a"), "{lines:?}");
+        assert!(lines.iter().all(|line| line == "a line."), "{lines:?}");
 
         // The next second begins with the count, and the end of what was dropped.
-        let (kept, held) = (lines.len(), END_MAX / 2 - 1);
+        let (kept, held) = (lines.len(), END_MAX / line.len() - 1);
         writer.write_all(b"the reason\n").unwrap();
         let next = texts(log.drain(start + BUDGET_INTERVAL));
-        let dropped = 100 * (16 << 10) - kept - held;
-        let bytes = 100 * flood.len() - 2 * kept - 2 * held;
+        let dropped = 100 * (4 << 10) - kept - held;
+        let bytes = 100 * flood.len() - line.len() * (kept + held);
         assert_eq!(next[0], format!("[{dropped} lines dropped, {bytes} bytes: too many at once]"));
         assert_eq!(next.len(), 1 + held + 1);
         assert_eq!(next.last().unwrap(), "the reason");
@@ -467,11 +477,11 @@ mod tests {
         let (mut log, mut writer) = log();
         let text = "x".repeat(100) + "\n";
         for second in 0..10 {
-            for _ in 0..400 {
+            for _ in 0..350 {
                 writer.write_all(text.as_bytes()).unwrap();
             }
             let lines = texts(log.drain(start + BUDGET_INTERVAL * second));
-            assert_eq!(lines.len(), 400);
+            assert_eq!(lines.len(), 350);
             assert!(lines.iter().all(|line| line.len() == 100));
         }
     }
@@ -494,11 +504,32 @@ mod tests {
         assert!(texts(log.drain(now + BUDGET_INTERVAL)).is_empty(), "said once");
     }
 
+    /// Its next process must not go on with half a line of this one.
+    #[test]
+    fn what_a_closed_log_has_read_is_in_its_ring() {
+        let now = Instant::now();
+        let (mut log, mut writer) = log();
+        writer.write_all(b"half a").unwrap();
+        log.keep(now);
+        log.close();
+        assert_eq!(log.ring.read(None, 10).lines[0].text, "half a");
+        let (mut log, mut writer) = self::log();
+        writer.write_all(&b"\n".repeat(4 * RING_SIZE / LINE_OVERHEAD)).unwrap();
+        writer.write_all(b"half a").unwrap();
+        log.keep(now);
+        log.close();
+        let lines = log.ring.read(None, usize::MAX).lines;
+        assert_eq!(lines.last().unwrap().text, "half a");
+        assert_eq!(log.size(), log.ring.size, "nothing is left beside the ring");
+        let n_lines = (4 * RING_SIZE / LINE_OVERHEAD + 1) as u64;
+        assert_eq!(log.ring.last, n_lines, "all have numbers");
+    }
+
     #[test]
     fn a_little_over_the_budget_is_only_late() {
         let start = Instant::now();
         let (mut log, mut writer) = log();
-        let fill = b"\n".repeat(RING_SIZE / LINE_OVERHEAD);
+        let fill = b"\n".repeat(RING_SIZE.div_ceil(LINE_OVERHEAD));
         writer.write_all(&fill).unwrap();
         writer.write_all(b"one\ntwo").unwrap();
         assert_eq!(texts(log.drain(start)).len(), fill.len());
@@ -517,9 +548,10 @@ mod tests {
             lines.extend(texts(log.drain(start)));
         }
         assert!(cost(&lines) < RING_SIZE + LINE_MAX + LINE_OVERHEAD);
-        let next = texts(log.drain(start + BUDGET_INTERVAL));
-        assert!(next[0].starts_with("[0 lines dropped, "), "{}", next[0]);
-        assert_eq!(next[1], "x".repeat(END_MAX));
+        let next = log.drain(start + BUDGET_INTERVAL);
+        assert!(next[0].text.starts_with("[0 lines dropped, "), "{}", next[0].text);
+        assert_eq!(next[0].n_dropped, 1, "it is a mark");
+        assert_eq!(next[1].text, "x".repeat(END_MAX));
     }
 
     #[test]

@@ -166,7 +166,7 @@ impl Workloads {
             adopted.log.close();
             self.past.push_back((id.to_owned(), adopted.log));
             let size = |past: &VecDeque<(String, Log)>| -> usize {
-                past.iter().map(|(_, log)| log.ring.size()).sum()
+                past.iter().map(|(_, log)| log.size()).sum()
             };
             while self.past.len() > PAST_MAX || size(&self.past) > PAST_SIZE_MAX {
                 self.past.pop_front();

@@ -1,6 +1,7 @@
 //! Lines of containers: tells logd where they are to be sent, and whose lines may go.
 //!
-//! Nothing waits for it: a logd that is not there is told as soon as it is there again.
+//! A logd that is not there is told as soon as it is there again. One that hangs keeps a turn waiting
+//! for two seconds: one in five seconds, and those in which sinks change.
 
 use super::Reconciler;
 use crate::plan::{self, Have, Kind, Want};

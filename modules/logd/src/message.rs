@@ -61,7 +61,8 @@ pub fn json(origin: &Origin, line: &Line) -> String {
     serde_json::to_string(&json).expect("strings and numbers always serialise")
 }
 
-/// A message of RFC 5424. The contract is its process id, in the digits that fit there.
+/// A message of RFC 5424, with spaces for control characters but tabs. The contract is its process
+/// id, in the digits that fit there.
 pub fn syslog(origin: &Origin, line: &Line) -> String {
     let seconds = i64::try_from(line.time_ms / 1000).unwrap_or(i64::MAX);
     let time = Timestamp::from_seconds(seconds).to_string();
@@ -70,7 +71,9 @@ pub fn syslog(origin: &Origin, line: &Line) -> String {
     let sequence = (line.number.max(1) - 1) % SEQUENCE_MAX + 1;
     let Origin { node, contract, workload } = origin;
     let kind = if line.n_dropped > 0 { "dropped" } else { "line" };
-    let text = &line.text;
+    // What steers a terminal is no text, and what ends a line may begin another for who reads it.
+    let is_steering = |c: char| c.is_control() && c != '\t';
+    let text = line.text.replace(is_steering, " ");
     format!(
         "<{PRIORITY}>1 {time}.{milliseconds:03}Z {node} {workload} {contract} {kind} \
          [meta sequenceId=\"{sequence}\"] {text}"
@@ -120,6 +123,8 @@ mod tests {
             "<134>1 2023-11-14T22:13:20.042Z n1 web c1 line [meta sequenceId=\"7\"] \"7\""
         );
         assert!(syslog(&origin(), &line(7, 3)).contains(" dropped [meta"));
+        let odd = Line { text: "a\tb\rc\nd\0e\x1b[2J\u{9b}ä".into(), ..line(7, 0) };
+        assert!(syslog(&origin(), &odd).ends_with("] a\tb c d e [2J ä"));
         for (number, sequence) in [(SEQUENCE_MAX, SEQUENCE_MAX), (SEQUENCE_MAX + 1, 1)] {
             let wanted = format!("sequenceId=\"{sequence}\"");
             assert!(syslog(&origin(), &line(number, 0)).contains(&wanted), "{number}");
