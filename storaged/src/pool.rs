@@ -38,7 +38,7 @@ const PRIMARY: &str = "primary";
 
 /// The store may fill one part in this many of what is usable of the primary pool,
 const STORE_PART: u64 = 5;
-/// and the state one in this many. Volumes get the three quarters that [`volume::budget`] gives.
+/// and the state one in this many; `logd` takes half of that for lines of containers. Volumes get the three quarters that [`volume::budget`] gives.
 const STATE_PART: u64 = 20;
 
 /// The one foreign program that storaged starts.

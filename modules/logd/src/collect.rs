@@ -167,9 +167,12 @@ impl Collector {
     /// Those that say nothing become smaller too when there are more.
     fn trim(&mut self, room: &Room) -> Result<(), CollectError> {
         let size_max = room.share(self.kept.len());
-        self.books.iter_mut().try_for_each(|(id, book)| {
-            book.trim(size_max).map_err(|source| CollectError::Keep { id: id.clone(), source })
-        })
+        let mut outcome = Ok(());
+        for (id, book) in &mut self.books {
+            let keep = |source| CollectError::Keep { id: id.clone(), source };
+            outcome = book.trim(size_max).map_err(keep).and(outcome);
+        }
+        outcome
     }
 
     fn sync(&mut self) -> Result<(), CollectError> {

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A task holds its place in the lines on disk, and while it sends the few lines that it sends: some
-//! 50 KiB at most. What is sent and not said to be taken is sent again.
+//! 50 KiB, and never more than 100. What is sent and not said to be taken is sent again.
 
 use crate::{
     book::Reader,
