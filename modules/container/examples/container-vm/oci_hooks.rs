@@ -340,6 +340,15 @@ fn times(node: &mut Node) {
         let gone = until(|| processes().trim() == "0");
         node.check(&format!("oci: ends with what it started: {stage}"), gone, processes());
     }
+    // Nor does talking without end, in the container or outside, make it longer.
+    for stage in ["createRuntime", "startContainer"] {
+        let script = json!(["sh", "-c", "busybox yes & busybox yes"]);
+        let hook = json!({ "path": "/bin/busybox", "args": script, "timeout": 1 });
+        config["hooks"] = json!({ stage: [hook] });
+        let ran = run_config(&config);
+        let good = ran.1 == Some(1) && ran.0.contains("it took too long");
+        node.check(&format!("oci: a hook that talks without end: {stage}"), good && !left(), &ran);
+    }
     // What says more than a pipe holds, and what leaves something behind that keeps the pipe.
     config["hooks"] = hooks("busybox head -c 300000 /dev/zero; busybox sleep 3 & exit 0", 20);
     let ran = run_config(&config);

@@ -99,13 +99,7 @@ pub(crate) fn create(
             let cgroup = GroupId::of(group.as_fd())?;
             hand_over(Made { pid, cgroup, namespaces: namespaces.ids().to_vec() })
         };
-        recorded().context(Reason::AdoptFailed, "recording the process")?;
-        if hold.is_some() {
-            return Ok(());
-        }
-        let container = Container { namespaces: &namespaces, cgroup: group.as_fd() };
-        let scene = Scene::Inside(container, plan);
-        run_all(&plan.hooks, Stage::StartContainer, subject, pid, scene)
+        recorded().context(Reason::AdoptFailed, "recording the process")
     };
     let midway: Option<&mut OnTheWay<'_>> =
         if midway == Midway::Wait { Some(&mut run_hooks) } else { None };

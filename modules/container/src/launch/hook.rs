@@ -164,10 +164,13 @@ fn until_end(process: &Process, said: OwnedFd, deadline: Instant) -> io::Result<
         let watched = if is_open { &mut both[..] } else { &mut both[..1] };
         match poll(watched, Some(&timeout)) {
             Err(Errno::INTR) => continue,
-            Ok(0) => return Err(io::Error::new(io::ErrorKind::TimedOut, "it took too long")),
             done => done?,
         };
         let ended = !both[0].revents().is_empty();
+        // Not by what `poll` gives: whoever never stops talking is late too.
+        if !ended && left.is_zero() {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "it took too long"));
+        }
         is_open = is_open && hear(&mut said, &mut text);
         if ended {
             // What is in the pipe still.
@@ -178,7 +181,8 @@ fn until_end(process: &Process, said: OwnedFd, deadline: Instant) -> io::Result<
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
     let status = waitid(WaitId::PidFd(process.pidfd.as_fd()), options)?;
     let text = String::from_utf8_lossy(&text);
-    let last = text.trim_end().lines().last().unwrap_or("it said nothing");
+    // It may come from an image, and goes to somebody's terminal.
+    let last = text.trim_end().lines().last().unwrap_or("it said nothing").escape_debug();
     match status.map(|status| (status.exit_status(), status.terminating_signal())) {
         Some((Some(0), _)) => Ok(()),
         Some((Some(code), _)) => Err(io::Error::other(format!("exit code {code}: {last}"))),

@@ -19,8 +19,8 @@ use rustix::{
     process::{Signal, WaitId, WaitIdOptions, waitid},
 };
 use std::{
-    fs,
-    io::{self, Read as _},
+    fs::{self, File},
+    io::{self, Read as _, Write as _},
     os::{
         fd::{AsFd as _, OwnedFd},
         unix::net::UnixStream,
@@ -77,21 +77,22 @@ pub(super) fn create(
         _ => OciError::Record { id: id.to_owned(), source },
     })?;
     let subject = Subject::new(id, bundle, plan.annotations.clone());
-    let made = make(&place, &plan, &subject, &config, wanted, then);
+    // With hooks, the program waits for them as it does after `create`.
+    let held = if plan.hooks.is_empty() { then } else { Then::Wait };
+    let made = make(&place, &plan, &subject, &config, wanted, held);
     let process = match made {
         Ok(process) => process,
         Err(error) => {
             // The first failure is the one to tell.
             place.remove().ok();
             if subject.was_told() {
-                tell(&plan.hooks, Stage::Poststop, &subject, 0, warn)?;
+                tell(&plan.hooks, Stage::Poststop, &subject, 0, warn).ok();
             }
             return Err(error);
         }
     };
-    if then == Then::Execute && !plan.hooks.is_empty() {
-        let (_, record) = find(root, id)?;
-        tell(&plan.hooks, Stage::Poststart, &subject, record.pid, warn)?;
+    if held != then {
+        begin(root, id, warn)?;
     }
     Ok(process)
 }
@@ -99,7 +100,7 @@ pub(super) fn create(
 /// A file with a configuration; one that is too long is cut, and refused as such.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, OciError> {
     let mut bytes = Vec::new();
-    fs::File::open(path)
+    File::open(path)
         .and_then(|file| file.take(config::CONFIG_MAX as u64 + 1).read_to_end(&mut bytes))
         .map_err(|source| OciError::file(path, source))?;
     Ok(bytes)
@@ -213,7 +214,12 @@ pub(super) fn terminal<'a>(
 pub(super) fn write_whole(path: &Path, text: &str) -> io::Result<()> {
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
-    fs::write(&new, text)?;
+    // What an earlier process left there; a link that somebody put there is not followed.
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    File::create_new(&new)?.write_all(text.as_bytes())?;
     fs::rename(new, path)
 }
 
@@ -293,14 +299,14 @@ fn lock(root: &Path, id: &str) -> Result<Lock, OciError> {
     })
 }
 
-/// Whether a container has hooks. They are copies of us until they execute.
-pub(super) fn has_hooks(root: &Path, id: &str) -> Result<bool, OciError> {
-    Ok(find(root, id)?.1.hooks)
-}
-
 /// A hook before the program that fails ends the container.
 pub(super) fn start(root: &Path, id: &str, warn: Warn<'_>) -> Result<(), OciError> {
     let _lock = lock(root, id)?;
+    begin(root, id, warn)
+}
+
+/// Lets a program begin. The caller has the lock.
+fn begin(root: &Path, id: &str, warn: Warn<'_>) -> Result<(), OciError> {
     let (place, record) = find(root, id)?;
     let (process, fifo) = match status(&place, &record)? {
         Status::Created(process, fifo) => (process, fifo),
@@ -313,8 +319,12 @@ pub(super) fn start(root: &Path, id: &str, warn: Warn<'_>) -> Result<(), OciErro
         record::release(&process, fifo)
             .map_err(|source| OciError::Record { id: id.to_owned(), source })
     };
-    let kept = if record.hooks { kept(id, &place)? } else { None };
-    let Some((config, bundle)) = kept else { return release() };
+    if !record.hooks {
+        return release();
+    }
+    let Some((config, bundle)) = kept(id, &place)? else {
+        return Err(OciError::Missing(id.to_owned()));
+    };
     let plan = plan::plan(id, &bundle, config)?;
     let subject = Subject::new(id, bundle, plan.annotations.clone());
     let before = if plan.hooks.at(Stage::StartContainer).is_empty() {
@@ -326,7 +336,8 @@ pub(super) fn start(root: &Path, id: &str, warn: Warn<'_>) -> Result<(), OciErro
         })?
     };
     if let Err(failure) = before {
-        destroy(&place, &record, &process, &plan.hooks, &subject, warn)?;
+        // The first failure is the one to tell; what is left, `delete` takes.
+        destroy(&place, &record, &process, &plan.hooks, &subject, warn).ok();
         return Err(OciError::Hook(failure));
     }
     release()?;

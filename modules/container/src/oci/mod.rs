@@ -202,9 +202,8 @@ fn run(arguments: &Arguments) -> Result<ExitCode, OciError> {
             }
         }
         Command::Start { id } => {
-            if life::has_hooks(root, id)? {
-                become_launcher()?;
-            }
+            // Hooks are copies of us until they execute.
+            become_launcher()?;
             life::start(root, id, &warn)?;
         }
         Command::State { id } => state(root, id)?,
