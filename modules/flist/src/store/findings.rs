@@ -36,14 +36,17 @@ impl Findings {
         place: Place,
         kind: FaultKind,
     ) -> Result<(), StoreError> {
+        let complete = store.list()?;
         let digest = match place {
+            // One that is not complete is measured when it is fetched, or was swept meanwhile.
             Place::Image(flist) => {
-                self.add(flist, Fault { part: Part::Image, kind });
+                if complete.contains(&flist) {
+                    self.add(flist, Fault { part: Part::Image, kind });
+                }
                 return Ok(());
             }
             Place::Object(digest) => digest,
         };
-        let complete = store.list()?;
         if self.users.as_ref().is_none_or(|users| users.complete != complete) {
             self.users = Some(Users::of(store, complete));
         }

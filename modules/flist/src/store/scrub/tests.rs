@@ -254,8 +254,11 @@ fn of_many_bad_files_some_are_told() {
             findings.file(&bench.store, Place::Object(content.digest), kind).unwrap();
         }
     }
+    findings.file(&bench.store, Place::Image(FlistId([1; 32])), FaultKind::Missing).unwrap();
     findings.tell(&bench.store);
-    assert_eq!(bench.store.take_findings()[&flist].len(), FAULTS_MAX);
+    let found = bench.store.take_findings();
+    assert_eq!(found[&flist].len(), FAULTS_MAX);
+    assert!(!found.contains_key(&FlistId([1; 32])), "nobody is told of what is not complete");
 }
 
 #[test]
