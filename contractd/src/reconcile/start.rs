@@ -5,7 +5,7 @@ use crate::{
     clock,
     database::DatabaseError,
     judge, node_calls,
-    plan::{self, Fault, Have, Kind, Phase, Run, Want},
+    plan::{self, Fault, Have, Kind, Phase, Run, STORE_DAMAGED, Want},
 };
 use contract::{FlistId, Timestamp, report::Ran};
 use node_api::{
@@ -130,9 +130,12 @@ impl Reconciler {
         {
             self.rounds.suspect(ran);
         }
-        if let Some(run) =
-            self.runs.remove(id).filter(|_| wanted).and_then(|run| reaped(run, ended, now_ms))
-        {
+        let run = self.runs.remove(id).filter(|_| wanted);
+        if let Some(mut run) = run.and_then(|run| reaped(run, ended, now_ms)) {
+            // It has ended before it could be stopped.
+            if let Some(text) = self.spoilt.remove(id) {
+                blame(&mut run.phase, &text);
+            }
             self.runs.insert(id.to_owned(), run);
         }
         self.save_run(id)
@@ -149,6 +152,19 @@ impl Reconciler {
             .get(id)
             .map(|run| serde_json::to_string(run).expect("a run is strings and numbers"));
         self.database.set_run(id, run.as_deref())
+    }
+}
+
+/// Takes note of bad files as what a container waits for. It may have ended for that; nobody can say so
+/// for certain. Says whether that is news.
+pub(super) fn blame(phase: &mut Phase, text: &str) -> bool {
+    match phase {
+        Phase::Waiting { code, message, .. } if code != STORE_DAMAGED => {
+            *message = format!("{text}; before that, {code}: {message}");
+            STORE_DAMAGED.clone_into(code);
+            true
+        }
+        Phase::Waiting { .. } | Phase::Up { .. } | Phase::Stopping { .. } => false,
     }
 }
 
@@ -218,5 +234,19 @@ mod tests {
         check(stopped(Cause::Damaged, 60_000), Some((11_000, "store_damaged")));
         let (code, message) = ("exec_failed".to_owned(), String::new());
         check(Phase::Waiting { until_ms: 12_000, code, message }, Some((12_000, "exec_failed")));
+    }
+
+    /// One that failed again before it was stopped said that it had exited, and not that its files were bad.
+    #[test]
+    fn bad_files_are_blamed_once_and_what_was_said_before_stays() {
+        let (code, message) = ("exited".to_owned(), "by signal 7".to_owned());
+        let mut phase = Phase::Waiting { until_ms: 5, code, message };
+        assert!(blame(&mut phase, "/bin/web cannot be read"));
+        let message = "/bin/web cannot be read; before that, exited: by signal 7".to_owned();
+        let told = Phase::Waiting { until_ms: 5, code: "store_damaged".to_owned(), message };
+        assert_eq!(phase, told);
+        assert!(!blame(&mut phase, "/bin/web cannot be read"));
+        assert_eq!(phase, told);
+        assert!(!blame(&mut Phase::Up { since_ms: 1 }, "it is stopped instead"));
     }
 }

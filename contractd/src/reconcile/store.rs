@@ -5,7 +5,7 @@
 //! is used again, every byte of it is read, and what is bad is fetched. Containers are *stopped* only for
 //! what the store has found, which it has read twice.
 
-use super::{Reconciler, retry_delay};
+use super::{Reconciler, retry_delay, start::blame};
 use crate::{
     clock,
     database::DatabaseError,
@@ -65,17 +65,10 @@ impl Reconciler {
         daemon::warn!("flist {}: {STORE_DAMAGED}: {text}", flist.short());
         let mut told = Vec::new();
         for (id, run) in self.runs.iter_mut().filter(|(_, run)| run.flist == Some(flist)) {
-            match &mut run.phase {
-                Phase::Up { .. } => {
-                    self.spoilt.entry(id.clone()).or_insert_with(|| text.to_owned());
-                }
-                // It may have ended for that; nobody can say so for certain.
-                Phase::Waiting { code, message, .. } if code != STORE_DAMAGED => {
-                    *message = format!("{text}; before that, {code}: {message}");
-                    STORE_DAMAGED.clone_into(code);
-                    told.push(id.clone());
-                }
-                Phase::Waiting { .. } | Phase::Stopping { .. } => {}
+            if matches!(run.phase, Phase::Up { .. }) {
+                self.spoilt.entry(id.clone()).or_insert_with(|| text.to_owned());
+            } else if blame(&mut run.phase, text) {
+                told.push(id.clone());
             }
         }
         for id in told {
