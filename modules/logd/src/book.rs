@@ -253,12 +253,14 @@ impl Reader {
             if is_limited {
                 return Ok(lines);
             }
+            // What it has read was given before: there may be more of it.
+            if next > from {
+                continue;
+            }
             let Some((newer, _)) = segments.iter().find(|(other, _)| *other > name) else {
                 return Ok(Vec::new());
             };
-            if next == from {
-                self.place = Some((*newer, HEADER_SIZE as u64));
-            }
+            self.place = Some((*newer, HEADER_SIZE as u64));
         }
         Ok(Vec::new())
     }

@@ -140,6 +140,9 @@ fn a_book_that_nobody_writes_to_shrinks_too() {
         assert!((1..=size_max).contains(&size()), "{} of {size_max}", size());
     }
     assert_eq!(all(directory.path(), 0).last().unwrap().number, 30_000);
+    // Who has almost all of it finds the rest at once.
+    let mut late = Reader::new(directory.path(), 29_999);
+    assert_eq!(numbers(&late.read(u64::MAX).unwrap()), [30_000]);
 }
 
 #[test]
