@@ -168,5 +168,6 @@ pub fn oci_config(data: &[u8]) -> bool {
         let process = config::parse_process(data)?;
         config::parse(BUNDLE).map(|config| config::Config { process: Some(process), ..config })
     });
-    config.is_ok_and(|config| plan::plan("c", Path::new("/bundle"), config).is_ok())
+    let reach = plan::Reach::Container;
+    config.is_ok_and(|config| plan::plan("c", Path::new("/bundle"), config, reach).is_ok())
 }

@@ -16,6 +16,8 @@ mod cves;
 mod node;
 #[path = "container-vm/oci.rs"]
 mod oci;
+#[path = "container-vm/oci_devices.rs"]
+mod oci_devices;
 #[path = "container-vm/oci_exec.rs"]
 mod oci_exec;
 #[path = "container-vm/oci_holes.rs"]

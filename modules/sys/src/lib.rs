@@ -3,6 +3,7 @@
 //! One module for each family of calls. Each opts out of the workspace's `unsafe_code = "deny"` on
 //! its own, so that a new module has to say so.
 
+pub mod bpf;
 pub mod btrfs;
 pub mod clone;
 pub mod keyring;

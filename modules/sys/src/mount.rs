@@ -2,6 +2,7 @@
 
 #![expect(unsafe_code, reason = "rustix has no mount_setattr")]
 
+use rustix::mount::MountPropagationFlags;
 use std::{
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
@@ -48,15 +49,25 @@ pub fn set_attributes(
     set(mount.as_fd(), &attr, 0)
 }
 
-/// Adds `attributes` to the mount whose root `mount` is, and to all mounts below it, and makes them
-/// private: what is mounted there is seen nowhere else.
-pub fn set_attributes_below(mount: impl AsFd, attributes: u64) -> io::Result<()> {
+/// Adds `attributes` to the mount whose root `mount` is, and to all mounts below it, and says where
+/// else is seen what is mounted there.
+pub fn set_attributes_below(
+    mount: impl AsFd,
+    attributes: u64,
+    propagation: MountPropagationFlags,
+) -> io::Result<()> {
     if attributes & !ATTRIBUTES != 0 {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    let attr =
-        MountAttr { attr_set: attributes, propagation: libc::MS_PRIVATE, ..MountAttr::default() };
+    let propagation = u64::from(propagation.bits());
+    let attr = MountAttr { attr_set: attributes, propagation, ..MountAttr::default() };
     set(mount.as_fd(), &attr, libc::AT_RECURSIVE)
+}
+
+/// Says where else is seen what is mounted below the one mount whose root `mount` is.
+pub fn set_propagation(mount: impl AsFd, propagation: MountPropagationFlags) -> io::Result<()> {
+    let propagation = u64::from(propagation.bits());
+    set(mount.as_fd(), &MountAttr { propagation, ..MountAttr::default() }, 0)
 }
 
 fn set(mount: BorrowedFd<'_>, attr: &MountAttr, flags: i32) -> io::Result<()> {
@@ -92,7 +103,7 @@ mod tests {
         let root = std::fs::File::open("/").unwrap();
         let error = set_attributes(&root, IDMAP, None).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
-        let error = set_attributes_below(&root, IDMAP).unwrap_err();
+        let error = set_attributes_below(&root, IDMAP, MountPropagationFlags::PRIVATE).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     }
 }

@@ -191,7 +191,11 @@ fn users(node: &mut Node) {
     for (what, words, want) in [
         ("with the container's capabilities", &[][..], "20000420"),
         ("with one more capability", &["--cap", "CAP_CHOWN"], "20000421"),
-        ("refused: a capability that no container has", &["--cap", "CAP_SYS_ADMIN"], "for nobody"),
+        (
+            "refused: a capability that no container has",
+            &["--cap", "CAP_SYS_ADMIN"],
+            "--privileged",
+        ),
     ] {
         let look = ["c", "busybox", "grep", "CapEff", "/proc/self/status"];
         let ran = exec(&[&["--user", "0:0"], words, &look[..]].concat());
@@ -224,7 +228,7 @@ fn users(node: &mut Node) {
             "capabilities",
             json!({ "bounding": ["CAP_SYS_PTRACE"] }),
         ),
-        ("a label", "selinuxLabel", json!("x")),
+        ("a profile", "apparmorProfile", json!("x")),
         ("a relative directory", "cwd", json!("tmp")),
         ("no program", "args", json!([])),
     ] {

@@ -120,9 +120,8 @@ fn order(node: &mut Node) {
     let all: Vec<Told> =
         first.into_iter().chain(second).filter(|one| one.name != "program").chain(third).collect();
     let statuses: Vec<_> = all.iter().map(|one| one.state["status"].as_str()).collect();
-    let mut want = vec![Some("creating"); 6];
-    want.extend([Some("created"); 2].into_iter().chain([Some("running"); 2]));
-    want.extend([Some("stopped"); 2]);
+    let mut want = vec![Some("created"); 8];
+    want.extend([Some("running"), Some("running"), Some("stopped"), Some("stopped")]);
     node.check("oci: hooks are told the status", statuses == want, &all);
     let good = all.iter().all(|one| {
         one.state["id"] == "c"

@@ -14,14 +14,14 @@ use super::{
     execution::{Executable, Execution},
     failure::{Context as _, Failure, fail},
     hook::{Scene, run_all},
-    setup::{Finish, Names, Place, Prepared, Process, Setup, Source},
+    setup::{Finish, Names, Order, Place, Prepared, Process, Setup, Source},
     terminal::Terminal,
 };
 use crate::{
     oci::{
         group::GroupId,
         hooks::{Stage, Subject},
-        mounts::{Depth, Mount, What},
+        mounts::{Depth, Mount, Propagation, What},
         plan::{Kind, Plan},
     },
     reason::Reason,
@@ -60,7 +60,14 @@ pub(crate) fn create(
     terminal: Option<Terminal<'_>>,
     hand_over: impl FnOnce(Made) -> io::Result<()>,
 ) -> Result<OwnedFd, Failure> {
-    let (root, _) = tree(&plan.rootfs, Depth::All)
+    // A shared root is shared among the container's own namespaces: the machine sees none of its mounts.
+    let of_source = match plan.propagation {
+        Propagation::Slave => Propagation::Slave,
+        Propagation::Private | Propagation::Shared | Propagation::Unbindable => {
+            Propagation::Private
+        }
+    };
+    let (root, _) = tree(&plan.rootfs, Depth::All, of_source)
         .context(Reason::ImageMissing, format!("opening {}", plan.rootfs.display()))?;
     let setup = setup(plan)?;
     let paths = programs(plan)?;
@@ -68,6 +75,8 @@ pub(crate) fn create(
         .context(Reason::LimitsRefused, format!("making the groups above {}", cgroup.display()))?;
     let settings = plan.cgroup_settings.iter().cloned();
     let group = Group::make(cgroup.to_owned(), &plan.id, settings)?;
+    sys::bpf::guard_devices(group.as_fd(), &plan.guard)
+        .context(Reason::LimitsRefused, "putting the rules for devices in force")?;
     let execution = Execution {
         process: &setup.process,
         program: Executable::Named(&paths),
@@ -118,7 +127,7 @@ fn setup(plan: &Plan) -> Result<Setup, Failure> {
     let mut mounts = Vec::with_capacity(plan.mounts.len());
     let mut covers = None;
     for mount in &plan.mounts {
-        mounts.push(prepare(mount, plan.owner, &mut covers)?);
+        mounts.push(prepare(mount, plan, &mut covers)?);
     }
     let Some(covers) = covers else {
         return fail(Reason::PlanInvalid, "a container without /dev");
@@ -135,6 +144,8 @@ fn setup(plan: &Plan) -> Result<Setup, Failure> {
         } else {
             Finish::RemoveMasks
         },
+        order: Order::Attached,
+        propagation: plan.propagation.flag(),
         hostname: plan.hostname.clone(),
         process: process(plan, &plan.args, &plan.env, &plan.cwd)
             .context(Reason::PlanInvalid, "preparing arguments")?,
@@ -169,14 +180,11 @@ pub(super) fn own_settings(plan: &Plan) -> Vec<(CString, Vec<u8>)> {
 }
 
 /// `covers` comes with `/dev`, of which a plan has one.
-fn prepare(
-    mount: &Mount,
-    owner: (u32, u32),
-    covers: &mut Option<Covers>,
-) -> Result<Prepared, Failure> {
+fn prepare(mount: &Mount, plan: &Plan, covers: &mut Option<Covers>) -> Result<Prepared, Failure> {
     let (place, source) = match &mount.what {
         What::Dev { options } => {
-            let dev = devices::prepare_writable(options, mount.attributes, owner)?;
+            let dev =
+                devices::prepare_writable(options, mount.attributes, plan.owner, &plan.devices)?;
             *covers = Some(dev.covers);
             (Place::Plain, Source::Ready(dev.mount))
         }
@@ -189,7 +197,7 @@ fn prepare(
         }
         What::Bind { source, depth } => {
             let open = || {
-                let (tree, place) = tree(source, *depth)?;
+                let (tree, place) = tree(source, *depth, mount.propagation)?;
                 let known = sys::mount::RDONLY | sys::mount::NOSUID | sys::mount::NOEXEC;
                 let attributes = u64::from(mount.attributes.bits()) & known;
                 sys::mount::set_attributes(&tree, attributes, None)?;
@@ -198,11 +206,13 @@ fn prepare(
             open().context(Reason::MountFailed, format!("opening {}", source.display()))?
         }
     };
-    Ok(Prepared { target: mount.target.clone(), place, source })
+    let propagation = mount.propagation.flag();
+    Ok(Prepared { target: mount.target.clone(), place, source, propagation })
 }
 
-/// A detached copy of what is at `path`, private and without devices.
-fn tree(path: &Path, depth: Depth) -> io::Result<(OwnedFd, Place)> {
+/// A detached copy of what is at `path`, without devices. One that cannot be copied becomes that only
+/// when it is in its place.
+fn tree(path: &Path, depth: Depth, propagation: Propagation) -> io::Result<(OwnedFd, Place)> {
     let file = openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     let place = match FileType::from_raw_mode(fstat(&file)?.st_mode) {
         FileType::Directory => Place::Directory,
@@ -215,7 +225,11 @@ fn tree(path: &Path, depth: Depth) -> io::Result<(OwnedFd, Place)> {
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }
     let tree = open_tree(&file, "", flags)?;
-    sys::mount::set_attributes_below(&tree, sys::mount::NODEV)?;
+    let propagation = match propagation {
+        Propagation::Unbindable => Propagation::Private,
+        Propagation::Private | Propagation::Slave | Propagation::Shared => propagation,
+    };
+    sys::mount::set_attributes_below(&tree, sys::mount::NODEV, propagation.flag())?;
     Ok((tree, place))
 }
 

@@ -6,7 +6,7 @@
 
 use super::{
     execution::{Ends, Execution, become_ids, leave_session_keyring, write_setting},
-    setup::{Finish, Place, Prepared, Setup, Source},
+    setup::{Finish, Order, Place, Prepared, Setup, Source},
     status::{At as _, Done, Step, StepFailed},
 };
 use rustix::{
@@ -63,16 +63,24 @@ impl Body<'_> {
         self.attach_all(&setup.kernel, Step::Kernel, Step::Kernel)?;
         self.mount_own_files()?;
         self.attach_all(&setup.mounts, Step::Target, Step::Mount)?;
+        let renewed = self.renew()?;
+        let root = renewed.as_ref().map_or(self.root, OwnedFd::as_fd);
         if self.midway == Midway::Wait {
             ends.say_ready()?;
             ends.wait_at_gate()?;
         }
-        self.mask()?;
-        self.finish()?;
+        self.propagate(root)?;
+        self.mask(root)?;
+        self.finish(root)?;
         if let Some(hostname) = &setup.hostname {
             nix::unistd::sethostname(hostname).at(Step::Hostname)?;
         }
-        pivot(self.root).at(Step::Pivot)?;
+        pivot(root).at(Step::Pivot)?;
+        if setup.propagation != MountPropagationFlags::PRIVATE {
+            mount_change("/", setup.propagation).at(Step::Pivot)?;
+        }
+        // Before all descriptors are closed by their numbers.
+        drop(renewed);
         self.execution.run(ends)
     }
 
@@ -97,7 +105,7 @@ impl Body<'_> {
 
     fn place(&self, one: &Prepared) -> rustix::io::Result<OwnedFd> {
         match one.place {
-            Place::Found => self.target(&one.target, OFlags::DIRECTORY),
+            Place::Found => target(self.root, &one.target, OFlags::DIRECTORY),
             Place::Plain | Place::Directory | Place::File => {
                 make_place(self.root, &one.target, one.place)
             }
@@ -107,8 +115,8 @@ impl Body<'_> {
     /// resolv.conf and the like. A symbolic link of the image under such a name is covered itself,
     /// not followed.
     fn mount_own_files(&self) -> Done {
-        for (file, target) in &self.setup.covers.files {
-            match self.target(*target, OFlags::NOFOLLOW) {
+        for (file, place) in &self.setup.covers.files {
+            match target(self.root, *place, OFlags::NOFOLLOW) {
                 Ok(target) => cover(file, &target).at(Step::Files)?,
                 // The image has something else where /etc should be.
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
@@ -118,9 +126,34 @@ impl Body<'_> {
         Ok(())
     }
 
-    fn mask(&self) -> Done {
+    /// A copy of the root with all its mounts, in its place. Kernels list mounts in the order in which
+    /// they were made, and those of the copy are made in the order in which they were attached.
+    fn renew(&self) -> Result<Option<OwnedFd>, StepFailed> {
+        if self.setup.order == Order::Made {
+            return Ok(None);
+        }
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE
+            | OpenTreeFlags::OPEN_TREE_CLOEXEC
+            | OpenTreeFlags::AT_EMPTY_PATH
+            | OpenTreeFlags::AT_RECURSIVE;
+        let copy = open_tree(self.root, "", flags).at(Step::Root)?;
+        attach_to(copy.as_fd(), self.root).at(Step::Root)?;
+        Ok(Some(copy))
+    }
+
+    /// After the last copy, since of an unbindable mount there is none.
+    fn propagate(&self, root: BorrowedFd<'_>) -> Done {
+        let asked = |one: &&Prepared| one.propagation != MountPropagationFlags::PRIVATE;
+        for one in self.setup.mounts.iter().filter(asked) {
+            let place = make_place(root, &one.target, one.place).at(Step::Mount)?;
+            sys::mount::set_propagation(&place, one.propagation).at(Step::Mount)?;
+        }
+        Ok(())
+    }
+
+    fn mask(&self, root: BorrowedFd<'_>) -> Done {
         for name in &self.setup.masked {
-            let Some(target) = self.existing(name).at(Step::Masks)? else { continue };
+            let Some(target) = existing(root, name).at(Step::Masks)? else { continue };
             let stat = rustix::fs::fstat(&target).at(Step::Masks)?;
             let mask = match rustix::fs::FileType::from_raw_mode(stat.st_mode) {
                 rustix::fs::FileType::Directory => &self.setup.covers.empty,
@@ -129,7 +162,7 @@ impl Body<'_> {
             cover(mask, &target).at(Step::Masks)?;
         }
         for name in &self.setup.read_only {
-            let Some(target) = self.existing(name).at(Step::Masks)? else { continue };
+            let Some(target) = existing(root, name).at(Step::Masks)? else { continue };
             let copy = copy_of(&target).at(Step::Masks)?;
             sys::mount::set_attributes(&copy, sys::mount::RDONLY, None).at(Step::Masks)?;
             attach_to(copy.as_fd(), target.as_fd()).at(Step::Masks)?;
@@ -137,31 +170,35 @@ impl Body<'_> {
         Ok(())
     }
 
-    fn finish(&self) -> Done {
+    fn finish(&self, root: BorrowedFd<'_>) -> Done {
         match self.setup.finish {
             Finish::Nothing => return Ok(()),
             Finish::RemoveMasks | Finish::RemoveMasksAndLock => {}
         }
         self.setup.covers.forget().at(Step::Masks)?;
         if self.setup.finish == Finish::RemoveMasksAndLock {
-            sys::mount::set_attributes(self.root, sys::mount::RDONLY, None).at(Step::Lock)?;
+            sys::mount::set_attributes(root, sys::mount::RDONLY, None).at(Step::Lock)?;
         }
         Ok(())
     }
+}
 
-    /// Opens a place below the root. Symbolic links are refused, wherever they lead.
-    fn target(&self, path: impl rustix::path::Arg, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        openat2(self.root, path, flags | OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
-    }
+/// Opens a place below the root. Symbolic links are refused, wherever they lead.
+fn target(
+    root: BorrowedFd<'_>,
+    path: impl rustix::path::Arg,
+    flags: OFlags,
+) -> rustix::io::Result<OwnedFd> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    openat2(root, path, flags | OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
+}
 
-    /// The same; `None` when this kernel has no such file.
-    fn existing(&self, path: &CStr) -> rustix::io::Result<Option<OwnedFd>> {
-        match self.target(path, OFlags::empty()) {
-            Ok(fd) => Ok(Some(fd)),
-            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
-            Err(errno) => Err(errno),
-        }
+/// The same; `None` when this kernel has no such file.
+fn existing(root: BorrowedFd<'_>, path: &CStr) -> rustix::io::Result<Option<OwnedFd>> {
+    match target(root, path, OFlags::empty()) {
+        Ok(fd) => Ok(Some(fd)),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+        Err(errno) => Err(errno),
     }
 }
 

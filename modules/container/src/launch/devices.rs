@@ -6,7 +6,7 @@
 //! and no mount of a bundle can pose as one.
 
 use super::failure::{Context as _, Failure};
-use crate::reason::Reason;
+use crate::{oci::devices::Node, reason::Reason};
 use node_api::launcher::Start;
 use rustix::{
     fs::{
@@ -115,11 +115,12 @@ pub(super) fn prepare(start: &Start, userns: BorrowedFd<'_>) -> Result<Dev, Fail
 }
 
 /// The `/dev` of an OCI bundle: as its configuration wants it, with the devices and links that the
-/// specification promises, for the user and group that are root inside.
+/// specification promises, for the user and group that are root inside, and more `nodes`.
 pub(super) fn prepare_writable(
     options: &[(CString, CString)],
     attributes: MountAttrFlags,
     owner: (u32, u32),
+    nodes: &[Node],
 ) -> Result<Dev, Failure> {
     let made = || {
         let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
@@ -137,6 +138,9 @@ pub(super) fn prepare_writable(
             for name in devices.chain(["tty", "."]).chain(DIRECTORIES) {
                 chownat(&mount, name, uid, gid, AtFlags::empty())?;
             }
+        }
+        for node in nodes {
+            make_node(mount.as_fd(), node)?;
         }
         if attributes.contains(read_only) {
             sys::mount::set_attributes(&mount, sys::mount::RDONLY, None)?;
@@ -187,6 +191,23 @@ fn device(directory: BorrowedFd<'_>, name: &str, major: u32, minor: u32) -> io::
     // mknod takes the umask away; the new node cannot be anything but ours.
     chmodat(directory, name, mode, AtFlags::empty())?;
     Ok(())
+}
+
+/// A node with the directories above it. Nobody else has seen the mount, so nothing is in the way.
+fn make_node(mount: BorrowedFd<'_>, node: &Node) -> io::Result<()> {
+    let path = node.path.as_bytes();
+    for (at, _) in path.iter().enumerate().filter(|(_, byte)| **byte == b'/') {
+        match mkdirat(mount, &path[..at], Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    let mode = Mode::from_raw_mode(node.mode);
+    mknodat(mount, path, node.kind, mode, makedev(node.major, node.minor))?;
+    // mknod takes the umask away.
+    chmodat(mount, path, mode, AtFlags::empty())?;
+    let (uid, gid) = (Uid::from_raw(node.owner.0), Gid::from_raw(node.owner.1));
+    Ok(chownat(mount, path, Some(uid), Some(gid), AtFlags::empty())?)
 }
 
 /// Contents of [`FILES`], in their order.

@@ -14,8 +14,8 @@ use rustix::{
     },
     io::Errno,
     mount::{
-        FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create,
-        fsconfig_set_string, fsmount, fsopen, open_tree,
+        FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, OpenTreeFlags,
+        fsconfig_create, fsconfig_set_string, fsmount, fsopen, open_tree,
     },
 };
 use std::{
@@ -52,7 +52,8 @@ pub(super) fn prepare(
         let target = CString::new(mount.path.trim_start_matches('/'))
             .context(Reason::MountTargetMissing, attempt())?;
         let source = Source::Ready(opened);
-        prepared.push(Prepared { target, place: Place::Found, source });
+        let propagation = MountPropagationFlags::PRIVATE;
+        prepared.push(Prepared { target, place: Place::Found, source, propagation });
     }
     Ok(prepared)
 }

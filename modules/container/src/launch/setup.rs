@@ -5,7 +5,7 @@
 use super::{devices::Covers, status::Step};
 use rustix::{
     fs::Gid,
-    mount::MountAttrFlags,
+    mount::{MountAttrFlags, MountPropagationFlags},
     process::Resource,
     thread::{CapabilitySet, CapabilitySets},
 };
@@ -32,8 +32,20 @@ pub(super) struct Setup {
     pub(super) read_only: Vec<CString>,
     /// Whether the root and the sources of masks are closed once everything is mounted.
     pub(super) finish: Finish,
+    pub(super) order: Order,
+    /// Where else mounts below the root are seen, once it is the root; nowhere before.
+    pub(super) propagation: MountPropagationFlags,
     pub(super) hostname: Option<String>,
     pub(super) process: Process,
+}
+
+/// How the kernel lists the mounts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    /// As they were made, some by the launcher and the others later by the child.
+    Made,
+    /// As they were attached.
+    Attached,
 }
 
 /// What is done to the root after the last mount.
@@ -100,6 +112,8 @@ pub(super) struct Prepared {
     pub(super) target: CString,
     pub(super) place: Place,
     pub(super) source: Source,
+    /// Where else is seen what is mounted below it.
+    pub(super) propagation: MountPropagationFlags,
 }
 
 /// What is to be at the place of a mount.

@@ -5,12 +5,12 @@ use super::{
     devices::Covers,
     failure::{Context as _, Failure},
     mounts,
-    setup::{Capabilities, Finish, Place, Prepared, Privileges, Process, Setup, Source},
+    setup::{Capabilities, Finish, Order, Place, Prepared, Privileges, Process, Setup, Source},
 };
 use crate::reason::Reason;
 use node_api::launcher::Start;
 use rustix::{
-    mount::MountAttrFlags,
+    mount::{MountAttrFlags, MountPropagationFlags},
     process::{Resource, getrlimit},
     thread::CapabilitySet,
 };
@@ -98,6 +98,8 @@ pub(super) fn setup(
         masked: own(&MASKED),
         read_only: own(&READ_ONLY),
         finish: Finish::Nothing,
+        order: Order::Made,
+        propagation: MountPropagationFlags::PRIVATE,
         hostname: Some(start.hostname.clone()),
         process: process(start).context(Reason::PlanInvalid, "preparing arguments")?,
     })
@@ -135,6 +137,7 @@ pub(super) fn kernel(dev: OwnedFd, sysfs: OwnedFd) -> Vec<Prepared> {
         target: target.to_owned(),
         place: Place::Found,
         source: Source::Ready(mount),
+        propagation: MountPropagationFlags::PRIVATE,
     };
     let new = |target: &CStr, kind, options: &[(&CStr, &CStr)], attributes| {
         let options = options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
@@ -142,6 +145,7 @@ pub(super) fn kernel(dev: OwnedFd, sysfs: OwnedFd) -> Vec<Prepared> {
             target: target.to_owned(),
             place: Place::Found,
             source: Source::New { kind, options: options.collect(), attributes },
+            propagation: MountPropagationFlags::PRIVATE,
         }
     };
     let read_only = NO_SUID_DEV_EXEC | MountAttrFlags::MOUNT_ATTR_RDONLY;

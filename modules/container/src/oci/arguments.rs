@@ -5,6 +5,7 @@ use super::{
     OciError,
     exec::{self, Tty, Words},
     life::{Force, Wanted, Whom},
+    plan::Reach,
 };
 use rustix::process::Signal;
 use std::{ffi::OsString, path::PathBuf, str::FromStr as _};
@@ -71,6 +72,7 @@ struct Options {
     all: bool,
     force: bool,
     quiet: bool,
+    privileged: bool,
     help: bool,
     version: bool,
 }
@@ -132,6 +134,7 @@ impl Options {
             "-q" | "--quiet" => self.quiet = true,
             "-t" | "--tty" => self.tty = Tty::Yes,
             "--no-new-privs" => self.no_new_privileges = true,
+            "--privileged" => self.privileged = true,
             "-h" | "--help" => self.help = true,
             "-v" | "--version" => self.version = true,
             // There is no more to tell, and no keyring is made.
@@ -223,10 +226,12 @@ impl Options {
         {
             return usage(format!("{option} is an option of exec"));
         }
+        let reach = if self.privileged { Reach::Machine } else { Reach::Container };
         let wanted = Wanted {
             bundle: self.bundle.clone(),
             pid_file: self.pid_file,
             console_socket: self.console_socket,
+            reach,
         };
         let is_with_process = ["create", "run", "exec"];
         if wanted.console_socket.is_some()
@@ -270,9 +275,10 @@ impl Options {
                     return usage("exec: either --process, or a program and what it gets");
                 }
                 let process = self.process;
-                let Wanted { pid_file, console_socket, .. } = wanted;
+                let Wanted { pid_file, console_socket, reach, .. } = wanted;
                 let (id, tty, detach) = ((*id).to_owned(), self.tty, self.detach);
-                let wanted = exec::Wanted { process, words, tty, console_socket, pid_file, detach };
+                let wanted =
+                    exec::Wanted { process, words, tty, console_socket, pid_file, detach, reach };
                 Ok(Command::Exec { id, wanted })
             }
             ["list"] => {
@@ -338,6 +344,11 @@ mod tests {
         let Command::Create { id, wanted } = all.command else { panic!() };
         assert_eq!((id.as_str(), wanted.bundle), ("c1", Some(PathBuf::from("/b"))));
         assert_eq!(wanted.pid_file, Some(PathBuf::from("/p")));
+        assert_eq!(wanted.reach, Reach::Container);
+        let Command::Run { wanted, .. } = read("--privileged run c").unwrap().command else {
+            panic!()
+        };
+        assert_eq!(wanted.reach, Reach::Machine);
         let Command::Run { detach, .. } = read("run -d -b /b c").unwrap().command else { panic!() };
         assert!(detach);
         let Command::Delete { force, .. } = read("delete --force c").unwrap().command else {

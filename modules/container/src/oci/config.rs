@@ -216,6 +216,9 @@ objects! {
         path: String,
         major: Option<i64>,
         minor: Option<i64>,
+        file_mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
     }
     /// A filter of system calls.
     Seccomp {

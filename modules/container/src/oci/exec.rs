@@ -8,7 +8,8 @@
 use super::{
     OciError,
     config::{self, Process},
-    life, plan,
+    life::{self, Warn},
+    plan::{self, Reach},
     record::Status,
     terminal,
 };
@@ -33,6 +34,7 @@ pub(super) struct Wanted {
     pub(super) console_socket: Option<PathBuf>,
     pub(super) pid_file: Option<PathBuf>,
     pub(super) detach: bool,
+    pub(super) reach: Reach,
 }
 
 /// What is otherwise than for the container's program.
@@ -60,7 +62,12 @@ pub(super) enum Tty {
 }
 
 /// Starts the process. Returns it, a child of ours.
-pub(super) fn exec(root: &Path, id: &str, wanted: &Wanted) -> Result<OwnedFd, OciError> {
+pub(super) fn exec(
+    root: &Path,
+    id: &str,
+    wanted: &Wanted,
+    warn: Warn<'_>,
+) -> Result<OwnedFd, OciError> {
     let (place, record) = life::find(root, id)?;
     let first = match life::status(&place, &record)? {
         Status::Running(process) => process,
@@ -79,7 +86,8 @@ pub(super) fn exec(root: &Path, id: &str, wanted: &Wanted) -> Result<OwnedFd, Oc
     };
     process.terminal |= wanted.tty == Tty::Yes;
     config.process = Some(process);
-    let plan = plan::plan(id, &bundle, config)?;
+    let plan = plan::plan(id, &bundle, config, wanted.reach)?;
+    life::check_label(&plan, warn)?;
     let hand_over = |pid: i32| match &wanted.pid_file {
         Some(path) => life::write_whole(path, &pid.to_string()),
         None => Ok(()),

@@ -49,11 +49,13 @@ impl Stage {
         }
     }
 
-    /// Where the container is in its life meanwhile.
+    /// Where the container is in its life meanwhile. It is being created up to step 2 of the
+    /// specification's life cycle; the first hooks are step 3.
     fn status(self) -> &'static str {
         match self {
-            Self::Prestart | Self::CreateRuntime | Self::CreateContainer => "creating",
-            Self::StartContainer => "created",
+            Self::Prestart | Self::CreateRuntime | Self::CreateContainer | Self::StartContainer => {
+                "created"
+            }
             Self::Poststart => "running",
             Self::Poststop => "stopped",
         }
@@ -240,7 +242,7 @@ mod tests {
         assert!(!subject.was_told());
         let state: serde_json::Value =
             serde_json::from_str(&subject.state(Stage::CreateContainer, 1)).unwrap();
-        assert_eq!((&state["status"], &state["pid"]), (&json!("creating"), &json!(1)));
+        assert_eq!((&state["status"], &state["pid"]), (&json!("created"), &json!(1)));
         assert_eq!((&state["bundle"], &state["id"]), (&json!("/b"), &json!("c")));
         assert!(subject.was_told());
     }

@@ -4,7 +4,7 @@ use super::{
     OciError, config,
     group::{self, Group, send},
     hooks::{self, Stage, Subject},
-    plan::{self, Plan},
+    plan::{self, Plan, Reach},
     record::{self, Lock, Place, Record, Status},
     terminal,
 };
@@ -34,12 +34,16 @@ const KILL_TIME: Duration = Duration::from_secs(10);
 /// What `statfs` says of cgroup v2.
 const CGROUP2: i64 = 0x6367_7270;
 
+/// Only a kernel with `SELinux` has it.
+const SELINUX: &str = "/sys/fs/selinux";
+
 /// What `create` and `run` are told besides the bundle.
 #[derive(Debug, Default)]
 pub(super) struct Wanted {
     pub(super) bundle: Option<PathBuf>,
     pub(super) pid_file: Option<PathBuf>,
     pub(super) console_socket: Option<PathBuf>,
+    pub(super) reach: Reach,
 }
 
 /// Whether the process waits to be started.
@@ -64,11 +68,12 @@ pub(super) fn create(
     let bundle = wanted.bundle.clone().unwrap_or_else(|| PathBuf::from("."));
     let bundle = fs::canonicalize(&bundle).map_err(|source| OciError::file(&bundle, source))?;
     let config = read(&bundle.join("config.json"))?;
-    let plan = plan::plan(id, &bundle, config::parse(&config)?)?;
+    let plan = plan::plan(id, &bundle, config::parse(&config)?, wanted.reach)?;
     if !plan.skipped.is_empty() {
         let names = plan.skipped.join(", ");
         warn(&format!("linux.seccomp: there are no such calls here, skipped: {names}"))?;
     }
+    check_label(&plan, warn)?;
     let place = Place::new(root, id);
     // Until the process waits or executes.
     let _lock = place.claim().map_err(|source| match source.kind() {
@@ -95,6 +100,15 @@ pub(super) fn create(
         begin(root, id, warn)?;
     }
     Ok(process)
+}
+
+/// A label means nothing to a kernel that has none.
+pub(super) fn check_label(plan: &Plan, warn: Warn<'_>) -> Result<(), OciError> {
+    match plan.label {
+        None => Ok(()),
+        Some(what) if Path::new(SELINUX).exists() => Err(OciError::Label(what)),
+        Some(what) => warn(&format!("{what}: this kernel has no labels of SELinux, skipped")),
+    }
 }
 
 /// A file with a configuration; one that is too long is cut, and refused as such.
@@ -325,7 +339,8 @@ fn begin(root: &Path, id: &str, warn: Warn<'_>) -> Result<(), OciError> {
     let Some((config, bundle)) = kept(id, &place)? else {
         return Err(OciError::Missing(id.to_owned()));
     };
-    let plan = plan::plan(id, &bundle, config)?;
+    // How far it may reach was decided when it was made.
+    let plan = plan::plan(id, &bundle, config, Reach::Machine)?;
     let subject = Subject::new(id, bundle, plan.annotations.clone());
     let before = if plan.hooks.at(Stage::StartContainer).is_empty() {
         Ok(())

@@ -11,6 +11,7 @@
 mod arguments;
 mod bpf;
 pub mod config;
+pub(crate) mod devices;
 mod exec;
 pub(crate) mod group;
 pub(crate) mod hooks;
@@ -80,6 +81,8 @@ enum OciError {
         #[source]
         source: io::Error,
     },
+    #[error("{0}: this runtime sets no labels of SELinux")]
+    Label(&'static str),
     #[error("cgroup {} exists already: another container may be in it", .0.display())]
     Group(PathBuf),
     #[error("there is no cgroup v2 at /sys/fs/cgroup or /sys/fs/cgroup/unified")]
@@ -193,10 +196,10 @@ fn run(arguments: &Arguments) -> Result<ExitCode, OciError> {
         Command::Exec { id, wanted } => {
             become_launcher()?;
             if wanted.detach {
-                exec::exec(root, id, wanted)?;
+                exec::exec(root, id, wanted, &warn)?;
             } else {
                 let signals = life::block_signals().map_err(OciError::Wait)?;
-                let process = exec::exec(root, id, wanted)?;
+                let process = exec::exec(root, id, wanted, &warn)?;
                 let code = life::wait(&process, &signals).map_err(OciError::Wait)?;
                 return Ok(ExitCode::from(code));
             }

@@ -1,12 +1,12 @@
 //! The mounts of a configuration: which file system or directory goes where, with which attributes.
 //! Pure.
 //!
-//! No mount but `/dev` and its terminals has devices, whatever it asks for: that is what keeps the
-//! rules for devices without a program in the kernel.
+//! No mount but `/dev` and its terminals has devices, whatever it asks for: a second lock before the
+//! rules for devices.
 
 use super::config;
 use crate::check::{Invalid, check_path, refuse};
-use rustix::mount::MountAttrFlags;
+use rustix::mount::{MountAttrFlags, MountPropagationFlags};
 use std::{
     ffi::{CStr, CString},
     path::{Path, PathBuf},
@@ -21,7 +21,44 @@ pub(crate) struct Mount {
     /// Relative to the root.
     pub(crate) target: CString,
     pub(crate) attributes: MountAttrFlags,
+    pub(crate) propagation: Propagation,
     pub(crate) what: What,
+}
+
+/// Where else mounts below one are seen. It holds for all mounts that come along with a directory,
+/// whether its word begins with an `r` or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Propagation {
+    /// Nowhere, and none come from elsewhere.
+    Private,
+    /// They come from where the source is mounted.
+    Slave,
+    /// In every copy; of a bind mount also at the source, if that is shared.
+    Shared,
+    /// As private, and no copy can be made.
+    Unbindable,
+}
+
+impl Propagation {
+    /// The word of a mount's option or of the root.
+    pub(super) fn parse(word: &str) -> Option<Self> {
+        match word.strip_prefix('r').unwrap_or(word) {
+            "private" => Some(Self::Private),
+            "slave" => Some(Self::Slave),
+            "shared" => Some(Self::Shared),
+            "unbindable" => Some(Self::Unbindable),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn flag(self) -> MountPropagationFlags {
+        match self {
+            Self::Private => MountPropagationFlags::PRIVATE,
+            Self::Slave => MountPropagationFlags::DOWNSTREAM,
+            Self::Shared => MountPropagationFlags::SHARED,
+            Self::Unbindable => MountPropagationFlags::UNBINDABLE,
+        }
+    }
 }
 
 /// What is mounted.
@@ -42,11 +79,18 @@ pub(crate) enum Depth {
     All,
 }
 
+/// Bytes of a name that the kernel takes for what a file system is mounted from.
+const SOURCE_MAX: usize = 255;
+const TMPFS_OPTIONS: [&str; 6] = ["mode", "size", "nr_inodes", "nr_blocks", "uid", "gid"];
+
+/// What a file system does with what is written, without a value.
+const FLAGS: [&str; 3] = ["sync", "dirsync", "lazytime"];
+
 /// Kinds of file systems by their names, with the options that they take.
 const KINDS: [(&str, &CStr, &[&str]); 7] = [
     ("proc", c"proc", &["hidepid", "gid", "subset"]),
     ("sysfs", c"sysfs", &[]),
-    ("tmpfs", c"tmpfs", &["mode", "size", "nr_inodes", "nr_blocks", "uid", "gid"]),
+    ("tmpfs", c"tmpfs", &TMPFS_OPTIONS),
     ("devpts", c"devpts", &["mode", "ptmxmode", "uid", "gid", "max"]),
     ("mqueue", c"mqueue", &[]),
     ("cgroup", c"cgroup2", &[]),
@@ -86,7 +130,9 @@ pub(super) fn plan(
     if n_dev == 0 {
         let options = vec![(c"mode".into(), c"755".into()), (c"size".into(), c"64k".into())];
         let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-        planned.insert(0, Mount { target: c"dev".into(), attributes, what: What::Dev { options } });
+        let propagation = Propagation::Private;
+        let what = What::Dev { options };
+        planned.insert(0, Mount { target: c"dev".into(), attributes, propagation, what });
     }
     Ok(planned)
 }
@@ -96,6 +142,8 @@ fn one(mount: config::Mount, bundle: &Path) -> Result<Mount, Invalid> {
     if destination.is_empty() {
         return refuse("mounts: nothing is mounted on the root");
     }
+    // Old configurations have relative ones: they begin at the root too.
+    let destination = &format!("/{}", destination.strip_prefix('/').unwrap_or(destination));
     check_path("mounts", destination)?;
     if mount.uid_mappings.is_set() || mount.gid_mappings.is_set() {
         return refuse(format!("mounts: {destination} has its own map of ids"));
@@ -106,12 +154,21 @@ fn one(mount: config::Mount, bundle: &Path) -> Result<Mount, Invalid> {
     let kind = mount.r#type.as_deref().unwrap_or("none");
     let is_bind = options.depth.is_some() || kind == "bind";
     let is_dev = destination == "/dev";
+    let propagation = options.propagation;
     let mut attributes = options.attributes;
     if !is_dev && kind != "devpts" {
         attributes |= MountAttrFlags::MOUNT_ATTR_NODEV;
     }
     if is_bind {
-        if let Some(unknown) = options.others.first() {
+        // Of what is mounted already, mount(2) changes nothing by these; nor do we.
+        let changes_nothing = |option: &&&str| {
+            let key = option.split_once('=').map(|(key, _)| key);
+            key.is_some_and(|key| TMPFS_OPTIONS.contains(&key))
+                || FLAGS.contains(option)
+                // With `bind` it means no more than the attributes beside it.
+                || **option == "remount"
+        };
+        if let Some(unknown) = options.others.iter().find(|option| !changes_nothing(option)) {
             return refuse(format!("mounts: {destination}: option {unknown} of a bind mount"));
         }
         let source = mount.source.unwrap_or_default();
@@ -120,18 +177,31 @@ fn one(mount: config::Mount, bundle: &Path) -> Result<Mount, Invalid> {
         }
         let source = bundle.join(source);
         let depth = options.depth.unwrap_or(Depth::One);
-        return Ok(Mount { target, attributes, what: What::Bind { source, depth } });
+        return Ok(Mount { target, attributes, propagation, what: What::Bind { source, depth } });
     }
     let Some((_, kind, known)) = KINDS.iter().find(|(name, ..)| *name == kind) else {
         return refuse(format!("mounts: {destination}: no file system {kind:?} is mounted here"));
     };
-    let mut taken = Vec::with_capacity(options.others.len());
+    let mut taken = Vec::with_capacity(options.others.len() + 1);
+    // A name to show, and no more.
+    if let Some(source) = mount.source.filter(|source| !source.is_empty()) {
+        match CString::new(source) {
+            Ok(source) if source.count_bytes() <= SOURCE_MAX => {
+                taken.push((c"source".to_owned(), source));
+            }
+            _ => return refuse(format!("mounts: {destination}: its source")),
+        }
+    }
     for option in options.others {
         // What a new instance always is.
         if option == "newinstance" && *kind == c"devpts" {
             continue;
         }
-        let known = option.split_once('=').filter(|(key, _)| known.contains(key));
+        let known = match option.split_once('=') {
+            // The kernel asks for no value.
+            None => FLAGS.contains(&option).then_some((option, "")),
+            Some((key, value)) => known.contains(&key).then_some((key, value)),
+        };
         let strings = known
             .and_then(|(key, value)| Some((CString::new(key).ok()?, CString::new(value).ok()?)));
         match strings {
@@ -144,11 +214,12 @@ fn one(mount: config::Mount, bundle: &Path) -> Result<Mount, Invalid> {
         (true, true) => What::Dev { options: taken },
         (true, false) => return refuse("mounts: /dev is a tmpfs"),
     };
-    Ok(Mount { target, attributes, what })
+    Ok(Mount { target, attributes, propagation, what })
 }
 
 struct Options<'a> {
     attributes: MountAttrFlags,
+    propagation: Propagation,
     depth: Option<Depth>,
     others: Vec<&'a str>,
 }
@@ -157,9 +228,15 @@ struct Options<'a> {
 fn options(all: &[String]) -> Options<'_> {
     use MountAttrFlags as Flags;
     let mut attributes = Flags::empty();
+    let mut propagation = Propagation::Private;
     let mut depth = None;
     let mut others = Vec::new();
+    let times = Flags::MOUNT_ATTR_NOATIME | Flags::MOUNT_ATTR_STRICTATIME;
     for option in all {
+        if let Some(wanted) = Propagation::parse(option) {
+            propagation = wanted;
+            continue;
+        }
         match option.as_str() {
             "ro" => attributes |= Flags::MOUNT_ATTR_RDONLY,
             "rw" => attributes -= Flags::MOUNT_ATTR_RDONLY,
@@ -168,18 +245,22 @@ fn options(all: &[String]) -> Options<'_> {
             "nodev" => attributes |= Flags::MOUNT_ATTR_NODEV,
             "noexec" => attributes |= Flags::MOUNT_ATTR_NOEXEC,
             "exec" => attributes -= Flags::MOUNT_ATTR_NOEXEC,
-            "noatime" => attributes |= Flags::MOUNT_ATTR_NOATIME,
-            "strictatime" => attributes |= Flags::MOUNT_ATTR_STRICTATIME,
+            "noatime" => attributes = (attributes - times) | Flags::MOUNT_ATTR_NOATIME,
+            "strictatime" => attributes = (attributes - times) | Flags::MOUNT_ATTR_STRICTATIME,
+            "atime" | "relatime" | "nostrictatime" | "norelatime" => attributes -= times,
             "nodiratime" => attributes |= Flags::MOUNT_ATTR_NODIRATIME,
+            "diratime" => attributes -= Flags::MOUNT_ATTR_NODIRATIME,
+            "async" => others.retain(|option| *option != "sync"),
+            "nolazytime" => others.retain(|option| *option != "lazytime"),
             "bind" => depth = Some(Depth::One),
             "rbind" => depth = Some(Depth::All),
-            // What is so anyhow: the kernel's default, or ours.
-            "dev" | "defaults" | "async" | "atime" | "diratime" | "relatime" | "nostrictatime"
-            | "private" | "rprivate" | "notmpcopyup" => {}
+            // What is so anyhow: the kernel's default, or ours. Of the file systems that are mounted here
+            // none counts versions on demand, and the kernel has nothing to say about them.
+            "dev" | "defaults" | "iversion" | "noiversion" | "silent" | "loud" | "notmpcopyup" => {}
             other => others.push(other),
         }
     }
-    Options { attributes, depth, others }
+    Options { attributes, propagation, depth, others }
 }
 
 #[cfg(test)]
@@ -228,11 +309,50 @@ mod tests {
     }
 
     #[test]
+    fn mounts_are_seen_elsewhere_only_when_asked() {
+        for (kind, options, want) in [
+            ("bind", &["rbind"][..], Propagation::Private),
+            ("tmpfs", &["shared"], Propagation::Shared),
+            ("bind", &["bind", "rslave", "mode=755", "size=1k"], Propagation::Slave),
+            ("bind", &["bind", "rshared", "runbindable"], Propagation::Unbindable),
+            ("bind", &["bind", "shared", "private"], Propagation::Private),
+        ] {
+            let all = planned(mount("/m", kind, options)).unwrap();
+            assert_eq!(all.last().unwrap().propagation, want, "{options:?}");
+        }
+        assert_eq!(Propagation::parse("slave"), Some(Propagation::Slave));
+        assert_eq!((Propagation::parse("rr"), Propagation::parse("rrslave")), (None, None));
+    }
+
+    #[test]
+    fn a_relative_place_begins_at_the_root() {
+        assert_eq!(planned(mount("a/b", "tmpfs", &[])).unwrap()[1].target.as_c_str(), c"a/b");
+    }
+
+    #[test]
+    fn what_a_file_system_is_mounted_from_is_a_name() {
+        let all = planned(mount("/tmp", "tmpfs", &["size=1k"])).unwrap();
+        let What::New { options, .. } = &all.last().unwrap().what else { panic!() };
+        let names: Vec<_> = options.iter().map(|(key, _)| key.as_c_str()).collect();
+        assert_eq!(names, [c"source", c"size"]);
+        let mut long = mount("/tmp", "tmpfs", &[]);
+        long.source = Some("x".repeat(SOURCE_MAX + 1));
+        assert!(planned(long).is_err());
+    }
+
+    #[test]
     fn later_options_win() {
         let strings = |all: &[&str]| all.iter().map(|&one| one.to_owned()).collect::<Vec<_>>();
-        let both = strings(&["ro", "rw", "nosuid", "exec", "noexec"]);
-        let want = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-        assert_eq!(options(&both).attributes, want);
+        for (both, want) in [
+            (&["ro", "rw", "nosuid", "exec", "noexec"][..], 0b1010),
+            (&["noatime", "strictatime"], 0x20),
+            (&["strictatime", "noatime"], 0x10),
+            (&["noatime", "nodiratime", "relatime", "diratime"], 0),
+        ] {
+            assert_eq!(options(&strings(both)).attributes.bits(), want, "{both:?}");
+        }
+        let both = strings(&["sync", "lazytime", "dirsync", "async", "nolazytime"]);
+        assert_eq!(options(&both).others, ["dirsync"]);
     }
 
     #[test]
@@ -242,15 +362,18 @@ mod tests {
         for (path, kind, options) in [
             ("/", "tmpfs", &[][..]),
             ("", "tmpfs", &[]),
-            ("relative", "tmpfs", &[]),
             ("/a/../b", "tmpfs", &[]),
             ("/sys", "sysfs", &["nosuid"]),
             ("/disk", "ext4", &[]),
             ("/over", "overlay", &["lowerdir=/a"]),
+            ("../tmp", "tmpfs", &[]),
             ("/tmp", "tmpfs", &["tmpcopyup"]),
+            ("/tmp", "tmpfs", &["remount"]),
+            ("/tmp", "tmpfs", &["sync=1"]),
             ("/tmp", "tmpfs", &["huge=always"]),
             ("/tmp", "tmpfs", &["size=1\0"]),
-            ("/data", "bind", &["rbind", "rshared"]),
+            ("/data", "bind", &["rbind", "iocharset=x"]),
+            ("/data", "bind", &["rbind", "size"]),
             ("/data", "bind", &["bind", "idmap"]),
             ("/dev", "bind", &["bind"]),
             ("/dev", "proc", &[]),

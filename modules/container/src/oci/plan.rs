@@ -4,9 +4,10 @@
 //! Refuses what it cannot do, and what would open the node: see `docs/containers.md` for the list.
 
 use super::{
-    config::{Config, DeviceRule, Linux, Mapping, Namespace, Process, Resources},
+    config::{Config, Linux, Mapping, Namespace, Process},
+    devices::{self, Node},
     hooks::{self, Hooks},
-    mounts::{self, Mount},
+    mounts::{self, Mount, Propagation},
     resources, seccomp,
     terminal::{self, Terminal},
 };
@@ -54,6 +55,8 @@ const WITHOUT_USER_NAMESPACE: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::SYS_RESOURCE)
     .union(CapabilitySet::IPC_LOCK)
     .union(CapabilitySet::LEASE)
+    // Of what can be made, only what the rules for devices allow can be opened.
+    .union(CapabilitySet::MKNOD)
     .union(CapabilitySet::AUDIT_WRITE);
 
 const RESOURCES: [(&str, Resource); 16] = [
@@ -91,6 +94,12 @@ pub struct Plan {
     pub(crate) settings: Vec<(CString, Vec<u8>)>,
     pub(crate) mounts: Vec<Mount>,
     pub(crate) terminal: Option<Terminal>,
+    /// Of the root.
+    pub(crate) propagation: Propagation,
+    /// Besides those that every container has.
+    pub(crate) devices: Vec<Node>,
+    /// Decides in the kernel which devices may be used.
+    pub(crate) guard: Vec<[u8; 8]>,
     pub(crate) masked: Vec<CString>,
     pub(crate) read_only: Vec<CString>,
     pub(crate) hostname: Option<String>,
@@ -107,11 +116,23 @@ pub struct Plan {
     pub(crate) skipped: Vec<String>,
     pub(crate) limits: Vec<(Resource, Option<u64>, Option<u64>)>,
     pub(crate) umask: u32,
+    /// A label of `SELinux` that is asked for: nothing where the kernel has none, and refused elsewhere.
+    pub(crate) label: Option<&'static str>,
     /// Below the root of the hierarchy.
     pub(crate) cgroup: String,
     pub(crate) cgroup_settings: Vec<(String, String)>,
     pub(crate) hooks: Hooks,
     pub(crate) annotations: BTreeMap<String, String>,
+}
+
+/// How far a configuration's capabilities may reach: whoever calls decides, not the bundle.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Reach {
+    /// Not beyond the container.
+    #[default]
+    Container,
+    /// As far as they do: root inside may be as good as root outside.
+    Machine,
 }
 
 /// A type of namespace.
@@ -179,7 +200,7 @@ pub fn check_id(id: &str) -> Result<(), Invalid> {
 }
 
 /// Decides everything about container `id` with the bundle at the absolute path `bundle`.
-pub fn plan(id: &str, bundle: &Path, config: Config) -> Result<Plan, Invalid> {
+pub fn plan(id: &str, bundle: &Path, config: Config, reach: Reach) -> Result<Plan, Invalid> {
     check_id(id)?;
     let Some(root) = config.root else { return refuse("root: there is none") };
     if root.path.is_empty() || root.path.contains('\0') {
@@ -192,14 +213,12 @@ pub fn plan(id: &str, bundle: &Path, config: Config) -> Result<Plan, Invalid> {
         ("windows", &config.windows),
         ("solaris", &config.solaris),
         ("zos", &config.zos),
-        ("linux.mountLabel", &linux.mount_label),
         ("linux.intelRdt", &linux.intel_rdt),
         ("linux.personality", &linux.personality),
         ("linux.timeOffsets", &linux.time_offsets),
         ("linux.netDevices", &linux.net_devices),
         ("linux.memoryPolicy", &linux.memory_policy),
         ("process.apparmorProfile", &process.apparmor_profile),
-        ("process.selinuxLabel", &process.selinux_label),
         ("process.scheduler", &process.scheduler),
         ("process.ioPriority", &process.io_priority),
         ("process.execCPUAffinity", &process.exec_cpu_affinity),
@@ -208,27 +227,31 @@ pub fn plan(id: &str, bundle: &Path, config: Config) -> Result<Plan, Invalid> {
             return refuse(format!("{what}: this runtime has no such thing"));
         }
     }
+    let labels = [
+        ("linux.mountLabel", &linux.mount_label),
+        ("process.selinuxLabel", &process.selinux_label),
+    ];
+    let label = labels.into_iter().find(|(_, label)| label.is_set()).map(|(what, _)| what);
     let own = namespaces(linux.namespaces.as_deref().unwrap_or_default())?;
     let (maps, owner) = maps(&linux, &own)?;
+    let devices = devices::nodes(&linux)?;
     let mut settings = Vec::new();
     own_settings(&process, config.domainname.as_deref(), &own, &mut settings)?;
     sysctl(linux.sysctl.unwrap_or_default(), &own, &mut settings)?;
     if let Some(hostname) = &config.hostname {
         check_name("hostname", hostname, &own)?;
     }
-    devices(linux.devices.as_deref().unwrap_or_default())?;
-    match linux.rootfs_propagation.as_deref() {
-        None | Some("" | "private" | "rprivate") => {}
-        Some(other) => {
-            return refuse(format!(
-                "linux.rootfsPropagation: {other:?}; mounts are always private"
-            ));
-        }
-    }
+    let propagation = match linux.rootfs_propagation.as_deref() {
+        None | Some("") => Propagation::Private,
+        Some(word) => match Propagation::parse(word) {
+            Some(propagation) => propagation,
+            None => return refuse(format!("linux.rootfsPropagation: there is no {word:?}")),
+        },
+    };
     let resources = linux.resources.unwrap_or_default();
-    device_rules(&resources)?;
+    let guard = devices::program(resources.devices.as_deref().unwrap_or_default())?;
     check_process(&process)?;
-    let capabilities = capabilities(&process, &own)?;
+    let capabilities = capabilities(&process, &own, reach)?;
     let privileges =
         if process.no_new_privileges { Privileges::NeverMore } else { Privileges::ByFile };
     let profile = linux.seccomp.map(|profile| seccomp::decide(&profile, privileges)).transpose()?;
@@ -250,6 +273,9 @@ pub fn plan(id: &str, bundle: &Path, config: Config) -> Result<Plan, Invalid> {
         settings,
         mounts,
         terminal,
+        propagation,
+        devices,
+        guard,
         masked: paths("linux.maskedPaths", linux.masked_paths)?,
         read_only: paths("linux.readonlyPaths", linux.readonly_paths)?,
         hostname: config.hostname.filter(|name| !name.is_empty()),
@@ -258,6 +284,7 @@ pub fn plan(id: &str, bundle: &Path, config: Config) -> Result<Plan, Invalid> {
         privileges,
         filter,
         skipped: skipped.unwrap_or_default(),
+        label,
         umask: process.user.umask.unwrap_or(0o022) & 0o777,
         uid: process.user.uid,
         gid: process.user.gid,
@@ -400,50 +427,6 @@ fn nul(_: std::ffi::NulError) -> Invalid {
     Invalid("a string has a NUL".to_owned())
 }
 
-/// The devices that every container has are no news; there are no others.
-fn devices(all: &[super::config::Device]) -> Result<(), Invalid> {
-    const KNOWN: [(&str, i64, i64); 6] = [
-        ("/dev/null", 1, 3),
-        ("/dev/zero", 1, 5),
-        ("/dev/full", 1, 7),
-        ("/dev/random", 1, 8),
-        ("/dev/urandom", 1, 9),
-        ("/dev/tty", 5, 0),
-    ];
-    for device in all {
-        let numbers = (device.major.unwrap_or(-1), device.minor.unwrap_or(-1));
-        let known = KNOWN.iter().any(|(path, major, minor)| {
-            device.path == *path && device.r#type == "c" && numbers == (*major, *minor)
-        });
-        if !known {
-            return refuse(format!("linux.devices: {} is not given to containers", device.path));
-        }
-    }
-    Ok(())
-}
-
-/// No program is loaded for these: no mount but `/dev` has devices, and nobody can make any. So what
-/// only forbids, or allows single ones, holds already.
-fn device_rules(resources: &Resources) -> Result<(), Invalid> {
-    let any = |number: Option<i64>| number.is_none_or(|number| number < 0);
-    for rule in resources.devices.as_deref().unwrap_or_default() {
-        let DeviceRule { allow, r#type, major, minor, access } = rule;
-        let everything = matches!(r#type.as_deref(), None | Some("" | "a"));
-        let holds = if *allow {
-            // Making a node is not using it, and is not possible.
-            access.as_deref() == Some("m") || (!everything && !any(*major))
-        } else {
-            everything && any(*major) && any(*minor)
-        };
-        if !holds {
-            return refuse(
-                "linux.resources.devices: rules forbid everything, or allow single devices",
-            );
-        }
-    }
-    Ok(())
-}
-
 fn check_process(process: &Process) -> Result<(), Invalid> {
     let args = process.args.as_deref().unwrap_or_default();
     let env = process.env.as_deref().unwrap_or_default();
@@ -466,7 +449,7 @@ fn check_process(process: &Process) -> Result<(), Invalid> {
     Ok(())
 }
 
-fn capabilities(process: &Process, own: &Own) -> Result<Capabilities, Invalid> {
+fn capabilities(process: &Process, own: &Own, reach: Reach) -> Result<Capabilities, Invalid> {
     let Some(names) = &process.capabilities else {
         let none = CapabilitySet::empty();
         return Ok(Capabilities {
@@ -503,14 +486,14 @@ fn capabilities(process: &Process, own: &Own) -> Result<Capabilities, Invalid> {
     if own.is_new(Kind::Ipc) {
         harmless |= CapabilitySet::IPC_OWNER;
     }
-    if all.contains(CapabilitySet::SYS_ADMIN) {
+    if reach == Reach::Container && all.contains(CapabilitySet::SYS_ADMIN) {
         // It could take `nodev` and `ro` off the mounts that are made for it.
-        return refuse("process.capabilities: CAP_SYS_ADMIN is for nobody");
+        return refuse("process.capabilities: CAP_SYS_ADMIN is given only with --privileged");
     }
     match all.difference(harmless).iter_names().next() {
-        Some((name, _)) if !own.has(Kind::User) => {
-            refuse(format!("process.capabilities: CAP_{name} needs a user namespace"))
-        }
+        Some((name, _)) if reach == Reach::Container && !own.has(Kind::User) => refuse(format!(
+            "process.capabilities: CAP_{name} needs a user namespace, or --privileged"
+        )),
         _ if !sets.permitted.contains(sets.effective)
             || !sets.permitted.contains(sets.ambient)
             || !sets.inheritable.contains(sets.ambient) =>

@@ -40,7 +40,7 @@ const ERRNO_MAX: u32 = 4095;
 const EPERM: u32 = 1;
 
 /// What the process calls when the filter is in force already.
-const CALLS_OF_START: [&str; 4] = ["read", "write", "close_range", "execveat"];
+const CALLS_OF_START: [&str; 4] = ["read", "write", "close", "execveat"];
 /// The same when it keeps the right to install filters until then.
 const CALL_OF_PRIVILEGES: &str = "capset";
 

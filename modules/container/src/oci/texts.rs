@@ -55,15 +55,18 @@ GLOBAL OPTIONS
     --root DIR                Records of containers; /run/zos/oci without it
     --log FILE                Errors are added to this file too
     --log-format text|json    How they are written there
+    --privileged              Gives a container what capabilities its configuration
+                              asks for, CAP_SYS_ADMIN too: it may then do to the
+                              machine what root may
     -v, --version             Prints the version
     -h, --help                Prints this
 
     --debug, --no-new-keyring and --preserve-fds 0 are accepted and change nothing.
 
 REFUSED
-    What a configuration asks for is done or refused, never left out:
-    labels, devices, mounts of disks, capabilities that reach beyond
-    the container, and more; docs/containers.md has the list.
+    What a configuration asks for is done or refused, never left out: profiles
+    of AppArmor, mounts of disks, capabilities that reach beyond the container,
+    and more; docs/containers.md has the list.
 
 EXIT STATUS
     0 when it was done, 1 with a line on stderr when not; see run.
@@ -76,9 +79,11 @@ pub(super) const FEATURES: &str = r#"{
     "prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"
   ],
   "mountOptions": [
-    "async", "atime", "bind", "defaults", "dev", "diratime", "exec", "noatime", "nodev",
-    "nodiratime", "noexec", "nostrictatime", "nosuid", "private", "rbind", "relatime", "ro",
-    "rprivate", "rw", "strictatime", "suid"
+    "async", "atime", "bind", "defaults", "dev", "diratime", "dirsync", "exec", "iversion",
+    "lazytime", "loud", "noatime", "nodev", "nodiratime", "noexec", "noiversion", "nolazytime",
+    "norelatime", "nostrictatime", "nosuid", "private", "rbind", "relatime", "remount", "ro",
+    "rprivate", "rshared", "rslave", "runbindable", "rw", "shared", "silent", "slave",
+    "strictatime", "suid", "sync", "unbindable"
   ],
   "linux": {
     "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "user", "uts"],
@@ -161,7 +166,7 @@ mod tests {
     #[test]
     fn the_configuration_to_begin_with_is_one() {
         let config = config::parse(SPEC.as_bytes()).unwrap();
-        plan::plan("c", Path::new("/bundle"), config).unwrap();
+        plan::plan("c", Path::new("/bundle"), config, plan::Reach::Container).unwrap();
     }
 
     #[test]
