@@ -24,6 +24,8 @@ mod oci_exec;
 mod oci_holes;
 #[path = "container-vm/oci_hooks.rs"]
 mod oci_hooks;
+#[path = "container-vm/oci_musts.rs"]
+mod oci_musts;
 #[path = "container-vm/oci_seccomp.rs"]
 mod oci_seccomp;
 #[path = "container-vm/oci_terminal.rs"]

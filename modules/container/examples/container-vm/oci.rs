@@ -4,7 +4,7 @@
 use crate::{
     node::{Node, shell},
     oci_devices as devices, oci_exec as exec, oci_holes as holes, oci_hooks as hooks,
-    oci_seccomp as seccomp, oci_terminal as terminal,
+    oci_musts as musts, oci_seccomp as seccomp, oci_terminal as terminal,
 };
 use serde_json::{Value, json};
 use std::{
@@ -30,6 +30,7 @@ pub(crate) fn run(node: &mut Node) {
     file_system(node);
     limits(node);
     refusals(node);
+    musts::run(node);
     devices::run(node);
     seccomp::run(node);
     hooks::run(node);
