@@ -1,4 +1,4 @@
-//! `cargo xtask demo` and `cargo xtask bench`: builds what the programs of `qemu-tests` need, and runs
+//! `cargo xtask demo`, `bench` and `oci-suite`: builds what the programs of `qemu-tests` need, and runs
 //! them with the image.
 
 use crate::binaries::{self, Profile};
@@ -26,7 +26,7 @@ pub fn run(task: Task, name: &str, arguments: &[String]) -> Result<()> {
     }
     command.arg("--").args(arguments);
     command.env("ZOS_IMAGE_DIR", &outputs.directory);
-    if is("container") {
+    if is("container") || name == "oci-suite" {
         command.env("ZOS_CONTAINER", build_container(&root)?);
     }
     if is("container") || is("flist") {

@@ -17,7 +17,7 @@ pub enum Task {
     Test,
     /// `cargo xtask demo`.
     Demo,
-    /// `cargo xtask bench`.
+    /// `cargo xtask bench` and `cargo xtask oci-suite`.
     Bench,
 }
 

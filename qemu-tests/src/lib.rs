@@ -21,6 +21,7 @@ pub mod raw_disk;
 pub mod saboteur;
 pub mod serial;
 pub mod story;
+pub mod suite;
 pub mod tamper;
 pub mod time_server;
 pub mod trial;

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use image_build::check::{self, Deny, Extent};
 use image_build::{image, machines, packages, progress, sizes};
@@ -65,6 +66,20 @@ enum Task {
         /// How often each thing is measured
         #[arg(long, value_name = "N")]
         runs: Option<u32>,
+    },
+    /// Runs the validation suite of opencontainers runtime-tools against `container` and Debian's crun.
+    ///
+    /// Fails when fewer groups of tests pass than with crun, or when crun passes one that we do not and
+    /// nobody has written down why. docs/containers.md says what the directory must contain.
+    OciSuite {
+        /// Directory of the suite, built
+        #[arg(long, value_name = "DIR")]
+        suite: PathBuf,
+        /// Print the table as JSON
+        #[arg(long)]
+        json: bool,
+        /// Only these groups
+        groups: Vec<String>,
     },
 }
 
@@ -145,6 +160,15 @@ fn run(task: Task) -> anyhow::Result<()> {
             }
             arguments.insert(0, name);
             machines::run(packages::Task::Bench, "bench", &arguments)
+        }
+        Task::OciSuite { suite, json, groups } => {
+            let suite =
+                suite.canonicalize().with_context(|| format!("finding {}", suite.display()))?;
+            let suite = suite.to_str().context("the directory's name is not UTF-8")?;
+            let mut arguments = vec!["--suite".to_owned(), suite.to_owned()];
+            arguments.extend(chosen(&[("--json", json)]));
+            arguments.extend(groups);
+            machines::run(packages::Task::Bench, "oci-suite", &arguments)
         }
         Task::Test { host } => check::test(if host { Extent::Host } else { Extent::Full }),
     }

@@ -55,7 +55,7 @@ fn overlay(image: &Image, directory: &Path, n_runs: usize, n_rounds: usize) -> R
         ("usr/bin/bench-plan".to_owned(), format!("{n_runs} {n_rounds}").into_bytes()),
     ]);
     for (name, program) in PEERS {
-        inside::add_program(&mut files, name, program)?;
+        inside::add_package(&mut files, name, program)?;
     }
     inside::append(&path, &files)?;
     Ok(path)

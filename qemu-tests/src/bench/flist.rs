@@ -167,7 +167,7 @@ fn figures(
 fn overlay(image: &Image, directory: &Path, plan: &str) -> Result<PathBuf> {
     let path = trial::overlay(image, &inside::program(PROGRAM)?, directory)?;
     let mut files = BTreeMap::from([("usr/bin/bench-plan".to_owned(), plan.as_bytes().to_vec())]);
-    inside::add_program(&mut files, "zstd", "usr/bin/zstd")?;
+    inside::add_package(&mut files, "zstd", "usr/bin/zstd")?;
     inside::append(&path, &files)?;
     Ok(path)
 }

@@ -19,15 +19,15 @@ use std::{
 };
 
 /// Everything that was said, and the clock by which.
-pub(super) struct Heard {
-    pub(super) lines: Vec<String>,
+pub(crate) struct Heard {
+    pub(crate) lines: Vec<String>,
     /// Seconds of the host in one of the guest, from its two looks at the clock: a kernel that boots on a
     /// busy host measures its processor's clock wrongly, and then a second may be several.
-    pub(super) scale: f64,
+    pub(crate) scale: f64,
 }
 
 /// Boots the machine and listens until it is done. Lines that are no figures are told.
-pub(super) fn hear(
+pub(crate) fn hear(
     machine: &Machine,
     image: &Image,
     directory: &Path,
@@ -48,7 +48,7 @@ pub(super) fn hear(
             ["done"] => break,
             ["failed:" | "trial:", ..] => bail!("in the machine: {line}"),
             ["clock", us] => clock.push((us.parse::<u64>()?, Instant::now())),
-            ["took" | "left" | "memory", ..] => {}
+            ["took" | "left" | "memory" | "|" | "!", ..] => {}
             // A daemon's log.
             _ if line.starts_with('<') => {}
             _ => tell(&line),
@@ -65,44 +65,51 @@ pub(super) fn hear(
 }
 
 /// A program that `cargo xtask bench` has built, from the variable that names it.
-pub(super) fn program(variable: &str) -> Result<PathBuf> {
+pub(crate) fn program(variable: &str) -> Result<PathBuf> {
     env::var_os(variable)
         .map(PathBuf::from)
         .with_context(|| format!("{variable} names no program; `cargo xtask bench` builds it"))
 }
 
 /// A disk with an empty btrfs, which the node leaves to who measures because it is not blank.
-pub(super) fn disk(directory: &Path, size_mib: u64) -> Result<PathBuf> {
+pub(crate) fn disk(directory: &Path, size_mib: u64) -> Result<PathBuf> {
     let disk = blank_disk(&directory.join("measured.img"), size_mib)?;
     let made = Command::new("/sbin/mkfs.btrfs").arg("-q").arg(&disk).output()?;
     ensure!(made.status.success(), "mkfs.btrfs: {}", String::from_utf8_lossy(&made.stderr));
     Ok(disk)
 }
 
-/// Adds a program of a Debian package as `/bin/NAME`, and its libraries.
-pub(super) fn add_program(
+/// Adds a program of a Debian package, as [`add_program`] does.
+pub(crate) fn add_package(
     files: &mut BTreeMap<String, Vec<u8>>,
-    name: &str,
+    package: &str,
     program: &str,
 ) -> Result<()> {
-    let package = content::unpack_package(name)?;
-    let program = package.path().join(program);
-    let read = |path: &Path| fs::read(path).with_context(|| format!("reading {}", path.display()));
-    for library in content::libraries(&program)? {
+    add_program(files, &content::unpack_package(package)?.path().join(program))
+}
+
+/// Adds a program as `/bin/NAME`, and its libraries.
+pub(crate) fn add_program(files: &mut BTreeMap<String, Vec<u8>>, program: &Path) -> Result<()> {
+    for library in content::libraries(program)? {
         // `/lib` and `/lib64` are links to their namesakes in `/usr`, here and there.
         let path = library.strip_prefix("/")?.display().to_string();
         let path = if path.starts_with("usr/") { path } else { format!("usr/{path}") };
         files.insert(path, read(&library)?);
     }
-    files.insert(format!("usr/bin/{name}"), read(&program)?);
+    let name = program.file_name().and_then(|name| name.to_str()).context("a program's name")?;
+    files.insert(format!("usr/bin/{name}"), read(program)?);
     Ok(())
 }
 
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("reading {}", path.display()))
+}
+
 /// Adds files to an archive for [`Machine::overlay`].
-pub(super) fn append(archive: &Path, files: &BTreeMap<String, Vec<u8>>) -> Result<()> {
+pub(crate) fn append(archive: &Path, files: &BTreeMap<String, Vec<u8>>) -> Result<()> {
     let files: Vec<_> =
         files.iter().map(|(path, content)| (path.as_str(), content.as_slice())).collect();
-    let mut both = fs::read(archive).with_context(|| format!("reading {}", archive.display()))?;
+    let mut both = read(archive)?;
     both.resize(both.len().next_multiple_of(4), 0);
     both.extend(archive::programs(&files));
     Ok(fs::write(archive, both)?)

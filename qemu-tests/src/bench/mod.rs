@@ -7,7 +7,7 @@
 mod boot;
 mod container;
 mod flist;
-mod inside;
+pub(crate) mod inside;
 mod memory;
 mod registry;
 mod size;

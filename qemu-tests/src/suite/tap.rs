@@ -1,0 +1,172 @@
+//! Understands what one test prints by the Test Anything Protocol, version 13: a plan and points.
+//! Diagnostics are skipped, and whatever else stands between the points.
+//!
+//! Refuses nothing: a report that is cut, empty or nonsense is a failure with a reason.
+
+/// Points of one group. The largest of the suite has some five hundred.
+const POINTS_MAX: usize = 10_000;
+
+/// How one group of tests ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// Every point is good.
+    Passed,
+    /// The group says itself that it cannot tell.
+    Skipped(String),
+    /// Why: the first bad point, or what is missing.
+    Failed(String),
+}
+
+/// A report, counted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Report {
+    /// How it ended.
+    pub(super) outcome: Outcome,
+    /// Good points that were not skipped.
+    pub(super) n_good: usize,
+    /// Bad points.
+    pub(super) n_bad: usize,
+}
+
+/// One line that is a point.
+struct Point<'a> {
+    is_good: bool,
+    description: &'a str,
+    directive: Directive<'a>,
+}
+
+enum Directive<'a> {
+    None,
+    Skip(&'a str),
+    Todo,
+}
+
+/// Judges the lines that a test printed, and whether it ended well.
+pub(super) fn judge<'a>(lines: impl Iterator<Item = &'a str>, ended: Result<(), String>) -> Report {
+    let (mut n_good, mut n_bad, mut n_skipped) = (0, 0, 0);
+    let (mut planned, mut bad, mut skipped) = (None, None, None);
+    let mut lines = lines.peekable();
+    let is_silent = lines.peek().is_none();
+    for line in lines {
+        if let Some(plan) = plan(line) {
+            planned = Some(plan);
+            continue;
+        }
+        let Some(point) = point(line) else { continue };
+        if n_good + n_bad + n_skipped >= POINTS_MAX {
+            bad.get_or_insert(format!("more than {POINTS_MAX} points"));
+            break;
+        }
+        match (point.is_good, point.directive) {
+            // A point that is to come is no promise yet, however it stands.
+            (_, Directive::Todo) => n_skipped += 1,
+            (true, Directive::Skip(why)) => {
+                n_skipped += 1;
+                skipped.get_or_insert_with(|| why.to_owned());
+            }
+            (true, Directive::None) => n_good += 1,
+            (false, _) => {
+                n_bad += 1;
+                bad.get_or_insert_with(|| point.description.to_owned());
+            }
+        }
+    }
+    let n_points = n_good + n_bad + n_skipped;
+    let outcome = match (ended, bad, planned) {
+        (_, Some(why), _) | (Err(why), None, _) => Outcome::Failed(why),
+        // Some groups only want a command to fail, and say so by how they end.
+        (Ok(()), None, None) if is_silent => Outcome::Passed,
+        (Ok(()), None, None) => Outcome::Failed("it printed no plan".to_owned()),
+        // The plan of a report within a report is the inner one's.
+        (Ok(()), None, Some(plan)) if plan > n_points => {
+            Outcome::Failed(format!("{plan} points were planned, {n_points} came"))
+        }
+        (Ok(()), None, Some(_)) if n_good == 0 => {
+            Outcome::Skipped(skipped.unwrap_or_else(|| "it tests nothing".to_owned()))
+        }
+        (Ok(()), None, Some(_)) => Outcome::Passed,
+    };
+    Report { outcome, n_good, n_bad }
+}
+
+/// `1..N`
+fn plan(line: &str) -> Option<usize> {
+    let number = line.strip_prefix("1..")?;
+    number.split(' ').next()?.parse().ok()
+}
+
+/// `ok 1 - what # SKIP why`
+fn point(line: &str) -> Option<Point<'_>> {
+    let (is_good, rest) = match line.strip_prefix("not ok") {
+        Some(rest) => (false, rest),
+        None => (true, line.strip_prefix("ok")?),
+    };
+    if !(rest.is_empty() || rest.starts_with(' ')) {
+        return None;
+    }
+    let rest = rest.trim_start().trim_start_matches(|c: char| c.is_ascii_digit()).trim_start();
+    let rest = rest.strip_prefix("- ").unwrap_or(rest);
+    let (description, directive) = match rest.split_once("# ") {
+        Some((description, word)) => (description.trim_end(), directive(word)),
+        None => (rest, Directive::None),
+    };
+    Some(Point { is_good, description, directive })
+}
+
+fn directive(text: &str) -> Directive<'_> {
+    let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
+    match word.to_ascii_uppercase().as_str() {
+        "TODO" => Directive::Todo,
+        "SKIP" => Directive::Skip(rest),
+        _ => Directive::None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(text: &str) -> Outcome {
+        judge(text.lines(), Ok(())).outcome
+    }
+
+    #[test]
+    fn a_group_passes_when_all_that_is_planned_is_good() {
+        let text = "TAP version 13\nok 1 - a\n  ---\n  {\n    \"not ok\": 1\n  }\n  ...\nok 2 - b # SKIP c\n1..2\n";
+        let report = judge(text.lines(), Ok(()));
+        assert_eq!(report, Report { outcome: Outcome::Passed, n_good: 1, n_bad: 0 });
+    }
+
+    #[test]
+    fn a_group_that_prints_nothing_is_judged_by_its_end() {
+        assert_eq!(outcome(""), Outcome::Passed);
+        let ended = judge("".lines(), Err("exit status: 1".to_owned()));
+        assert_eq!(ended.outcome, Outcome::Failed("exit status: 1".to_owned()));
+    }
+
+    #[test]
+    fn what_is_bad_missing_or_broken_is_a_failure_with_a_reason() {
+        for (text, why) in [
+            ("ok 1 - a\nnot ok 2 - b\nnot ok 3 - c\n1..3", "b"),
+            ("ok 1 - a\n1..3", "3 points were planned, 1 came"),
+            ("ok 1 - a\n", "it printed no plan"),
+            ("# nothing", "it printed no plan"),
+            ("okay\n1..1", "1 points were planned, 0 came"),
+            ("not ok 1 - a # SKIP b\n1..1", "a"),
+        ] {
+            assert_eq!(outcome(text), Outcome::Failed(why.to_owned()), "{text}");
+        }
+        let many = "ok\n".repeat(POINTS_MAX + 1);
+        assert!(matches!(outcome(&many), Outcome::Failed(_)));
+        let ended = judge("ok 1\n1..1".lines(), Err("exit status: 1".to_owned()));
+        assert_eq!(ended.outcome, Outcome::Failed("exit status: 1".to_owned()));
+    }
+
+    #[test]
+    fn a_group_without_a_single_good_point_is_skipped() {
+        let skipped = |why: &str| Outcome::Skipped(why.to_owned());
+        assert_eq!(outcome("ok 1 # SKIP no such thing here\n1..1"), skipped("no such thing here"));
+        assert_eq!(outcome("1..0"), skipped("it tests nothing"));
+        assert_eq!(outcome("not ok 1 - a # TODO later\n1..1"), skipped("it tests nothing"));
+    }
+}
