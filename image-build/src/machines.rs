@@ -56,11 +56,23 @@ pub fn bench_registry(arguments: &[String]) -> Result<()> {
         .context("bench did not succeed")
 }
 
-/// The programs that run beside the machines: the registry, the command line, the harness.
+/// Kills a registry and its witnesses again and again: needs no image and no virtual machine.
+pub fn kills(arguments: &[String]) -> Result<()> {
+    let root = image::checkout();
+    build_programs(&root)?;
+    progress::say("== kills");
+    let mut command = process::cargo(&root);
+    command.args(["run", "--quiet", "-p", "qemu-tests", "--bin", "kills", "--"]).args(arguments);
+    process::run_shown(&mut command).context("kills did not succeed")
+}
+
+/// The programs that run beside the machines: the registry, its witnesses, the command line, the
+/// harness.
 pub(crate) fn build_programs(root: &Path) -> Result<()> {
-    progress::say("== The registry, 3bot and the machine harness");
+    progress::say("== The registry, its witnesses, 3bot and the machine harness");
     let mut command = process::cargo(root);
-    command.args(["build", "-p", "registryd", "-p", "threebot", "-p", "qemu-tests"]);
+    command.args(["build", "-p", "registryd", "-p", "witnessd", "-p", "threebot"]);
+    command.args(["-p", "qemu-tests"]);
     process::run_shown(&mut command).context("building the programs")
 }
 

@@ -19,19 +19,25 @@ pub struct Chance {
     state: Cell<u64>,
 }
 
+/// The seed from `ZOS_SEED`, else one that nobody knows before.
+pub fn any_seed() -> Result<u64> {
+    match env::var(SEED) {
+        Ok(text) => text.parse().with_context(|| format!("{SEED}={text} is no number")),
+        Err(_) => Ok(RandomState::new().hash_one(std::process::id())),
+    }
+}
+
 impl Chance {
     /// With the seed from `ZOS_SEED`, else one of its own; tells it on stderr.
     pub fn from_environment() -> Result<Self> {
-        let chance = Self::new(match env::var(SEED) {
-            Ok(text) => text.parse().with_context(|| format!("{SEED}={text} is no number"))?,
-            Err(_) => RandomState::new().hash_one(std::process::id()),
-        });
+        let chance = Self::new(any_seed()?);
         // Past the test's own capture, so that a run that passes tells it too.
         writeln!(std::io::stderr(), "{chance}").context("telling the seed")?;
         Ok(chance)
     }
 
-    fn new(seed: u64) -> Self {
+    /// With this seed.
+    pub fn new(seed: u64) -> Self {
         Self { seed, state: Cell::new(seed) }
     }
 
@@ -39,6 +45,17 @@ impl Chance {
     pub fn below(&self, limit: Duration) -> Duration {
         let limit_us = u64::try_from(limit.as_micros()).unwrap_or(u64::MAX);
         Duration::from_micros(self.next() % limit_us.max(1))
+    }
+
+    /// One of the numbers from 0 to just below `count`; 0 when there is none.
+    pub fn one_of(&self, count: usize) -> usize {
+        let count = u64::try_from(count).unwrap_or(u64::MAX).max(1);
+        usize::try_from(self.next() % count).expect("it is below a usize")
+    }
+
+    /// The seed of another source, such as of one for each thread.
+    pub fn seed(&self) -> u64 {
+        self.next()
     }
 
     /// `SplitMix64`: any seed is good, and the numbers are spread evenly.

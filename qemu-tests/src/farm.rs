@@ -18,7 +18,9 @@ pub fn program(name: &str) -> Result<PathBuf> {
     let own = env::current_exe().context("finding the own program")?;
     let mut places = own.ancestors().skip(1).take(3).map(|directory| directory.join(name));
     places.find(|path| path.is_file()).with_context(|| {
-        format!("{name} is not built: `cargo build -p registryd -p threebot -p qemu-tests`")
+        format!(
+            "{name} is not built: `cargo build -p registryd -p witnessd -p threebot -p qemu-tests`"
+        )
     })
 }
 

@@ -14,6 +14,8 @@ pub mod content;
 pub mod docs;
 pub mod farm;
 pub mod hostile;
+mod house;
+pub mod kills;
 pub mod listener;
 pub mod machine;
 pub mod media;
@@ -26,6 +28,7 @@ pub mod tamper;
 pub mod time_server;
 pub mod trial;
 pub mod wait;
+mod wire;
 
 /// The directory of this crate in the checkout that cargo runs the program for; in the one that it
 /// was built from when it is run by hand. A program is not built again because a checkout was moved.

@@ -81,6 +81,21 @@ enum Task {
         /// Only these groups
         groups: Vec<String>,
     },
+    /// Kills a registry and its witnesses again and again while people send statements.
+    ///
+    /// After each round, everything that was acknowledged has to be in the log, and nothing that was
+    /// signed may be taken back. Needs no virtual machine.
+    Kills {
+        /// How often something is killed [default: 200]
+        #[arg(long, value_name = "N")]
+        rounds: Option<u32>,
+        /// The random moments of an earlier run
+        #[arg(long, value_name = "N")]
+        seed: Option<u64>,
+        /// Print what happened as JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -169,6 +184,14 @@ fn run(task: Task) -> anyhow::Result<()> {
             arguments.extend(chosen(&[("--json", json)]));
             arguments.extend(groups);
             machines::run(packages::Task::Bench, "oci-suite", &arguments)
+        }
+        Task::Kills { rounds, seed, json } => {
+            let mut arguments = chosen(&[("--json", json)]);
+            let numbers = [("--rounds", rounds.map(u64::from)), ("--seed", seed)];
+            for (name, number) in numbers {
+                arguments.extend(number.into_iter().flat_map(|n| [name.to_owned(), n.to_string()]));
+            }
+            machines::kills(&arguments)
         }
         Task::Test { host } => check::test(if host { Extent::Host } else { Extent::Full }),
     }

@@ -9,7 +9,7 @@ mod container;
 mod flist;
 pub(crate) mod inside;
 mod memory;
-mod registry;
+pub(crate) mod registry;
 mod size;
 
 use anyhow::{Context as _, Result, bail};

@@ -5,20 +5,21 @@
 //! meanwhile. Statements are signed before anything is measured.
 
 mod arithmetic;
-mod crowd;
+pub(crate) mod crowd;
 mod floor;
-mod house;
 mod proofs;
 mod wide;
-mod wire;
 
 use super::{Figure, median};
+use crate::{
+    house::{self, House},
+    wire::{self, Line},
+};
 use anyhow::{Context as _, Result, ensure};
 use arithmetic::{cores_for, count, ms, per_second, percentile};
 use contract::{Envelope, StatementId, Timestamp};
 use crowd::{Connection, Customer, Grid, Sent, post, send};
 use floor::Floor;
-use house::House;
 use registry_api::paths;
 use std::{
     collections::BTreeMap,
@@ -27,7 +28,6 @@ use std::{
     thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
-use wire::Line;
 
 /// So often unless another number is given.
 pub(super) const RUNS: usize = 3;
@@ -132,7 +132,7 @@ impl Found {
     }
 }
 
-fn now() -> Result<Timestamp> {
+pub(crate) fn now() -> Result<Timestamp> {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     Ok(Timestamp::from_seconds(i64::try_from(seconds)?))
 }

@@ -1,7 +1,7 @@
 //! Those who ask the registry: people with contracts, nodes that beat. Everything is signed before
 //! anything is measured; then each client sends one request after the other, all clients at once.
 
-use super::wire::{self, Line};
+use crate::wire::{self, Line};
 use anyhow::{Context as _, Result, ensure};
 use contract::{
     Envelope, NodeId, SigningKey, StatementId, Timestamp,
@@ -71,12 +71,12 @@ pub(super) fn send(
 }
 
 /// A statement as a request.
-pub(super) fn post(envelope: &Envelope) -> Result<Vec<u8>> {
+pub(crate) fn post(envelope: &Envelope) -> Result<Vec<u8>> {
     Ok(wire::send("POST", paths::STATEMENTS, &serde_json::to_vec(envelope)?))
 }
 
 /// A key that nothing else here has.
-fn key(of: &str, number: usize) -> SigningKey {
+pub(crate) fn key(of: &str, number: usize) -> SigningKey {
     SigningKey::from_seed(&sha256(format!("{of} {number}").as_bytes()))
 }
 
@@ -124,15 +124,15 @@ impl Grid {
 }
 
 /// A customer who proposes contracts, each approved by two others.
-pub(super) struct Customer {
+pub(crate) struct Customer {
     /// Has to be there before: the identity, and a pool of the farm.
-    pub(super) before: [Envelope; 2],
+    pub(crate) before: [Envelope; 2],
     /// In this order: of each contract the header and its approvals.
-    pub(super) statements: Vec<Envelope>,
+    pub(crate) statements: Vec<Envelope>,
 }
 
 impl Customer {
-    pub(super) fn new(now: Timestamp, number: usize, contracts: usize) -> Self {
+    pub(crate) fn new(now: Timestamp, number: usize, contracts: usize) -> Self {
         let mut world = World::new(now);
         world.keys.insert("owner", key("owner", number));
         let before = [world.identity("owner"), seal(&world.pool(), world.key("farm"))];
@@ -148,7 +148,7 @@ impl Customer {
     }
 
     /// What it sends, and the id of each.
-    pub(super) fn requests(&self) -> Result<(Vec<Vec<u8>>, Vec<StatementId>)> {
+    pub(crate) fn requests(&self) -> Result<(Vec<Vec<u8>>, Vec<StatementId>)> {
         let requests = self.statements.iter().map(post).collect::<Result<_>>()?;
         let ids = self.statements.iter().map(Envelope::id).collect::<Result<_, _>>()?;
         Ok((requests, ids))

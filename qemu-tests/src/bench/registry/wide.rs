@@ -1,6 +1,6 @@
 //! One contract over as many nodes as a pool can name: what one of them has to download and to check.
 
-use super::wire;
+use crate::wire;
 use anyhow::{Context as _, Result, ensure};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use contract::{

@@ -17,39 +17,39 @@ const LINE_BYTES_MAX: u64 = 4096;
 const BODY_BYTES_MAX: usize = 16 << 20;
 
 /// A connection.
-pub(super) struct Line(BufReader<TcpStream>);
+pub(crate) struct Line(BufReader<TcpStream>);
 
 /// What came back.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Answer {
-    pub(super) status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     /// The validator, if there is one.
-    pub(super) etag: Option<String>,
-    pub(super) body: Vec<u8>,
+    pub(crate) etag: Option<String>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Line {
-    pub(super) fn open(address: SocketAddr) -> Result<Self> {
+    pub(crate) fn open(address: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect(address).with_context(|| format!("reaching {address}"))?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(TIMEOUT))?;
         Ok(Self(BufReader::new(stream)))
     }
 
-    pub(super) fn ask(&mut self, request: &[u8]) -> Result<Answer> {
+    pub(crate) fn ask(&mut self, request: &[u8]) -> Result<Answer> {
         self.0.get_mut().write_all(request).context("sending a request")?;
         read(&mut self.0).context("reading an answer")
     }
 }
 
 /// A `GET`, with the validator of what is there already.
-pub(super) fn get(path: &str, etag: Option<&str>) -> Vec<u8> {
+pub(crate) fn get(path: &str, etag: Option<&str>) -> Vec<u8> {
     let condition = etag.map(|etag| format!("if-none-match: {etag}\r\n")).unwrap_or_default();
     format!("GET {path} HTTP/1.1\r\nhost: registry\r\n{condition}\r\n").into_bytes()
 }
 
 /// A request with a body.
-pub(super) fn send(method: &str, path: &str, body: &[u8]) -> Vec<u8> {
+pub(crate) fn send(method: &str, path: &str, body: &[u8]) -> Vec<u8> {
     let length = body.len();
     let head = format!("{method} {path} HTTP/1.1\r\nhost: registry\r\ncontent-length: {length}");
     [head.as_bytes(), b"\r\ncontent-type: application/json\r\n\r\n", body].concat()

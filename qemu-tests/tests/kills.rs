@@ -1,0 +1,24 @@
+//! A registry and its witnesses, killed again and again while people send: `cargo xtask kills` does for
+//! longer what this does in a few rounds. Needs no virtual machine.
+
+#![forbid(unsafe_code)]
+#![expect(clippy::tests_outside_test_module, reason = "this file is tests and nothing else")]
+
+use qemu_tests::{chance, kills};
+use std::io::Write as _;
+
+/// Past the test's own capture, so that a run that passes tells its seed too.
+fn tell(text: &str) {
+    // Nobody listens any more: then there is nothing to tell.
+    drop(writeln!(std::io::stderr(), "{text}"));
+}
+
+#[test]
+fn what_was_acknowledged_survives_kills_and_nothing_that_was_signed_is_taken_back()
+-> anyhow::Result<()> {
+    let seed = chance::any_seed()?;
+    tell(&format!("ZOS_SEED={seed} repeats the random moments of this run"));
+    let report = kills::by_signal(5, seed, &tell)?;
+    tell(&report.text());
+    Ok(())
+}
