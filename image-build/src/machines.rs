@@ -1,5 +1,5 @@
-//! `cargo xtask demo`, `bench` and `oci-suite`: builds what the programs of `qemu-tests` need, and runs
-//! them with the image.
+//! `cargo xtask demo`, `bench`, `oci-suite` and `kills`: builds what the programs of `qemu-tests` need,
+//! and runs them with the image.
 
 use crate::binaries::{self, Profile};
 use crate::image::{self, Options};

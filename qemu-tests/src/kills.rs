@@ -9,6 +9,7 @@
 
 mod audit;
 mod clients;
+mod guest;
 mod reader;
 mod site;
 mod watcher;
@@ -56,6 +57,7 @@ pub struct Report {
     checkpoints: usize,
     proofs: u64,
     took: Duration,
+    toll: Option<guest::Toll>,
 }
 
 /// Kills programs on this machine with SIGKILL, round after round, and fails on the first thing that
@@ -64,6 +66,14 @@ pub fn by_signal(rounds: u32, seed: u64, tell: &dyn Fn(&str)) -> Result<Report> 
     let temporary = crate::scratch()?;
     let mut house = crate::house::House::start(temporary.path())?;
     run("kill -9", &mut house, rounds, seed, tell)
+}
+
+/// Cuts the power of a machine with a disk that forgets what was not flushed. Needs the image.
+pub fn by_power_cut(rounds: u32, seed: u64, tell: &dyn Fn(&str)) -> Result<Report> {
+    let temporary = crate::scratch()?;
+    let mut guest = guest::Guest::start(temporary.path())?;
+    let report = run("power cut", &mut guest, rounds, seed, tell)?;
+    Ok(Report { toll: Some(guest.toll), ..report })
 }
 
 fn run(
@@ -95,7 +105,7 @@ fn run(
         ));
     }
     run.whole_log(site).context("reading the whole log at the end")?;
-    site.finish().context("at the end")?;
+    site.finish(&chance).context("at the end")?;
     Ok(run.report(method, seed, rounds, begun.elapsed()))
 }
 
@@ -122,7 +132,7 @@ impl Run {
         let registry = site.address(Member::Registry);
         let witnesses: [SocketAddr; WITNESSES] =
             std::array::from_fn(|number| site.address(Member::Witness(number)));
-        let policy = site.policy().clone();
+        let (policy, pace) = (site.policy().clone(), site.pace());
         let (enough, seen_enough) = (AtomicBool::new(false), AtomicBool::new(false));
         let (clients, audit, proofs) = (&mut self.clients, &mut self.audit, &mut self.proofs);
         let (struck, sent, sightings) = thread::scope(|scope| -> Result<_> {
@@ -134,11 +144,11 @@ impl Run {
                 .map(|client| scope.spawn(|| client.send(registry, &enough)))
                 .collect();
             let sending = Raise(&enough);
-            thread::park_timeout(chance.below(BEFORE));
+            thread::park_timeout(chance.below(BEFORE * pace));
             let struck = site.strike(chance)?;
-            thread::park_timeout(chance.below(DOWN));
+            thread::park_timeout(chance.below(DOWN * pace));
             site.mend(chance).context("starting what was struck")?;
-            thread::park_timeout(chance.below(AFTER));
+            thread::park_timeout(chance.below(AFTER * pace));
             drop(sending);
             let mut sent = Sent::default();
             for sender in senders {
@@ -208,6 +218,7 @@ impl Run {
             sent,
             proofs,
             took,
+            toll: None,
         }
     }
 }
@@ -234,18 +245,31 @@ impl Report {
             "checkpoints": self.checkpoints,
             "proofs": self.proofs,
             "took_s": self.took.as_secs(),
+            "power_cuts": self.toll.map(|toll| json!({
+                "cuts": toll.cuts,
+                "blocks_kept": toll.blocks_kept,
+                "blocks_lost": toll.blocks_lost,
+                "older_after": toll.forgotten,
+            })),
         })
     }
 
     /// Lines for people.
     pub fn text(&self) -> String {
+        let toll = self.toll.map_or_else(String::new, |toll| {
+            format!(
+                "  disk: {} cuts, after {} of which a file that nobody synced was older; of blocks \
+                 that were written and not flushed, {} were lost and {} not\n",
+                toll.cuts, toll.forgotten, toll.blocks_lost, toll.blocks_kept,
+            )
+        });
         let struck = self.struck.iter().map(|(what, times)| format!("{what} {times}"));
         format!(
             "{} rounds of {} with seed {}, in {} s: nothing lost, nothing taken back\n  \
              struck: {}\n  \
              statements: {} acknowledged, {} of them sent again; {} requests broke off; {} given up, \
              {} of which the log has\n  \
-             log: {} entries, each once; {} checkpoints, all of one history; {} proofs\n",
+             log: {} entries, each once; {} checkpoints, all of one history; {} proofs\n{toll}",
             self.rounds,
             self.method,
             self.seed,

@@ -27,6 +27,7 @@ pub mod suite;
 pub mod tamper;
 pub mod time_server;
 pub mod trial;
+mod volatile_disk;
 pub mod wait;
 mod wire;
 

@@ -84,9 +84,12 @@ enum Task {
     /// Kills a registry and its witnesses again and again while people send statements.
     ///
     /// After each round, everything that was acknowledged has to be in the log, and nothing that was
-    /// signed may be taken back. Needs no virtual machine.
+    /// signed may be taken back.
     Kills {
-        /// How often something is killed [default: 200]
+        /// Cut the power of a virtual machine with all of them, instead of killing programs here
+        #[arg(long)]
+        power_cuts: bool,
+        /// How often that happens [default: 200]
         #[arg(long, value_name = "N")]
         rounds: Option<u32>,
         /// The random moments of an earlier run
@@ -185,11 +188,14 @@ fn run(task: Task) -> anyhow::Result<()> {
             arguments.extend(groups);
             machines::run(packages::Task::Bench, "oci-suite", &arguments)
         }
-        Task::Kills { rounds, seed, json } => {
-            let mut arguments = chosen(&[("--json", json)]);
+        Task::Kills { power_cuts, rounds, seed, json } => {
+            let mut arguments = chosen(&[("--json", json), ("--power-cuts", power_cuts)]);
             let numbers = [("--rounds", rounds.map(u64::from)), ("--seed", seed)];
             for (name, number) in numbers {
                 arguments.extend(number.into_iter().flat_map(|n| [name.to_owned(), n.to_string()]));
+            }
+            if power_cuts {
+                return machines::run(packages::Task::Test, "kills", &arguments);
             }
             machines::kills(&arguments)
         }

@@ -18,8 +18,10 @@ use hyper_util::{
 };
 use rustix::net::sockopt::set_tcp_user_timeout;
 use std::{
+    fs::{self, File},
+    io,
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -91,7 +93,7 @@ pub fn system_clock() -> Timestamp {
 /// Opens the store and listens. Requests are answered from now on.
 pub async fn start(settings: Settings) -> anyhow::Result<Server> {
     let data = settings.data.clone();
-    std::fs::create_dir_all(&data).with_context(|| format!("making {}", data.display()))?;
+    make_folder(&data).with_context(|| format!("making {}", data.display()))?;
     let taken = db::take(&data)?;
     let db = Db::start(&data)?;
     let content = Arc::new(Content::open(&data, settings.content)?);
@@ -132,6 +134,17 @@ impl Server {
         }
         self.ended.await.context("ending")?
     }
+}
+
+/// The name of a new one has to be on the disk, or a power cut takes it with everything that was
+/// synced inside.
+fn make_folder(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all(path)?;
+    let above = path.parent().filter(|above| !above.as_os_str().is_empty());
+    File::open(above.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 fn millis(time: Duration) -> u32 {

@@ -1,5 +1,6 @@
 //! The witness's secret key: one line in a file that only its owner reads.
 
+use crate::store;
 use anyhow::Context as _;
 use std::{
     fs,
@@ -24,6 +25,8 @@ pub fn create(path: &Path, name: &str) -> anyhow::Result<String> {
     let mut file =
         options.write(true).create_new(true).mode(0o600).open(path).with_context(writing)?;
     writeln!(file, "{}", *text).and_then(|()| file.sync_all()).with_context(writing)?;
+    // The name as well: whoever has read the public half counts on it.
+    store::sync_above(path).with_context(writing)?;
     Ok(Signer::read(&text)?.verifier().to_string())
 }
 

@@ -113,9 +113,13 @@ impl LogStore {
 
 fn make_folder(path: &Path) -> anyhow::Result<()> {
     let making = || format!("making {}", path.display());
-    fs::create_dir_all(path).with_context(making)?;
+    fs::create_dir_all(path).and_then(|()| sync_above(path)).with_context(making)
+}
+
+/// A new name is on the disk when its folder is.
+pub(crate) fn sync_above(path: &Path) -> std::io::Result<()> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    sync(parent.unwrap_or(Path::new("."))).with_context(making)
+    sync(parent.unwrap_or(Path::new(".")))
 }
 
 fn replace(folder: &Path, name: &str, bytes: &[u8]) -> anyhow::Result<()> {

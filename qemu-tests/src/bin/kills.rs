@@ -1,5 +1,6 @@
-//! `kills [--rounds N] [--seed N] [--json]`: kills a registry and its witnesses again and again.
-//! `cargo xtask kills` builds what this needs.
+//! `kills [--power-cuts] [--rounds N] [--seed N] [--json]`: kills a registry and its witnesses again
+//! and again, or cuts the power of a machine with all of them. `cargo xtask kills` builds what this
+//! needs.
 
 #![forbid(unsafe_code)]
 
@@ -18,7 +19,7 @@ fn main() -> ExitCode {
 }
 
 fn run(mut arguments: impl Iterator<Item = String>) -> Result<()> {
-    let (mut as_json, mut rounds, mut seed) = (false, None, None);
+    let (mut as_json, mut cuts, mut rounds, mut seed) = (false, false, None, None);
     while let Some(argument) = arguments.next() {
         let mut number = || -> Result<u64> {
             let number = arguments.next().with_context(|| format!("{argument} needs a number"))?;
@@ -26,15 +27,22 @@ fn run(mut arguments: impl Iterator<Item = String>) -> Result<()> {
         };
         match argument.as_str() {
             "--json" => as_json = true,
+            "--power-cuts" => cuts = true,
             "--rounds" => rounds = Some(u32::try_from(number()?)?),
             "--seed" => seed = Some(number()?),
-            other => bail!("{other} is not understood: kills [--rounds N] [--seed N] [--json]"),
+            other => bail!(
+                "{other} is not understood: kills [--power-cuts] [--rounds N] [--seed N] [--json]"
+            ),
         }
     }
     let rounds = kills::rounds(rounds)?;
     let seed = seed.map_or_else(chance::any_seed, Ok)?;
     tell(&format!("--seed {seed} repeats the random moments of this run"));
-    let report = kills::by_signal(rounds, seed, &tell)?;
+    let report = if cuts {
+        kills::by_power_cut(rounds, seed, &tell)?
+    } else {
+        kills::by_signal(rounds, seed, &tell)?
+    };
     let mut out = std::io::stdout();
     if as_json {
         writeln!(out, "{:#}", report.json())?;

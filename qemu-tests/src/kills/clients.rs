@@ -38,7 +38,7 @@ const BATCH_MAX: usize = 8;
 /// Who gets no answer gives up one time in so many, and sends what was acknowledged again as often.
 const ONE_IN: usize = 4;
 /// Before the same is sent again.
-const PAUSE: Duration = Duration::from_millis(5);
+const PAUSE: Duration = Duration::from_millis(20);
 /// A registry that was struck serves again by then.
 const PATIENCE: Duration = Duration::from_secs(240);
 
@@ -224,14 +224,11 @@ pub(super) fn found(registry: SocketAddr, clients: &[Client]) -> Result<Vec<Stat
         statements.push(seal(&world.node(1), &world.node_key));
         statements.push(seal(&world.adoption(), &world.token));
     }
-    let mut line = Line::open(registry)?;
+    let (founder, mut line) = (clients.first().context("there are clients")?, None);
     let mut acknowledged = Vec::new();
     for statement in &statements {
         let posting = Posting::one(statement, false)?;
-        let answer = line.ask(&posting.request)?;
-        let said = String::from_utf8_lossy(&answer.body);
-        ensure!(answer.status == 201, "status {}: {said}", answer.status);
-        posting.is_acknowledged(&answer)?;
+        founder.deliver(&posting, registry, &mut line, &mut Sent::default())?;
         acknowledged.extend(posting.ids);
     }
     Ok(acknowledged)

@@ -14,12 +14,14 @@ pub(super) trait Site {
     fn address(&self, member: Member) -> SocketAddr;
     /// Which checkpoints count.
     fn policy(&self) -> &Policy;
+    /// How many times slower than this machine it is.
+    fn pace(&self) -> u32;
     /// Takes the life of something, and says of what.
     fn strike(&mut self, chance: &Chance) -> Result<String>;
     /// Everything serves when this returns.
     fn mend(&mut self, chance: &Chance) -> Result<()>;
     /// What can be checked when nobody will ask any more.
-    fn finish(&mut self) -> Result<()>;
+    fn finish(&mut self, chance: &Chance) -> Result<()>;
 }
 
 /// A program that is killed again while it starts is killed within this time.
@@ -35,6 +37,10 @@ impl Site for House {
 
     fn policy(&self) -> &Policy {
         House::policy(self)
+    }
+
+    fn pace(&self) -> u32 {
+        1
     }
 
     /// The registry as often as anybody else, and sometimes everybody.
@@ -62,7 +68,7 @@ impl Site for House {
     }
 
     /// Every file of the log and every statement against each other.
-    fn finish(&mut self) -> Result<()> {
+    fn finish(&mut self, _chance: &Chance) -> Result<()> {
         self.kill(Member::Registry);
         let registryd = crate::farm::program("registryd")?;
         let checked = said(Command::new(registryd).args(["fsck", "--data"]).arg(self.data()));
