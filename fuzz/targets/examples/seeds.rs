@@ -115,6 +115,8 @@ fn registry() {
         write::RefusedResult { index: 1, seq: Some(2), code: "c".into(), detail: "d".into() };
     let results = write::ResultsAnswer { accepted: vec![1], refused: vec![refused] };
     put("registry_answers", "results-answer", &[&[4][..], &json(&results)].concat());
+    let decisions = view::Decisions { approvals: bundle.approvals.clone(), next: 2 };
+    put("registry_answers", "decisions", &[&[15][..], &json(&decisions)].concat());
     put("registry_answers", "heartbeat", b"\x05{\"interval_s\":30}");
     let identity = view::IdentityView {
         id: world.id("owner"),

@@ -10,7 +10,7 @@ use serde::{Serialize, de::DeserializeOwned};
 /// The first byte says what was asked for.
 pub fn registry_answers(data: &[u8]) -> bool {
     let Some((which, bytes)) = data.split_first() else { return false };
-    let readers: [fn(&[u8]) -> bool; 15] = [
+    let readers: [fn(&[u8]) -> bool; 16] = [
         read::<view::Inbox>,
         read::<Problem>,
         read::<Accepted>,
@@ -26,6 +26,7 @@ pub fn registry_answers(data: &[u8]) -> bool {
         read::<view::ContractView>,
         read::<view::Results>,
         read::<view::ResultView>,
+        read::<view::Decisions>,
     ];
     readers[usize::from(*which) % readers.len()](bytes)
 }

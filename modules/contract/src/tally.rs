@@ -39,16 +39,8 @@ pub fn decisions(
         let signer = signers.iter().find(|signer| signer.id == approval.body.signer);
         question.asks(&approval.body) && signer.is_some_and(|signer| signer.signed(approval))
     };
-    standing(question, approvals.iter().filter(is_signed).map(|approval| &approval.body))
-}
-
-/// The same for approvals that are known to be signed.
-pub(crate) fn standing<'a>(
-    question: &Question<'_>,
-    approvals: impl Iterator<Item = &'a Approval>,
-) -> BTreeMap<IdentityId, Decision> {
     let mut latest: BTreeMap<IdentityId, (Timestamp, Decision)> = BTreeMap::new();
-    for approval in approvals.filter(|approval| question.asks(approval)) {
+    for Signed { body: approval, .. } in approvals.iter().filter(is_signed) {
         let decided = (approval.issued, approval.decision);
         let standing = latest.entry(approval.signer).or_insert(decided);
         *standing = decided.max(*standing);

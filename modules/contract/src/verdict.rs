@@ -25,7 +25,7 @@ use alloc::{
 use core::fmt;
 
 pub use crate::past::{Cause, Ended, Past, ToldBy};
-pub use case::{Case, rule};
+pub use case::{Case, Standing, rule};
 
 /// What a node knows without asking anyone, and its state.
 #[derive(Debug, Clone, PartialEq, Eq)]

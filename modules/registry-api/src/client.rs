@@ -303,6 +303,15 @@ impl Client {
         self.get(&paths::contract(id)).await
     }
 
+    /// Every decision on a contract that arrived after this place, in the order of arrival.
+    pub async fn approvals(
+        &self,
+        contract: &ContractId,
+        after: u64,
+    ) -> Result<view::Decisions, ClientError> {
+        self.get(&format!("{}?after={after}", paths::approvals(contract))).await
+    }
+
     /// Results in the order of their arrival.
     pub async fn results(&self, filter: &ResultFilter) -> Result<view::Results, ClientError> {
         let mut query = vec![format!("after={}", filter.after)];

@@ -99,6 +99,11 @@ pub fn bundle_for(id: &ContractId, node: &NodeId) -> String {
     format!("{CONTRACTS}/{id}/bundle?node={node}")
 }
 
+/// `GET`: [`crate::view::Decisions`].
+pub fn approvals(id: &ContractId) -> String {
+    format!("{CONTRACTS}/{id}/approvals")
+}
+
 /// One deployment document by its hash, `GET` or `PUT`. Its node gets it once the whole list of its
 /// version has come.
 pub fn document(id: &DocumentId) -> String {

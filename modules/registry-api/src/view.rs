@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 
 /// Most items of one answer.
 pub const LIST_MAX: usize = 1000;
+/// Decisions in one answer: with their signatures they are larger than other entries.
+pub const DECISIONS_MAX: usize = 256;
 
 /// Contracts that have, or had, a document for a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -406,6 +408,17 @@ pub struct WorkloadView {
     pub name: String,
     /// The last result, when there is one.
     pub last: Option<ResultView>,
+}
+
+/// Every decision on a contract in the order of arrival, also those that no longer stand.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct Decisions {
+    /// Approval statements, at most [`DECISIONS_MAX`].
+    #[cfg_attr(feature = "schema", schema(value_type = Vec<Object>))]
+    pub approvals: Vec<Envelope>,
+    /// Ask again with `after=` this for what follows.
+    pub next: u64,
 }
 
 /// Results in the order of their arrival.

@@ -53,6 +53,7 @@ pub fn router(app: App) -> Router {
         .route("/v1/documents/{id}", get(read::document).put(write::document))
         .route("/v1/contracts/{id}/versions/{version}/documents", put(write::documents))
         .route("/v1/contracts/{id}/bundle", get(read::bundle))
+        .route("/v1/contracts/{id}/approvals", get(query::approvals))
         .route("/v1/contracts/{id}", get(query::contract))
         .route(paths::CONTRACTS, get(query::contracts))
         .route("/v1/nodes/{id}", get(query::node))

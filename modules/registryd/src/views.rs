@@ -10,7 +10,8 @@ use contract::{
     report::Report,
 };
 use registry_api::view::{
-    FarmView, Farms, IdentityView, LIST_MAX, NodeView, Nodes, ResultView, Results,
+    DECISIONS_MAX, Decisions, FarmView, Farms, IdentityView, LIST_MAX, NodeView, Nodes, ResultView,
+    Results,
 };
 use rusqlite::{Connection, OptionalExtension as _, params};
 
@@ -168,6 +169,32 @@ pub fn nodes(
         nodes.extend(node(connection, &NodeId(id), now)?);
     }
     Ok(Nodes { nodes, next })
+}
+
+/// Every decision on a contract that arrived after this place. `None` when the contract is not known.
+pub fn decisions(
+    connection: &Connection,
+    contract: &ContractId,
+    after: u64,
+) -> Result<Option<Decisions>, Fault> {
+    if store::versions(connection, contract)? == 0 {
+        return Ok(None);
+    }
+    let mut query = connection.prepare_cached(
+        "SELECT statement, place FROM approvals JOIN statements ON statements.id = statement
+         WHERE contract = ?1 AND place > ?2 ORDER BY place LIMIT ?3",
+    )?;
+    let place = i64::try_from(after).unwrap_or(i64::MAX);
+    let rows = query.query_map(params![contract.0, place, limit(DECISIONS_MAX)], |row| {
+        Ok((store::hash(row, 0)?, row.get::<_, i64>(1)?))
+    })?;
+    let mut found = Decisions { approvals: Vec::new(), next: after };
+    for row in rows {
+        let (id, place) = row?;
+        found.approvals.push(store::envelope(connection, &StatementId(id))?);
+        found.next = u64::try_from(place).unwrap_or(after);
+    }
+    Ok(Some(found))
 }
 
 /// In which order results are wanted.

@@ -5,11 +5,11 @@
 mod common;
 
 use common::{Registry, agree, judge, prepare, propose, seal, world};
-use contract::{Verdict, header::Role, report::State};
+use contract::{Verdict, decision::Decision, header::Role, report::State};
 use registry_api::{
     Fetched,
     client::{ContractFilter, ResultFilter},
-    view::{ContractState, Inbox},
+    view::{ContractState, DECISIONS_MAX, Decisions, Inbox},
 };
 
 #[tokio::test]
@@ -39,12 +39,45 @@ async fn an_approved_contract_reaches_its_node_and_may_run() {
     client.push(&cancel).await.unwrap();
     assert!(matches!(judge().await, Verdict::Run(_)));
     for name in ["it", "legal"] {
-        let mut approval = world.decision(name, &header, contract::decision::Decision::Approve);
+        let mut approval = world.decision(name, &header, Decision::Approve);
         approval.action = contract::decision::Action::Cancel;
         approval.subject = cancel.id().unwrap();
         client.push(&seal(&approval, world.key(name))).await.unwrap();
     }
     assert!(matches!(judge().await, Verdict::Stop(_)));
+}
+
+#[tokio::test]
+async fn every_decision_is_told_in_the_order_of_arrival_and_a_bundle_has_what_stands() {
+    let data = tempfile::tempdir().unwrap();
+    let (world, registry) = (world(), Registry::start(data.path()).await);
+    let client = &registry.client;
+    prepare(&world, client).await;
+    let header = propose(&world, client).await;
+    let contract = world.contract();
+    let told = async |after| client.approvals(&contract, after).await.unwrap();
+    assert_eq!(told(0).await, Decisions::default(), "nobody has decided");
+
+    let decide = |what, offset| world.decide("it", &header, what, offset);
+    let made =
+        [decide(Decision::Withdraw, 2), decide(Decision::Approve, 1), decide(Decision::Reject, 3)];
+    for decision in &made {
+        client.push(decision).await.unwrap();
+    }
+    let all = told(0).await;
+    assert_eq!(all.approvals, made);
+    assert_eq!(client.bundle(&contract).await.unwrap().approvals, made[2..]);
+    let last = Decisions { approvals: vec![], next: all.next };
+    assert_eq!(told(all.next).await, last, "nothing follows");
+
+    // More than one answer holds.
+    let more: Vec<_> = (4..4 + 256).map(|offset| decide(Decision::Approve, offset)).collect();
+    for decision in &more {
+        client.push(decision).await.unwrap();
+    }
+    let first = told(all.next - 1).await;
+    assert_eq!(first.approvals.len(), DECISIONS_MAX);
+    assert_eq!(told(first.next).await.approvals, more[255..]);
 }
 
 #[tokio::test]
@@ -188,7 +221,7 @@ async fn a_rejection_is_told_and_ends_the_wait() {
     let client = &registry.client;
     prepare(&world, client).await;
     let header = propose(&world, client).await;
-    let reject = world.decision("legal", &header, contract::decision::Decision::Reject);
+    let reject = world.decision("legal", &header, Decision::Reject);
     client.push(&seal(&reject, world.key("legal"))).await.unwrap();
     let summary = client.contract(&world.contract()).await.unwrap().summary;
     assert_eq!(summary.state, ContractState::Rejected);

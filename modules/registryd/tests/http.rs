@@ -40,6 +40,7 @@ async fn whatever_is_wrong_is_answered_with_a_problem() {
     check(get.clone(), &format!("/v1/nodes/{id}"), vec![], 404, "not_found").await;
     check(get.clone(), &format!("/v1/nodes/{id}/inbox"), vec![], 404, "not_found").await;
     check(get.clone(), &format!("/v1/contracts/{id}/bundle"), vec![], 404, "not_found").await;
+    check(get.clone(), &format!("/v1/contracts/{id}/approvals"), vec![], 404, "not_found").await;
     check(get.clone(), "/v1/contracts?state=happy", vec![], 400, "bad_request").await;
     check(get.clone(), "/v1/results?after=-1", vec![], 400, "bad_request").await;
     check(get, "/contracts/zz", vec![], 400, "bad_request").await;

@@ -10,32 +10,28 @@ use crate::{
     decision::{Action, Approval, CANCEL_OPEN_S, Cancel, Decision},
     envelope::{Envelope, Signed, Statement},
     farm::Pool,
-    header::{Header, Rule},
+    header::{Header, Rule, Stakeholder},
     id::{DocumentId, IdentityId, NodeId, StatementId},
     identity::{Identity, Signer},
     logged::Logged,
     merkle,
     proven::Proven,
     strict,
-    tally::{Question, Tally, standing, tally},
+    tally::{Question, Tally, tally},
     workload::{DOCUMENT_BYTES_MAX, Document},
 };
 use alloc::{
     collections::{BTreeMap, BTreeSet},
     format,
     string::String,
+    sync::Arc,
     vec::Vec,
 };
 
 /// A bundle whose statements have been parsed and verified.
 #[derive(Debug)]
 pub struct Case {
-    headers: Vec<Signed<Header>>,
-    signers: BTreeMap<IdentityId, Signer>,
-    approvals: Approvals,
-    cancels: Vec<Order>,
-    pools: Vec<Grant>,
-    documents: Vec<Opened>,
+    parts: Parts,
     /// For each version: see [`Case::tallies`].
     tallies: Vec<Vec<Tally>>,
     /// How many versions are agreed on.
@@ -46,13 +42,38 @@ pub struct Case {
     proven: Proven,
 }
 
+/// The statements, before anything is counted.
+#[derive(Debug)]
+struct Parts {
+    headers: Vec<Signed<Header>>,
+    signers: Arc<BTreeMap<IdentityId, Signer>>,
+    approvals: Approvals,
+    cancels: Vec<Order>,
+    pools: Arc<[Grant]>,
+    documents: Arc<[Opened]>,
+}
+
+/// A decision that stands.
+#[derive(Debug, Clone, Copy)]
+pub struct Standing<'a> {
+    /// Its statement.
+    pub statement: StatementId,
+    /// What was decided, and when.
+    pub approval: &'a Approval,
+    /// As what it counts.
+    pub holder: &'a Stakeholder,
+}
+
 /// Those that their signers have signed, by the statement that they are about.
 type Approvals = BTreeMap<StatementId, Vec<(StatementId, Approval)>>;
 
-/// An order to end a version; `None`: of another contract, or not signed by the owner.
+/// An order to end a version.
 #[derive(Debug)]
 struct Order {
     cancel: Signed<Cancel>,
+    /// By the owner.
+    is_signed: bool,
+    /// `None`: of another contract, or not signed.
     tally: Option<Tally>,
 }
 
@@ -134,14 +155,54 @@ impl Case {
         let owner = signers.get(&headers[0].body.owner);
         let cancels = cancels.into_iter().map(|cancel| {
             let is_signed = owner.is_some_and(|owner| checker.signed(owner, &cancel));
-            let tally = is_signed.then(|| cancel_tally(&cancel, &headers, &approvals)).flatten();
-            Order { cancel, tally }
+            Order { cancel, is_signed, tally: None }
         });
         let cancels: Vec<Order> = cancels.collect();
+        let documents = bundle.documents.iter().filter_map(|one| open(one, &headers)).collect();
+        let pools = pools.into();
+        let signers = Arc::new(signers);
+        let parts = Parts { headers, signers, approvals, cancels, pools, documents };
+        Ok(Self::count(parts, checker, logged))
+    }
+
+    /// The case as it stands when only these versions, decisions and orders are there, as at an earlier
+    /// time. A version that is not there takes those after it away. No signature is looked at again.
+    pub fn with_only(&self, is_there: impl Fn(&StatementId) -> bool) -> Result<Self, Refusal> {
+        let headers = self.parts.headers.iter().take_while(|header| is_there(&header.id));
+        let headers: Vec<_> = headers.cloned().collect();
+        check_chain(&headers)?;
+        let approvals = self.parts.approvals.iter().map(|(subject, made)| {
+            (*subject, made.iter().filter(|(id, _)| is_there(id)).cloned().collect())
+        });
+        let cancels = self.parts.cancels.iter().filter(|order| is_there(&order.cancel.id));
+        let cancels = cancels.map(|Order { cancel, is_signed, .. }| Order {
+            cancel: cancel.clone(),
+            is_signed: *is_signed,
+            tally: None,
+        });
+        let parts = Parts {
+            signers: Arc::clone(&self.parts.signers),
+            approvals: approvals.collect(),
+            cancels: cancels.collect(),
+            pools: Arc::clone(&self.parts.pools),
+            documents: Arc::clone(&self.parts.documents),
+            headers,
+        };
+        let checker = Checker { known: &self.proven, proven: Proven::default() };
+        Ok(Self::count(parts, checker, &Logged::NotAsked))
+    }
+
+    fn count(mut parts: Parts, mut checker: Checker<'_>, logged: &Logged) -> Self {
+        let Parts { headers, signers, approvals, cancels, .. } = &mut parts;
+        for order in cancels {
+            let count = || cancel_tally(&order.cancel, headers, approvals);
+            order.tally = order.is_signed.then(count).flatten();
+        }
+        let owner = signers.get(&headers[0].body.owner);
         let tallies: Vec<Vec<Tally>> =
-            (0..headers.len()).map(|index| tallies(index, &headers, &approvals)).collect();
-        let agreed = agreed(&headers, &tallies, owner, &mut checker);
-        let unproven = |index| unproven(index, &headers, &approvals, logged);
+            (0..headers.len()).map(|index| tallies(index, headers, approvals)).collect();
+        let agreed = agreed(headers, &tallies, owner, &mut checker);
+        let unproven = |index| unproven(index, headers, approvals, logged);
         let in_force = agreed
             .clone()
             .map(|agreed| (0..agreed).find(|index| !unproven(*index).is_empty()).unwrap_or(agreed));
@@ -149,21 +210,8 @@ impl Case {
             (Ok(first), Ok(agreed)) => (*first..*agreed).flat_map(unproven).collect(),
             (Ok(_) | Err(_), _) => Vec::new(),
         };
-        let documents = bundle.documents.iter().filter_map(|one| open(one, &headers)).collect();
         let proven = checker.proven;
-        Ok(Self {
-            headers,
-            signers,
-            approvals,
-            cancels,
-            pools,
-            documents,
-            tallies,
-            agreed,
-            in_force,
-            unlogged,
-            proven,
-        })
+        Self { parts, tallies, agreed, in_force, unlogged, proven }
     }
 
     /// The signatures that were found right.
@@ -173,17 +221,17 @@ impl Case {
 
     /// The grid that the contract belongs to.
     pub fn network(&self) -> &str {
-        &self.headers[0].body.network
+        &self.parts.headers[0].body.network
     }
 
     /// Every version, from 1 up; at least one.
     pub fn headers(&self) -> &[Signed<Header>] {
-        &self.headers
+        &self.parts.headers
     }
 
     /// The identity of this id, when the bundle has it and it is signed by its own keys.
     pub fn signer(&self, id: &IdentityId) -> Option<&Signer> {
-        self.signers.get(id)
+        self.parts.signers.get(id)
     }
 
     /// Statements whose proof is all that is missing: of the versions that are agreed on after the one
@@ -196,13 +244,13 @@ impl Case {
     /// asked for.
     pub fn in_force(&self) -> Result<Option<&Signed<Header>>, Refusal> {
         let agreed = self.in_force.clone()?;
-        Ok(agreed.checked_sub(1).map(|index| &self.headers[index]))
+        Ok(agreed.checked_sub(1).map(|index| &self.parts.headers[index]))
     }
 
     /// The highest version up to which every version was agreed on, whatever the log has; 0: none.
     pub(super) fn agreed(&self) -> u64 {
         let last = self.agreed.as_ref().ok().and_then(|agreed| agreed.checked_sub(1));
-        last.map_or(0, |index| self.headers[index].body.version)
+        last.map_or(0, |index| self.parts.headers[index].body.version)
     }
 
     /// How far the decision on a version has come: under its own policy, and for an update also
@@ -213,8 +261,34 @@ impl Case {
 
     /// Decisions that count on a version, by the stakeholders of that version.
     pub fn decisions_on(&self, index: usize) -> BTreeMap<IdentityId, Decision> {
-        let subject = &self.headers[index];
-        made(&question(subject, subject), &self.approvals)
+        let subject = &self.parts.headers[index];
+        made(&question(subject, subject), &self.parts.approvals)
+    }
+
+    /// The decisions that stand on a version, by its own stakeholders and by those of the version before.
+    pub fn standing_on(&self, index: usize) -> Vec<Standing<'_>> {
+        let subject = &self.parts.headers[index];
+        let judges = &self.parts.headers[index.saturating_sub(1)..=index];
+        let all = judges.iter().flat_map(|judge| self.standing(&question(judge, subject)));
+        // Who is asked twice is shown as what they are under the version itself.
+        let all: BTreeMap<_, _> = all.map(|one| (one.holder.identity, one)).collect();
+        all.into_values().collect()
+    }
+
+    /// The decisions that stand on an order to end a version.
+    pub fn standing_on_order(&self, order: &Signed<Cancel>) -> Vec<Standing<'_>> {
+        let question = cancel_question(order, &self.parts.headers);
+        question.map(|question| self.standing(&question)).unwrap_or_default()
+    }
+
+    fn standing<'a>(&'a self, question: &Question<'a>) -> Vec<Standing<'a>> {
+        let standing = standing(question, &self.parts.approvals);
+        let holders = question.header.stakeholders.iter();
+        let of = |holder: &'a Stakeholder| {
+            let (statement, approval) = standing.get(&holder.identity)?;
+            Some(Standing { statement: *statement, approval, holder })
+        };
+        holders.filter_map(of).collect()
     }
 
     /// A cancel of the version in force that its owner signed and that has quorum. Of several,
@@ -234,7 +308,8 @@ impl Case {
     fn orders(&self, header: &Signed<Header>) -> impl Iterator<Item = (&Signed<Cancel>, &Tally)> {
         let version = header.body.version;
         let of_it = move |order: &&Order| order.cancel.body.version == version;
-        self.cancels
+        self.parts
+            .cancels
             .iter()
             .filter(of_it)
             .filter_map(|order| Some((&order.cancel, order.tally.as_ref()?)))
@@ -242,7 +317,7 @@ impl Case {
 
     /// This version, when the bundle has it.
     pub(super) fn version(&self, version: u64) -> Option<&Signed<Header>> {
-        version_of(&self.headers, version)
+        version_of(&self.parts.headers, version)
     }
 
     /// Why the version after `agreed`, the last that is, is not agreed on.
@@ -267,20 +342,26 @@ impl Case {
     /// The pool of this id, and whether the farm that it names has signed it.
     pub(super) fn pool(&self, id: &StatementId) -> Option<(&Pool, bool)> {
         // A copy without the signature may stand in front of it.
-        let copies = self.pools.iter().filter(|grant| grant.pool.id == *id);
+        let copies = self.parts.pools.iter().filter(|grant| grant.pool.id == *id);
         let grant = copies.max_by_key(|grant| grant.is_signed)?;
         Some((&grant.pool.body, grant.is_signed))
     }
 
+    /// The documents of a version that can be read.
+    pub fn documents(&self, version: u64) -> impl Iterator<Item = &Document> {
+        let of_it = self.parts.documents.iter().filter(move |one| one.versions.contains(&version));
+        of_it.filter_map(|opened| opened.document.as_ref().ok())
+    }
+
     /// What a node has to do under a version.
-    pub(super) fn document(
+    pub fn document(
         &self,
         header: &Header,
         node: &NodeId,
     ) -> Result<(&Document, DocumentId), Refusal> {
         // An older version's document may travel along: take the one that hashes into this root.
         let mut mismatch = false;
-        for opened in &self.documents {
+        for opened in self.parts.documents.iter() {
             if !opened.versions.contains(&header.version) {
                 mismatch = true;
                 continue;
@@ -397,18 +478,24 @@ fn cancel_tally(
     headers: &[Signed<Header>],
     approvals: &Approvals,
 ) -> Option<Tally> {
+    let question = cancel_question(cancel, headers)?;
+    let Header { policy, stakeholders, .. } = question.header;
+    Some(tally(&policy.cancel, stakeholders, &made(&question, approvals)))
+}
+
+fn cancel_question<'a>(
+    cancel: &Signed<Cancel>,
+    headers: &'a [Signed<Header>],
+) -> Option<Question<'a>> {
     let header = &version_of(headers, cancel.body.version)?.body;
-    if cancel.body.network != header.network || cancel.body.contract != header.contract {
-        return None;
-    }
-    let question = Question {
+    let is_of_it = cancel.body.network == header.network && cancel.body.contract == header.contract;
+    is_of_it.then(|| Question {
         header,
         version: header.version,
         subject: cancel.id,
         action: Action::Cancel,
         until: cancel.body.issued.plus(CANCEL_OPEN_S),
-    };
-    Some(tally(&header.policy.cancel, &header.stakeholders, &made(&question, approvals)))
+    })
 }
 
 fn version_of(headers: &[Signed<Header>], version: u64) -> Option<&Signed<Header>> {
@@ -417,8 +504,25 @@ fn version_of(headers: &[Signed<Header>], version: u64) -> Option<&Signed<Header
 
 /// The decisions that count on a question.
 fn made(question: &Question<'_>, approvals: &Approvals) -> BTreeMap<IdentityId, Decision> {
+    let decided = |(identity, (_, approval)): (_, &(_, Approval))| (identity, approval.decision);
+    standing(question, approvals).into_iter().map(decided).collect()
+}
+
+/// Of each stakeholder who has decided, the decision that stands.
+fn standing<'a>(
+    question: &Question<'_>,
+    approvals: &'a Approvals,
+) -> BTreeMap<IdentityId, &'a (StatementId, Approval)> {
+    let mut latest: BTreeMap<IdentityId, &(StatementId, Approval)> = BTreeMap::new();
     let on_it = approvals.get(&question.subject).into_iter().flatten();
-    standing(question, on_it.map(|(_, approval)| approval))
+    for one in on_it.filter(|(_, approval)| question.asks(approval)) {
+        let rank = |one: &(_, Approval)| (one.1.issued, one.1.decision);
+        let standing = latest.entry(one.1.signer).or_insert(one);
+        if rank(standing) < rank(one) {
+            *standing = one;
+        }
+    }
+    latest
 }
 
 /// The question whether version `subject` is agreed on, put to the stakeholders of `judge`.

@@ -23,7 +23,7 @@ use utoipa::OpenApi;
         write::statement, read::statement, write::documents, write::document, read::document,
         read::bundle, read::inbox, write::results, write::heartbeat,
         query::identity, query::farms, query::farm, query::nodes, query::node,
-        query::contracts, query::contract, query::results,
+        query::contracts, query::contract, query::approvals, query::results,
         files::get, files::put, log::checkpoint, log::tile, log::proof, read::healthz
     )
 )]

@@ -135,6 +135,28 @@ pub(super) async fn contract(
     found.map(|view| json(&view)).ok_or_else(|| unknown("contract", &id))
 }
 
+/// Where a list goes on.
+#[derive(Debug, Deserialize)]
+pub(super) struct AfterFields {
+    #[serde(default)]
+    after: u64,
+}
+
+/// Every decision on a contract in the order of arrival, also those that no longer stand.
+#[utoipa::path(get, path = "/v1/contracts/{id}/approvals", tag = "queries",
+    params(("id" = String, Path, description = "64 hexadecimal digits"),
+           ("after" = Option<u64>, Query, description = "`next` of the former answer")),
+    responses((status = 200, body = registry_api::view::Decisions),
+              (status = 404, body = registry_api::Problem)))]
+pub(super) async fn approvals(
+    State(app): State<App>,
+    Segments(id): Segments<ContractId>,
+    Fields(AfterFields { after }): Fields<AfterFields>,
+) -> Result<Response, Fault> {
+    let found = app.db.read(move |db| views::decisions(db, &id, after)).await?;
+    found.map(|view| json(&view)).ok_or_else(|| unknown("contract", &id))
+}
+
 /// Which results are wanted.
 #[derive(Debug, Deserialize)]
 pub(super) struct ResultFields {

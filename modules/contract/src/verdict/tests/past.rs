@@ -113,3 +113,49 @@ proptest! {
         prop_assert_eq!(verdict, Verdict::Stop(ended));
     }
 }
+
+/// Who looks back judges as somebody did to whom the rest had not been told yet.
+#[test]
+fn a_case_with_only_some_statements_is_that_of_a_bundle_with_them() {
+    let world = world();
+    let mut bundle = world.updated(|_| {}, &["it", "legal"]);
+    world.end(&mut bundle, &["it", "budget", "legal"]);
+    let reject = world.decide("legal", &bundle.headers[0].clone(), Decision::Reject, 30);
+    bundle.approvals.push(reject);
+    let whole = Case::read(&bundle).unwrap();
+    let ids: Vec<_> = [&bundle.headers, &bundle.approvals, &bundle.cancels]
+        .into_iter()
+        .flatten()
+        .map(|envelope| envelope.id().unwrap())
+        .collect();
+    let mut agreed = 0;
+    for chosen in 0..1_u32 << ids.len() {
+        let is_there = |id: &StatementId| {
+            ids.iter().position(|one| one == id).is_some_and(|place| chosen >> place & 1 == 1)
+        };
+        let keep = |list: &[Envelope]| {
+            list.iter().filter(|one| is_there(&one.id().unwrap())).cloned().collect::<Vec<_>>()
+        };
+        let some = Bundle {
+            // The second does not follow without the first: nobody could have heard of it alone.
+            headers: if is_there(&ids[0]) { keep(&bundle.headers) } else { vec![] },
+            approvals: keep(&bundle.approvals),
+            cancels: keep(&bundle.cancels),
+            ..bundle.clone()
+        };
+        let (told, only) = (Case::read(&some), whole.with_only(is_there));
+        for offset in [50, 150, 250] {
+            let verdict =
+                |case: &Result<Case, Refusal>| judge(case.as_ref(), &world.trust(), at(offset));
+            assert_eq!(verdict(&told), verdict(&only), "{chosen:b} at {offset}");
+            agreed += usize::from(matches!(verdict(&only), Verdict::Run(_)));
+        }
+        if let (Ok(told), Ok(only)) = (told, only) {
+            let standing = |case: &Case| -> Vec<_> {
+                case.standing_on(0).iter().map(|one| (one.statement, one.holder.role)).collect()
+            };
+            assert_eq!(standing(&told), standing(&only));
+        }
+    }
+    assert!(agreed > 0, "positive control");
+}
