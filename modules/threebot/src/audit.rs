@@ -1,46 +1,115 @@
 //! Who agreed to what, and which bytes ran where and when: from [`Evidence`] alone. Pure.
 //!
-//! Statements prove who signed them; a policy for the transparency log, if there is one, proves that
-//! they are in it. Nobody is asked and nobody is believed: what does not fit together is a [`Finding`].
-//! Times are those that the signers wrote. What nobody delivers cannot be found missing, unless it left
-//! a gap in a node's chain.
+//! Each run is judged by the rule that nodes use, with what was signed, and with a policy for the
+//! transparency log also logged, before the node reported it: [`court`]. Nobody is asked and nobody is
+//! believed: what does not fit together is a [`Finding`]. Times are those that the signers wrote. What
+//! nobody delivers cannot be found missing, unless it left a gap in a node's chain.
+
+mod chains;
+mod court;
+mod log;
+mod runs;
+mod shown;
+
+pub use chains::NodeSpan;
+pub use court::CLOCK_S;
+pub use log::Log;
+pub use runs::STOP_S;
 
 use crate::{
-    documents::Documents,
-    evidence::Evidence,
-    log,
+    evidence::{Evidence, REPORTS_MAX},
     people::People,
-    results::{Told, open},
     stakeholder::with_names,
 };
 use contract::{
-    ContractId, Envelope, FlistId, IdentityId, NodeId, Signed, StatementId, Timestamp,
-    decision::{Approval, Decision},
-    header::{Header, Role},
-    node::{Node, node_id},
+    Bundle, ContractId, Envelope, IdentityId, NodeId, Signed, Statement, StatementId, Timestamp,
+    bundle::STATEMENTS_MAX,
+    decision::{Approval, Cancel, Decision},
+    farm::{Adoption, Farm, Pool},
+    header::Role,
+    identity::Identity,
+    node::Node,
     report::{Ran, Report, State},
-    tally::Tally,
+    strict,
     verdict::{Case, Refusal},
-    workload::Spec,
+    workload::{DOCUMENT_BYTES_MAX, Document},
 };
 use serde::Serialize;
+use shown::Shown;
 use std::collections::BTreeMap;
+use tlog::Policy;
+
+/// Where in the log statements are, from 0, as far as it is proven.
+type Entries = BTreeMap<StatementId, u64>;
+
+/// What the auditor asks about. Evidence about anything else is refused.
+#[derive(Debug, Clone, Copy)]
+pub struct Expected<'a> {
+    /// The contract.
+    pub contract: ContractId,
+    /// The grid.
+    pub network: &'a str,
+    /// Whether each node's reports have to be there from its first one.
+    pub from_first: bool,
+}
+
+/// Why evidence is not looked into.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// It breaks a rule, as a node would find.
+    #[error("it breaks rule {}: {}", .0.code.rule(), .0.message)]
+    Case(Refusal),
+    /// It is about another contract.
+    #[error("it is about the contract {0}")]
+    OtherContract(ContractId),
+    /// It belongs to another grid.
+    #[error("it belongs to the network {0:?}")]
+    OtherNetwork(String),
+    /// It would take too long.
+    #[error("it holds more than {most} {what}")]
+    TooLarge {
+        /// Of what.
+        what: &'static str,
+        /// The bound.
+        most: usize,
+    },
+}
+
+impl Refused {
+    /// A stable word.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Case(refusal) => refusal.code.name(),
+            Self::OtherContract(_) => "other_contract",
+            Self::OtherNetwork(_) => "wrong_network",
+            Self::TooLarge { .. } => "too_large",
+        }
+    }
+}
 
 /// What the evidence shows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Audit {
     /// The contract.
     pub contract: ContractId,
+    /// The grid.
+    pub network: String,
+    /// Whose it is.
+    pub owner: IdentityId,
+    /// For people.
+    pub owner_name: String,
     /// For people.
     pub title: String,
     /// Its versions, from 1 up.
     pub versions: Vec<Version>,
     /// Orders to end a version.
     pub cancels: Vec<Order>,
+    /// Who has reported, and how much of it is there.
+    pub nodes: Vec<NodeSpan>,
     /// What ran, in the order of nodes and of their reports.
     pub runs: Vec<Run>,
-    /// Statements that are proven to be in the log; `None` when no policy says in which.
-    pub logged: Option<usize>,
+    /// What the proofs show; `None` when no policy says of which log.
+    pub log: Option<Log>,
     /// What does not fit together; empty when all of it does.
     pub findings: Vec<Finding>,
 }
@@ -52,7 +121,9 @@ pub struct Version {
     pub version: u64,
     /// What was decided on.
     pub header: StatementId,
-    /// Whether it and all before it were agreed on.
+    /// What it takes, as sentences: the rule of each version whose stakeholders are asked.
+    pub rules: Vec<String>,
+    /// Whether it and all before it are agreed on, by all that is in the evidence.
     pub agreed: bool,
     /// What is missing, as sentences.
     pub missing: Vec<String>,
@@ -88,11 +159,17 @@ pub struct Order {
     pub version: u64,
     /// When the workloads stop.
     pub effective_at: Timestamp,
-    /// Whether everybody agreed who must.
+    /// What it takes, as a sentence.
+    pub rule: String,
+    /// Whether everybody agrees who must.
     pub agreed: bool,
+    /// Whether a later version is agreed on, which takes the order back.
+    pub replaced: bool,
+    /// The decisions that stand, of those who were asked.
+    pub decisions: Vec<Decided>,
 }
 
-/// A workload that ran, as its node has signed.
+/// A report of a node that a workload ran. One start may be reported several times.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Run {
     /// Where.
@@ -101,7 +178,9 @@ pub struct Run {
     pub workload: String,
     /// Under which version.
     pub version: u64,
-    /// When it was started, by the node's clock.
+    /// As what the node reported it.
+    pub state: State,
+    /// When it was reported, by the node's clock.
     pub from: Timestamp,
     /// When the node reported something else of it; `None` when it did not.
     pub until: Option<Timestamp>,
@@ -128,271 +207,200 @@ pub struct Finding {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Code {
-    /// A report that no node of the evidence has signed.
+    /// A statement that does not parse or breaks a rule of its kind.
+    Malformed,
+    /// A statement that whom it names has not signed.
     Unsigned,
+    /// A statement of another grid.
+    WrongNetwork,
+    /// A node that the farm that it names has not adopted.
+    NotAdopted,
     /// A report that does not stand on its node's chain, or a second one in its place.
     Forked,
     /// A report from which the way along the chain is missing.
     Gap,
-    /// Something ran that was not agreed on.
+    /// Reports before the first that is there, where all were asked for.
+    Cut,
+    /// A node that the contract names, and no report of it.
+    NoReports,
+    /// Something ran that was not agreed on at that time.
     NotAgreed,
     /// Something ran that is not what was agreed on.
     OtherBytes,
-    /// Something started after the contract had expired.
-    Expired,
+    /// Something ran, and the node does not say which bytes.
+    Unmeasured,
+    /// Something ran after the contract had expired, or was cancelled.
+    Ended,
+    /// Something ran, and no end was reported long after the contract had ended.
+    RanOn,
+    /// Something ran before it was to start.
+    TooEarly,
+    /// Something was started for the first time after it was to start.
+    TooLate,
+    /// An earlier version ran after a later one was agreed on.
+    WentBack,
+    /// Data was deleted that nobody had ordered to delete.
+    WipedUnordered,
+    /// Something ran for which the farm's grant does not stand.
+    Pool,
     /// What was to be done on a node is missing, so that nothing can be held against it.
     NoDocument,
     /// A statement without a proof that it is in the log.
     NotLogged,
     /// A proof that does not hold.
     BadProof,
+    /// Two proofs that cannot both be of one log.
+    ForkedLog,
 }
 
-/// Holds the evidence against itself and, with a policy (c2sp.org/tlog-policy), against a log.
+/// Findings while they are collected.
+#[derive(Debug, Default)]
+struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn add(&mut self, code: Code, statement: Option<StatementId>, text: impl Into<String>) {
+        self.0.push(Finding { code, statement, text: text.into() });
+    }
+}
+
+/// Holds the evidence against itself, against what is expected and, with a policy
+/// (c2sp.org/tlog-policy), against a log.
 pub fn audit(
     evidence: &Evidence,
-    policy: Option<&[u8]>,
+    policy: Option<&Policy>,
+    expected: &Expected<'_>,
     people: &People,
-) -> Result<Audit, Refusal> {
-    let case = Case::read(&evidence.bundle)?;
-    let mut findings = Vec::new();
+) -> Result<Audit, Refused> {
+    bounded(evidence)?;
+    let mut findings = Findings::default();
+    let bundle = readable(evidence, &mut findings);
+    let case = Case::read(&bundle).map_err(Refused::Case)?;
     let newest = &case.headers()[case.headers().len() - 1].body;
-    let contract = newest.contract;
-    let entries = policy.map(|policy| entries(evidence, &contract, policy, &mut findings));
-    let known = entries.clone().unwrap_or_default();
-    let people = with_names(people, &evidence.bundle);
-    let in_force = case.in_force()?.map_or(0, |header| header.body.version);
-    let versions = (0..case.headers().len())
-        .map(|index| version(&case, evidence, index, in_force, &people, &known))
-        .collect();
-    let cancels = case.headers().iter().flat_map(|header| case.cancels(header));
-    let cancels = cancels.map(|(cancel, tally)| Order {
-        statement: cancel.id,
-        version: cancel.body.version,
-        effective_at: cancel.body.effective_at,
-        agreed: tally == Tally::Agreed,
-    });
-    let cancels = cancels.collect();
-    let runs = runs(&case, evidence, in_force, &known, &mut findings);
-    findings.sort();
+    if newest.contract != expected.contract {
+        return Err(Refused::OtherContract(newest.contract));
+    }
+    if newest.network != expected.network {
+        return Err(Refused::OtherNetwork(newest.network.clone()));
+    }
+    let in_force = case.in_force().map_err(Refused::Case)?.map_or(0, |one| one.body.version);
+    check_signatures(&case, &bundle, &mut findings);
+    let logged = policy.map(|policy| log::entries(evidence, expected, policy, &mut findings));
+    let (log, entries) = logged.unzip();
+    let chains = chains::chains(evidence, &case, expected, &mut findings);
+    let runs = runs::runs(&case, &bundle, &chains, entries.as_ref(), expected, &mut findings);
+    check_documents(&case, in_force, &mut findings);
+    runs::check_silent(&case, in_force, &chains, expected, &mut findings);
+    let people = with_names(people, &bundle);
+    let shown = Shown { people, entries: entries.unwrap_or_default(), case: &case, in_force };
+    findings.0.sort();
+    findings.0.dedup();
     Ok(Audit {
-        contract,
+        contract: newest.contract,
+        network: newest.network.clone(),
+        owner: newest.owner,
+        owner_name: shown.people.show_exactly(&newest.owner),
         title: newest.title.clone(),
-        versions,
-        cancels,
+        versions: (0..case.headers().len()).map(|index| shown.version(index)).collect(),
+        cancels: shown.orders(),
+        nodes: chains.iter().map(chains::Chain::span).collect(),
         runs,
-        logged: entries.map(|entries| entries.len()),
-        findings,
+        log,
+        findings: findings.0,
     })
 }
 
-/// Where in the log the statements are that have to be there.
-fn entries(
-    evidence: &Evidence,
-    contract: &ContractId,
-    policy: &[u8],
-    findings: &mut Vec<Finding>,
-) -> BTreeMap<StatementId, u64> {
-    let proofs: BTreeMap<_, _> =
-        evidence.proofs.iter().map(|one| (one.statement, &one.proof)).collect();
-    let mut entries = BTreeMap::new();
-    for envelope in evidence.logged_for(contract) {
-        let Ok(id) = envelope.id() else { continue };
-        let kind = envelope.kind().map_or("unknown", contract::Kind::name);
-        let (code, text) = match proofs.get(&id) {
-            None => (Code::NotLogged, format!("no proof of this {kind} statement")),
-            Some(proof) => match log::verify(&id, Some(envelope), proof.as_bytes(), policy) {
-                Ok(logged) => {
-                    entries.insert(id, logged.index);
-                    continue;
-                }
-                Err(error) => (Code::BadProof, format!("{kind}: {}", crate::error::chain(&error))),
-            },
-        };
-        findings.push(Finding { code, statement: Some(id), text });
+fn bounded(evidence: &Evidence) -> Result<(), Refused> {
+    let Evidence { nodes, farms, adoptions, reports, proofs, .. } = evidence;
+    let logged = REPORTS_MAX + 3 * STATEMENTS_MAX;
+    let bounds = [
+        ("reports", reports.len(), REPORTS_MAX),
+        ("proofs", proofs.len(), logged),
+        ("nodes", nodes.len(), REPORTS_MAX),
+        ("farms", farms.len(), STATEMENTS_MAX),
+        ("adoptions", adoptions.len(), REPORTS_MAX),
+    ];
+    match bounds.into_iter().find(|(_, found, most)| found > most) {
+        Some((what, _, most)) => Err(Refused::TooLarge { what, most }),
+        None => Ok(()),
     }
-    entries
 }
 
-fn version(
-    case: &Case,
-    evidence: &Evidence,
-    index: usize,
-    in_force: u64,
-    people: &People,
-    entries: &BTreeMap<StatementId, u64>,
-) -> Version {
-    let header = &case.headers()[index];
-    let standing = case.decisions_on(index);
-    let decided = header.body.stakeholders.iter().filter_map(|holder| {
-        let decision = *standing.get(&holder.identity)?;
-        let (statement, issued) = decided(case, evidence, header, &holder.identity, decision)?;
-        Some(Decided {
-            identity: holder.identity,
-            name: people.show(&holder.identity),
-            role: holder.role,
-            decision,
-            issued,
-            statement,
-            entry: entries.get(&statement).copied(),
-        })
+/// What can be judged. What cannot be read is a finding: it may be what speaks against a run.
+fn readable(evidence: &Evidence, findings: &mut Findings) -> Bundle {
+    let mut bundle = evidence.bundle();
+    let Evidence {
+        approvals, cancels, identities, pools, nodes, farms, adoptions, reports, ..
+    } = evidence;
+    check_kind::<Approval>(approvals, findings);
+    check_kind::<Cancel>(cancels, findings);
+    check_kind::<Identity>(identities, findings);
+    check_kind::<Pool>(pools, findings);
+    check_kind::<Node>(nodes, findings);
+    check_kind::<Farm>(farms, findings);
+    check_kind::<Adoption>(adoptions, findings);
+    check_kind::<Report>(reports, findings);
+    bundle.documents.retain(|deployment| {
+        let bytes = deployment.bytes().unwrap_or_default();
+        let document = strict::read::<Document>(&bytes, DOCUMENT_BYTES_MAX);
+        let is_one = document.is_ok_and(|document| document.check().is_ok());
+        if !is_one {
+            findings.add(Code::Malformed, None, "a deployment document cannot be read");
+        }
+        is_one
     });
-    Version {
-        version: header.body.version,
-        header: header.id,
-        agreed: header.body.version <= in_force,
-        missing: case.tallies(index).iter().filter_map(Tally::reason).collect(),
-        decisions: decided.collect(),
-    }
+    bundle
 }
 
-/// The statement by which somebody decided as it stands: the last of them.
-fn decided(
-    case: &Case,
-    evidence: &Evidence,
-    header: &Signed<Header>,
-    who: &IdentityId,
-    decision: Decision,
-) -> Option<(StatementId, Timestamp)> {
-    let signer = case.signer(who)?;
-    let approvals = evidence.bundle.approvals.iter();
-    approvals
-        .filter_map(|envelope| Signed::<Approval>::open(envelope).ok())
-        .filter(|one| one.body.subject == header.id && one.body.signer == *who)
-        .filter(|one| one.body.decision == decision && one.body.issued <= header.body.approve_by)
-        .filter(|one| signer.signed(one))
-        .map(|one| (one.id, one.body.issued))
-        .max_by_key(|(_, issued)| *issued)
-}
-
-/// What ran by the nodes' own reports, held against what was agreed on.
-fn runs(
-    case: &Case,
-    evidence: &Evidence,
-    in_force: u64,
-    entries: &BTreeMap<StatementId, u64>,
-    findings: &mut Vec<Finding>,
-) -> Vec<Run> {
-    let documents = Documents::of_all(case.headers(), &evidence.bundle.documents);
-    let mut runs = Vec::new();
-    for (node, reports) in told(evidence, findings) {
-        let contract = case.headers()[0].body.contract;
-        let about: Vec<_> = reports.iter().filter(|(one, _)| one.contract == contract).collect();
-        for (at, (report, told)) in about.iter().enumerate() {
-            let (Some(ran), State::Running) = (&told.ran, told.state) else { continue };
-            let workload = told.workload.clone().unwrap_or_default();
-            let of_it = |later: &&&(Report, Told)| {
-                later.1.workload.is_none() && later.1.state != State::Accepted
-                    || later.1.workload == told.workload
-            };
-            let until = about[at + 1..].iter().find(of_it).map(|later| later.1.at);
-            let found = held(case, &documents, in_force, report, &workload, ran);
-            findings.extend(found.map(|(code, text)| {
-                let text = format!("node {node}: {workload}: {text}");
-                Finding { code, statement: Some(told.id), text }
-            }));
-            runs.push(Run {
-                node,
-                workload,
-                version: told.version,
-                from: told.at,
-                until,
-                ran: ran.clone(),
-                statement: told.id,
-                entry: entries.get(&told.id).copied(),
-            });
+fn check_kind<T: Statement>(envelopes: &[Envelope], findings: &mut Findings) {
+    for envelope in envelopes {
+        if let Err(error) = Signed::<T>::open(envelope) {
+            let text = format!("{}: {}", T::KIND.name(), crate::error::chain(&error));
+            findings.add(Code::Malformed, envelope.id().ok(), text);
         }
     }
-    runs
 }
 
-/// What is wrong with something that ran.
-fn held(
-    case: &Case,
-    documents: &Documents,
-    in_force: u64,
-    report: &Report,
-    workload: &str,
-    ran: &Ran,
-) -> Option<(Code, String)> {
-    let version = report.version;
-    let Some(header) = case.headers().iter().find(|one| one.body.version == version) else {
-        return Some((Code::NotAgreed, format!("version {version} is not there")));
+/// What is not signed does not count, and does not come from an honest registry either.
+fn check_signatures(case: &Case, bundle: &Bundle, findings: &mut Findings) {
+    let owner = case.headers()[0].body.owner;
+    let mut check = |is_signed: bool, id: StatementId, kind: &str, by: IdentityId| {
+        if !is_signed {
+            findings.add(Code::Unsigned, Some(id), format!("{kind}: {by} has not signed it"));
+        }
     };
-    if report.header.is_some_and(|id| id != header.id) {
-        return Some((Code::NotAgreed, format!("it ran by another version {version}")));
+    let by_owner = case.signer(&owner);
+    for one in case.headers() {
+        check(by_owner.is_some_and(|owner| owner.signed(one)), one.id, "contract", owner);
     }
-    if version > in_force {
-        return Some((Code::NotAgreed, format!("version {version} was not agreed on")));
+    for one in opened::<Cancel>(&bundle.cancels) {
+        check(by_owner.is_some_and(|owner| owner.signed(&one)), one.id, "cancel", owner);
     }
-    if report.at > header.body.expires {
-        return Some((Code::Expired, format!("it had expired at {}", header.body.expires)));
+    for one in opened::<Approval>(&bundle.approvals) {
+        let by = one.body.signer;
+        let is_signed = case.signer(&by).is_some_and(|signer| signer.signed(&one));
+        check(is_signed, one.id, "approval", by);
     }
-    let Some(all) = documents.of(version) else {
-        return Some((Code::NoDocument, format!("documents of version {version} are missing")));
-    };
-    match agreed_flist(header, all, &report.node, workload) {
-        Some(flist) if flist == ran.flist => None,
-        Some(flist) => {
-            Some((Code::OtherBytes, format!("{} ran, {flist} was agreed on", ran.flist)))
-        }
-        None => Some((Code::NotAgreed, "no such container was agreed on for this node".to_owned())),
+    for one in opened::<Pool>(&bundle.pools) {
+        let by = one.body.farm;
+        let is_signed = case.signer(&by).is_some_and(|signer| signer.signed(&one));
+        check(is_signed, one.id, "pool", by);
     }
 }
 
-fn agreed_flist(
-    header: &Signed<Header>,
-    documents: &[contract::workload::Document],
-    node: &NodeId,
-    workload: &str,
-) -> Option<FlistId> {
-    let document = documents.iter().find(|document| document.node == *node)?;
-    let found = document.workloads.iter().find(|one| one.name == workload)?;
-    let Spec::Container(container) = &found.spec else { return None };
-    header.body.flists.iter().find(|flist| flist.name == container.flist).map(|flist| flist.digest)
-}
-
-/// The reports that stand on each node's chain, in its order.
-fn told(evidence: &Evidence, findings: &mut Vec<Finding>) -> BTreeMap<NodeId, Vec<(Report, Told)>> {
-    let nodes: Vec<Signed<Node>> = opened(&evidence.nodes);
-    let keys: BTreeMap<NodeId, _> = nodes
-        .iter()
-        .filter(|node| node.signed_by(&node.body.key))
-        .map(|node| (node_id(&node.body.key), &node.body.key))
-        .collect();
-    let mut by_node: BTreeMap<NodeId, BTreeMap<u64, (Report, Told)>> = BTreeMap::new();
-    for report in opened::<Report>(&evidence.reports) {
-        let node = report.body.node;
-        let mut found = |code, text: &str| {
-            let text = format!("node {node}: {text}");
-            findings.push(Finding { code, statement: Some(report.id), text });
-        };
-        let Some(told) = keys.get(&node).and_then(|key| open(&report, &node, key)) else {
-            found(Code::Unsigned, "the report is not signed by it");
-            continue;
-        };
-        let chain = by_node.entry(node).or_default();
-        match chain.get(&told.seq) {
-            Some((_, other)) if other.id == told.id => {}
-            Some(_) => found(Code::Forked, &format!("it has signed two reports {}", told.seq)),
-            None => drop(chain.insert(told.seq, (report.body, told))),
+/// Whose document is missing, runs may be missing as well.
+fn check_documents(case: &Case, in_force: u64, findings: &mut Findings) {
+    for header in case.headers().iter().filter(|header| header.body.version <= in_force) {
+        let version = header.body.version;
+        let nodes: std::collections::BTreeSet<_> =
+            case.documents(version).map(|document| document.node).collect();
+        let (found, wanted) = (nodes.len() as u64, header.body.deployments.count);
+        if found < wanted {
+            let text = format!("{found} of {wanted} documents of version {version} are there");
+            findings.add(Code::NoDocument, Some(header.id), text);
         }
     }
-    for (node, chain) in &by_node {
-        for (seq, (report, told)) in chain.iter().skip(1) {
-            let before = seq.checked_sub(1).and_then(|before| chain.get(&before));
-            let (code, text) = match before {
-                Some((_, before)) if report.prev == Some(before.id) => continue,
-                Some(_) => (Code::Forked, "does not follow from the one before it"),
-                None => (Code::Gap, "follows one that is not there"),
-            };
-            let text = format!("node {node}: report {seq} {text}");
-            findings.push(Finding { code, statement: Some(told.id), text });
-        }
-    }
-    by_node.into_iter().map(|(node, chain)| (node, chain.into_values().collect())).collect()
 }
 
-fn opened<T: contract::Statement>(envelopes: &[Envelope]) -> Vec<Signed<T>> {
-    envelopes.iter().filter_map(|envelope| Signed::open(envelope).ok()).collect()
+fn opened<T: Statement>(envelopes: &[Envelope]) -> impl Iterator<Item = Signed<T>> {
+    envelopes.iter().filter_map(|envelope| Signed::open(envelope).ok())
 }

@@ -1,34 +1,65 @@
 //! All that proves the life of a contract, as one file that is carried by hand.
 //!
 //! Gathered from a registry; judged by [`crate::audit`] with nobody to ask. Nothing here is believed:
-//! what a registry leaves out or makes up is for the audit to find.
+//! what a registry leaves out or makes up is for the audit to find. What cannot be fetched whole is
+//! an error, and not a file with less in it.
 
 use crate::{
     customer::case,
     documents,
     error::BotError,
     grid::{Grid, is_missing},
-    results::{self, CHAIN_MAX},
+    results,
 };
 use contract::{
-    Bundle, ContractId, Envelope, NodeId, Signed, StatementId, report::Report, strict::ReadError,
+    Bundle, ContractId, Envelope, IdentityId, NodeId, Signed, StatementId,
+    bundle::{Deployment, STATEMENTS_MAX},
+    node::Node,
+    report::Report,
+    strict::{self, ReadError},
 };
 use registry_api::ClientError;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, btree_map::Entry};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 /// Largest file of evidence in bytes.
 pub const EVIDENCE_BYTES_MAX: usize = 256 << 20;
+/// Reports of all nodes that one file holds.
+pub const REPORTS_MAX: usize = 1 << 16;
+/// The form of the file that is written and read.
+pub const FORMAT: u32 = 1;
+/// How often one export waits for proofs that cannot be had yet: a witness may lag, a registry be busy.
+const PAUSES_MAX: u32 = 10;
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Everything about a contract.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Evidence {
-    /// Versions, decisions, identities and pools, and the documents of every node.
-    pub bundle: Bundle,
+    /// [`FORMAT`].
+    pub format: u32,
+    /// All versions, from 1 up.
+    pub headers: Vec<Envelope>,
+    /// Every decision on them, also those that no longer stand.
+    pub approvals: Vec<Envelope>,
+    /// Orders to end it.
+    pub cancels: Vec<Envelope>,
+    /// Identities of owner, stakeholders and farms.
+    pub identities: Vec<Envelope>,
+    /// The capacity grants that the headers name.
+    pub pools: Vec<Envelope>,
+    /// What is to be done on each node.
+    pub documents: Vec<Deployment>,
     /// Statements of the nodes that have reported.
     pub nodes: Vec<Envelope>,
-    /// Their reports about the contract, and others that stand between these on a node's chain.
+    /// Those of their farms.
+    pub farms: Vec<Envelope>,
+    /// The farms' consent to the nodes.
+    pub adoptions: Vec<Envelope>,
+    /// The nodes' reports about the contract, and others that stand between these on a node's chain.
     pub reports: Vec<Envelope>,
     /// What the registry's log proves.
     pub proofs: Vec<Proof>,
@@ -44,21 +75,55 @@ pub struct Proof {
     pub proof: String,
 }
 
+/// Why bytes are no evidence.
+#[derive(Debug, thiserror::Error)]
+pub enum NotEvidence {
+    /// Not of this form.
+    #[error("it is not written as evidence is")]
+    Read(#[source] ReadError),
+    /// Of another form.
+    #[error("it has format {0}, and format {FORMAT} is read here")]
+    Format(u32),
+}
+
 impl Evidence {
     /// Reads a file of evidence from untrusted bytes.
-    pub fn read(bytes: &[u8]) -> Result<Self, ReadError> {
-        contract::strict::read(bytes, EVIDENCE_BYTES_MAX)
+    pub fn read(bytes: &[u8]) -> Result<Self, NotEvidence> {
+        #[derive(Deserialize)]
+        struct Mark {
+            format: u32,
+        }
+        match strict::read::<Self>(bytes, EVIDENCE_BYTES_MAX) {
+            Ok(evidence) if evidence.format == FORMAT => Ok(evidence),
+            Ok(evidence) => Err(NotEvidence::Format(evidence.format)),
+            // One of a later form has other fields.
+            Err(error) => match serde_json::from_slice::<Mark>(bytes) {
+                Ok(mark) if mark.format != FORMAT => Err(NotEvidence::Format(mark.format)),
+                Ok(_) | Err(_) => Err(NotEvidence::Read(error)),
+            },
+        }
     }
 
-    /// Statements that a log has to have: those that are about the contract, and not the identities and
-    /// pools, which may be older than the log.
-    pub(crate) fn logged_for(&self, contract: &ContractId) -> impl Iterator<Item = &Envelope> {
+    /// What a node would judge, with all documents.
+    pub(crate) fn bundle(&self) -> Bundle {
+        Bundle {
+            headers: self.headers.clone(),
+            approvals: self.approvals.clone(),
+            cancels: self.cancels.clone(),
+            identities: self.identities.clone(),
+            pools: self.pools.clone(),
+            documents: self.documents.clone(),
+        }
+    }
+
+    /// Statements that a log has to have: those that are about the contract, and not identities, pools,
+    /// farms and nodes, which may be older than the log.
+    pub fn logged_for(&self, contract: &ContractId) -> impl Iterator<Item = &Envelope> {
         let about = |envelope: &&Envelope| {
             Signed::<Report>::open(envelope).is_ok_and(|report| report.body.contract == *contract)
         };
-        let Bundle { headers, approvals, cancels, .. } = &self.bundle;
         let reports = self.reports.iter().filter(about);
-        headers.iter().chain(approvals).chain(cancels).chain(reports)
+        self.headers.iter().chain(&self.approvals).chain(&self.cancels).chain(reports)
     }
 }
 
@@ -68,70 +133,128 @@ pub async fn gather(
     contract: &ContractId,
     tell: &dyn Fn(usize),
 ) -> Result<Evidence, BotError> {
-    let (mut bundle, _) = case(grid, contract).await?;
-    bundle.documents = documents::deployments(grid, contract, &bundle).await?;
-    let mut evidence = Evidence { bundle, nodes: vec![], reports: vec![], proofs: vec![] };
+    let (bundle, _) = case(grid, contract).await?;
+    let documents = documents::deployments(grid, contract, &bundle).await?;
+    let Bundle { headers, cancels, identities, pools, .. } = bundle;
+    let mut evidence = Evidence {
+        format: FORMAT,
+        headers,
+        approvals: decisions(grid, contract).await?,
+        cancels,
+        identities,
+        pools,
+        documents,
+        nodes: vec![],
+        farms: vec![],
+        adoptions: vec![],
+        reports: vec![],
+        proofs: vec![],
+    };
     let mut by_node: BTreeMap<NodeId, Vec<StatementId>> = BTreeMap::new();
-    for (node, id) in results::listed(grid, contract).await? {
-        by_node.entry(node).or_default().push(id);
+    for view in results::listed(grid, contract).await? {
+        by_node.entry(view.node).or_default().push(view.id);
     }
+    let mut farms = BTreeSet::new();
     for (node, ids) in by_node {
         let asking = BotError::asking(format!("looking up node {}", node.short()));
-        evidence.nodes.push(grid.client.node(&node).await.map_err(asking)?.statement);
+        let view = grid.client.node(&node).await.map_err(asking)?;
+        farms.extend(Signed::<Node>::open(&view.statement).map(|node| node.body.farm));
+        evidence.nodes.push(view.statement);
+        evidence.adoptions.extend(view.adoption);
         chain(grid, &ids, &mut evidence.reports, tell).await?;
+    }
+    for farm in farms {
+        add_farm(grid, &farm, &mut evidence).await?;
     }
     prove(grid, contract, &mut evidence, tell).await?;
     Ok(evidence)
 }
 
-/// The reports of one node, and what links them.
+/// Every decision, also those that no longer stand: what ran was judged by those of its time.
+async fn decisions(grid: &Grid, contract: &ContractId) -> Result<Vec<Envelope>, BotError> {
+    let (mut found, mut after) = (Vec::new(), 0);
+    loop {
+        let asking =
+            BotError::asking(format!("fetching the decisions on contract {}", contract.short()));
+        let page = grid.client.approvals(contract, after).await.map_err(asking)?;
+        if page.approvals.is_empty() {
+            return Ok(found);
+        }
+        found.extend(page.approvals);
+        bounded(found.len(), STATEMENTS_MAX, "decisions")?;
+        after = page.next;
+    }
+}
+
+fn bounded(count: usize, most: usize, what: &str) -> Result<(), BotError> {
+    if count <= most {
+        return Ok(());
+    }
+    Err(BotError::Nothing(format!("there are more than {most} {what}, more than one file holds")))
+}
+
+/// A farm with its identity; what the registry does not have is for the audit to miss.
+async fn add_farm(grid: &Grid, id: &IdentityId, evidence: &mut Evidence) -> Result<(), BotError> {
+    match grid.client.farm(id).await {
+        Ok(view) => evidence.farms.push(view.statement),
+        Err(error) if is_missing(&error) => return Ok(()),
+        Err(error) => {
+            return Err(BotError::asking(format!("looking up the farm {}", id.short()))(error));
+        }
+    }
+    let is_it = |envelope: &Envelope| envelope.id().is_ok_and(|found| found.0 == id.0);
+    if !evidence.identities.iter().any(is_it) {
+        let asking = BotError::asking(format!("looking up the identity {}", id.short()));
+        let view = grid.client.identity(id).await.map_err(asking)?;
+        evidence.identities.push(view.statement);
+    }
+    Ok(())
+}
+
+/// The reports of one node, and what links them, back to the oldest of them.
 async fn chain(
     grid: &Grid,
     ids: &[StatementId],
     reports: &mut Vec<Envelope>,
     tell: &dyn Fn(usize),
 ) -> Result<(), BotError> {
-    let mut found: BTreeMap<StatementId, Envelope> = BTreeMap::new();
-    let mut links: BTreeMap<u64, Option<StatementId>> = BTreeMap::new();
+    let mut found: BTreeMap<StatementId, (Report, Envelope)> = BTreeMap::new();
     for id in ids {
-        let (link, envelope) = report(grid, id).await?;
-        links.extend([link]);
-        found.insert(*id, envelope);
+        bounded(reports.len() + found.len(), REPORTS_MAX, "reports")?;
+        found.insert(*id, report(grid, id).await?);
         tell(reports.len() + found.len());
     }
-    let oldest = links.keys().next().copied();
-    let mut seq = links.keys().next_back().copied();
-    while let Some(at) = seq.filter(|at| Some(*at) > oldest && found.len() < ids.len() + CHAIN_MAX)
-    {
-        let Some(Some(prev)) = links.get(&at).copied() else { break };
-        if let Entry::Vacant(place) = found.entry(prev) {
-            let (link, envelope) = match report(grid, &prev).await {
-                Ok(report) => report,
-                Err(BotError::Registry { source, .. }) if is_missing(&source) => break,
-                Err(error) => return Err(error),
-            };
-            links.extend([link]);
-            place.insert(envelope);
-            tell(reports.len() + found.len());
+    let oldest = found.values().map(|(report, _)| report.seq).min().unwrap_or_default();
+    let before = |report: &Report| report.prev.filter(|_| report.seq > oldest);
+    let mut wanted: Vec<StatementId> =
+        found.values().filter_map(|(report, _)| before(report)).collect();
+    while let Some(id) = wanted.pop() {
+        if found.contains_key(&id) {
+            continue;
         }
-        seq = at.checked_sub(1);
+        bounded(reports.len() + found.len(), REPORTS_MAX, "reports")?;
+        let linking = match report(grid, &id).await {
+            Ok(linking) => linking,
+            // A gap, which the audit finds.
+            Err(BotError::Registry { source, .. }) if is_missing(&source) => continue,
+            Err(error) => return Err(error),
+        };
+        wanted.extend(before(&linking.0));
+        found.insert(id, linking);
+        tell(reports.len() + found.len());
     }
-    reports.extend(found.into_values());
+    let mut found: Vec<_> = found.into_values().collect();
+    found.sort_by_key(|(report, _)| report.seq);
+    reports.extend(found.into_iter().map(|(_, envelope)| envelope));
     Ok(())
 }
 
-/// A report, with its place on the chain and the one before it.
-async fn report(
-    grid: &Grid,
-    id: &StatementId,
-) -> Result<((u64, Option<StatementId>), Envelope), BotError> {
+async fn report(grid: &Grid, id: &StatementId) -> Result<(Report, Envelope), BotError> {
     let what = || format!("the report {}", id.short());
     let asking = BotError::asking(format!("fetching {}", what()));
     let envelope = grid.client.statement(id).await.map_err(asking)?;
     let report = Signed::<Report>::open(&envelope);
-    let Report { seq, prev, .. } =
-        report.map_err(|source| BotError::Delivered(what(), source))?.body;
-    Ok(((seq, prev), envelope))
+    Ok((report.map_err(|source| BotError::Delivered(what(), source))?.body, envelope))
 }
 
 /// What the log has of it. What it does not have, or not yet, is for the audit to say.
@@ -143,14 +266,35 @@ async fn prove(
 ) -> Result<(), BotError> {
     let wanted: Vec<StatementId> =
         evidence.logged_for(contract).filter_map(|envelope| envelope.id().ok()).collect();
+    let mut pauses = PAUSES_MAX;
     for statement in wanted {
-        let proof = match grid.client.proof(&statement).await {
-            Ok(proof) => String::from_utf8(proof).ok(),
-            Err(ClientError::Problem { .. }) => None,
-            Err(error) => return Err(BotError::asking("asking the log")(error)),
-        };
+        let proof = proof(grid, &statement, &mut pauses).await?;
         evidence.proofs.extend(proof.map(|proof| Proof { statement, proof }));
         tell(evidence.reports.len() + evidence.proofs.len());
     }
     Ok(())
+}
+
+/// `None` when the registry has no log, or the statement is not in it, or not yet.
+async fn proof(
+    grid: &Grid,
+    statement: &StatementId,
+    pauses: &mut u32,
+) -> Result<Option<String>, BotError> {
+    loop {
+        match grid.client.proof(statement).await {
+            Ok(proof) => return Ok(String::from_utf8(proof).ok()),
+            Err(error) if is_missing(&error) => return Ok(None),
+            Err(error) if is_busy(&error) && *pauses > 0 => {
+                *pauses -= 1;
+                tokio::time::sleep(PAUSE).await;
+            }
+            Err(error) if is_busy(&error) => return Ok(None),
+            Err(error) => return Err(BotError::asking("asking the log")(error)),
+        }
+    }
+}
+
+fn is_busy(error: &ClientError) -> bool {
+    matches!(error, ClientError::Problem { .. }) && error.is_temporary()
 }

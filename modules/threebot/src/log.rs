@@ -56,20 +56,30 @@ pub fn verify(
     let PolicyFile { policy, .. } = PolicyFile::read(policy).map_err(NotLogged::Policy)?;
     let proof = Proof::read(proof).map_err(NotLogged::Proof)?;
     let (record, seen) = proof.check_statement(id, &policy).map_err(NotLogged::Refused)?;
-    if let Some(statement) = statement {
-        let own = Record::of(statement).map_err(NotLogged::Statement)?;
-        // Signatures may have been added since.
-        if (Record { evidence: record.evidence, ..own }) != record {
-            return Err(NotLogged::OtherRecord);
-        }
-    }
-    let seen_at = |time| Timestamp::from_seconds(i64::try_from(time).unwrap_or(i64::MAX));
+    same_record(&record, statement)?;
     Ok(Logged {
         record,
         index: proof.index,
         origin: seen.checkpoint.origin,
         size: seen.checkpoint.size,
-        seen: seen.time.map(seen_at),
+        seen: seen.time.map(timestamp),
         quorum: policy.quorum(),
     })
+}
+
+/// That the log says of a statement what it says itself.
+pub(crate) fn same_record(record: &Record, statement: Option<&Envelope>) -> Result<(), NotLogged> {
+    if let Some(statement) = statement {
+        let own = Record::of(statement).map_err(NotLogged::Statement)?;
+        // Signatures may have been added since.
+        if (Record { evidence: record.evidence, ..own }) != *record {
+            return Err(NotLogged::OtherRecord);
+        }
+    }
+    Ok(())
+}
+
+/// The time of a cosignature.
+pub(crate) fn timestamp(time: u64) -> Timestamp {
+    Timestamp::from_seconds(i64::try_from(time).unwrap_or(i64::MAX))
 }

@@ -8,12 +8,12 @@ use contract::{
     ContractId, NodeId, PublicKey, Signed, StatementId, Timestamp,
     report::{Ran, Report, State},
 };
-use registry_api::client::ResultFilter;
+use registry_api::{client::ResultFilter, view::ResultView};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// Reports that are followed back from the newest one that is shown.
-pub(crate) const CHAIN_MAX: usize = 512;
+const CHAIN_MAX: usize = 512;
 /// Pages of results that are read for one contract.
 const PAGES_MAX: usize = 100;
 
@@ -148,32 +148,34 @@ async fn follow(
     Ok(chain)
 }
 
-/// The reports about a contract that the registry has, in the order of arrival.
+/// The reports about a contract that the registry has, in the order of arrival; also those that
+/// contradict earlier ones.
 pub(crate) async fn listed(
     grid: &Grid,
     contract: &ContractId,
-) -> Result<Vec<(NodeId, StatementId)>, BotError> {
+) -> Result<Vec<ResultView>, BotError> {
     let mut found = Vec::new();
     let mut filter = ResultFilter { contract: Some(*contract), ..ResultFilter::default() };
     for _ in 0..PAGES_MAX {
         let asking = BotError::asking(format!("fetching results of {}", contract.short()));
         let page = grid.client.results(&filter).await.map_err(asking)?;
         if page.results.is_empty() {
-            break;
+            return Ok(found);
         }
-        let views = page.results.iter().filter(|view| !view.conflict);
-        found.extend(views.map(|view| (view.node, view.id)));
+        found.extend(page.results);
         filter.after = page.next;
     }
-    Ok(found)
+    let most = found.len();
+    Err(BotError::Nothing(format!("there are more than {most} reports, more than are read")))
 }
 
 /// Every report about a contract, in the order of arrival, and how many did not verify.
 pub async fn results(grid: &Grid, contract: &ContractId) -> Result<(Vec<Told>, usize), BotError> {
     let mut by_node: BTreeMap<NodeId, Vec<StatementId>> = BTreeMap::new();
-    let order = listed(grid, contract).await?;
-    for (node, id) in &order {
-        by_node.entry(*node).or_default().push(*id);
+    let mut order = listed(grid, contract).await?;
+    order.retain(|view| !view.conflict);
+    for view in &order {
+        by_node.entry(view.node).or_default().push(view.id);
     }
     let (mut all, mut unproven) = (BTreeMap::new(), 0);
     for (node, ids) in by_node {
@@ -181,7 +183,7 @@ pub async fn results(grid: &Grid, contract: &ContractId) -> Result<(Vec<Told>, u
         unproven += without_proof;
         all.extend(told.into_iter().map(|one| (one.id, one)));
     }
-    Ok((order.iter().filter_map(|(_, id)| all.remove(id)).collect(), unproven))
+    Ok((order.iter().filter_map(|view| all.remove(&view.id)).collect(), unproven))
 }
 
 #[cfg(test)]

@@ -1,24 +1,26 @@
-//! `3bot contract export` and `audit`: the life of a contract from a file, and what is found in one
-//! that was tampered with.
+//! `3bot contract export` and `audit` with a registry: the life of a contract from a file. What is found
+//! in one that was made to deceive stands in `audit_attacks.rs`.
 
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 #![expect(clippy::tests_outside_test_module, reason = "this file is tests and nothing else")]
 
 mod common;
 
-use common::{FakeNode, World, bot, decide, grant, propose, source};
+use common::{FakeNode, NETWORK, World, bot, decide, grant, propose, source};
 use contract::{
-    ContractId, Envelope, FlistId, Signed, SigningKey, Timestamp,
+    ContractId, Envelope, FlistId, SigningKey,
     decision::Decision,
     report::{Ran, Report, State},
 };
+use registry_api::client::ResultFilter;
 use registryd::{db, transparency};
 use std::fs;
 use threebot::{
-    audit::{Audit, Code, audit},
+    audit::{Audit, Code, Expected, audit},
     evidence::{Evidence, gather},
     stakeholder::Matter,
 };
+use tlog::PolicyFile;
 
 const ORIGIN: &str = "registry.example/test";
 const NOBODY: &str = "http://127.0.0.1:1";
@@ -73,7 +75,9 @@ impl Story {
     }
 
     fn audit(&self, evidence: &Evidence) -> Audit {
-        audit(evidence, Some(self.policy.as_bytes()), &self.world.people()).unwrap()
+        let policy = PolicyFile::read(self.policy.as_bytes()).unwrap().policy;
+        let expected = Expected { contract: self.contract, network: NETWORK, from_first: true };
+        audit(evidence, Some(&policy), &expected, &self.world.people()).unwrap()
     }
 
     fn codes(&self, evidence: &Evidence) -> Vec<Code> {
@@ -82,21 +86,6 @@ impl Story {
         codes.dedup();
         codes
     }
-}
-
-/// The place of a report in the evidence, by its number on the chain.
-fn place(evidence: &Evidence, seq: u64) -> usize {
-    let is_it = |envelope: &Envelope| Signed::<Report>::open(envelope).unwrap().body.seq == seq;
-    evidence.reports.iter().position(is_it).unwrap()
-}
-
-/// A report that the node signs in place of another; the proof of the former is gone with it.
-fn signed_again(evidence: &mut Evidence, seq: u64, edit: impl Fn(&mut Report)) {
-    let at = place(evidence, seq);
-    let mut report = Signed::<Report>::open(&evidence.reports[at]).unwrap().body;
-    edit(&mut report);
-    // The seed of the node in the tests' world.
-    evidence.reports[at] = Envelope::seal(&report, &[&SigningKey::from_seed(&[7; 32])]).unwrap();
 }
 
 #[tokio::test]
@@ -112,9 +101,17 @@ async fn who_agreed_and_what_ran_is_told_by_a_file_alone() {
     assert_eq!(code, 0, "{said}");
     assert_eq!(answer["reports"], 5, "with the one that links the others");
 
-    let words = ["contract", "audit", &file, "--policy", &policy];
+    assert_eq!((&answer["proofs"], &answer["wanted"]), (&8.into(), &8.into()));
+
+    let words = ["contract", "audit", &contract, &file, "--policy", &policy, "--from-first"];
     let (code, found, said) = bot(&story.world, NOBODY, &words).await;
     assert_eq!((code, &found["findings"]), (0, &serde_json::json!([])), "{said}");
+    assert_eq!(
+        (&found["contract"], &found["network"]),
+        (&contract.clone().into(), &NETWORK.into())
+    );
+    let owner = story.world.actor("owner").id().to_string();
+    assert_eq!(found["owner_name"], format!("owner {owner}"), "in full");
     let version = &found["versions"][0];
     assert_eq!(version["agreed"], true);
     let decisions = version["decisions"].as_array().unwrap();
@@ -124,96 +121,93 @@ async fn who_agreed_and_what_ran_is_told_by_a_file_alone() {
     assert_eq!(runs.len(), 2);
     assert_eq!(runs[0]["ran"]["flist"], story.ran.flist.to_string());
     assert!(runs[0]["until"].is_string() && runs[1]["until"].is_null());
-    assert_eq!(found["logged"], 1 + 3 + 4, "header, approvals, reports");
+    let farm = story.world.actor("farmer").id().to_string();
+    let span = serde_json::json!([{
+        "node": story.node.id(), "farm": farm, "farm_name": "Cellar", "first": 1, "last": 5
+    }]);
+    assert_eq!(found["nodes"], span);
+    let log = &found["log"];
+    assert_eq!(log["proven"], 1 + 3 + 4, "header, approvals, reports");
+    assert_eq!((&log["wanted"], &log["origin"]), (&8.into(), &ORIGIN.into()));
 
     // Without a policy the log is not looked at, and the answer says so.
-    let (code, found, _) = bot(&story.world, NOBODY, &words[..3]).await;
-    assert_eq!((code, &found["logged"]), (0, &serde_json::Value::Null));
+    let (code, found, _) = bot(&story.world, NOBODY, &words[..4]).await;
+    assert_eq!((code, &found["log"]), (0, &serde_json::Value::Null));
 
     let other = path("other.policy");
     let key = "sum.golang.org+033de0ae+Ac4zctda0e5eza+HJyk9SxEdh+s3Ux18htTTAD8OuAn8";
     fs::write(&other, format!("log {key}\nquorum none\n")).unwrap();
     let (code, found, said) =
-        bot(&story.world, NOBODY, &["contract", "audit", &file, "--policy", &other]).await;
-    assert_eq!((code, &found["findings"][0]["code"]), (4, &"bad_proof".into()), "{said}");
+        bot(&story.world, NOBODY, &["contract", "audit", &contract, &file, "--policy", &other])
+            .await;
+    let codes: Vec<_> =
+        found["findings"].as_array().unwrap().iter().map(|one| one["code"].clone()).collect();
+    assert!(code == 4 && codes.contains(&"bad_proof".into()), "{said}");
+
+    let nothing = "00".repeat(32);
+    let (code, found, said) =
+        bot(&story.world, NOBODY, &["contract", "audit", &nothing, &file]).await;
+    assert_eq!((code, &found["refused"]["code"]), (4, &"other_contract".into()), "{said}");
     fs::write(&file, "{}").unwrap();
     let (code, _, said) = bot(&story.world, NOBODY, &words).await;
     assert!(code == 1 && said.contains("reading the evidence"), "{said}");
 }
 
 #[tokio::test]
-async fn what_does_not_fit_together_is_found() {
+async fn what_shows_nothing_is_not_called_good() {
     let story = Story::tell().await;
-    story.run().await;
-    let whole = story.evidence().await;
-    assert_eq!(story.codes(&whole), [], "positive control");
-
-    let changed = |edit: &dyn Fn(&mut Evidence)| {
-        let mut evidence = whole.clone();
-        edit(&mut evidence);
-        story.codes(&evidence)
+    let file = story.world.home.path().join("shop.evidence");
+    let contract = story.contract.to_string();
+    let audit = async || {
+        fs::write(&file, serde_json::to_vec(&story.evidence().await).unwrap()).unwrap();
+        let words = ["contract", "audit", &contract, file.to_str().unwrap()];
+        let (code, found, _) = bot(&story.world, NOBODY, &words).await;
+        (code, found["findings"][0]["code"].clone())
     };
-    // The last report stands at the end of the chain, so that another in its place breaks none.
-    let last = |edit: &dyn Fn(&mut Report)| changed(&|evidence| signed_again(evidence, 5, edit));
-    let other_bytes = last(&|report| report.ran.as_mut().unwrap().flist = FlistId([8; 32]));
-    assert_eq!(other_bytes, [Code::OtherBytes, Code::NotLogged]);
-    assert_eq!(last(&|report| report.version = 2), [Code::NotAgreed, Code::NotLogged]);
-    let other_name = last(&|report| report.workload = Some("miner".into()));
-    assert_eq!(other_name, [Code::NotAgreed, Code::NotLogged]);
-    let other_header = last(&|report| report.header = Some(contract::StatementId([3; 32])));
-    assert_eq!(other_header, [Code::NotAgreed, Code::NotLogged]);
-    let late = Timestamp::from_seconds(4_000_000_000);
-    assert_eq!(last(&|report| report.at = late), [Code::Expired, Code::NotLogged]);
-
-    let gap = changed(&|evidence| drop(evidence.reports.remove(place(evidence, 4))));
-    assert_eq!(gap, [Code::Gap]);
-    let forked = changed(&|evidence| signed_again(evidence, 4, |report| report.message.clear()));
-    assert_eq!(forked, [Code::Forked], "it is not about this contract, so no proof is missing");
-    let twice = changed(&|evidence| {
-        let copy = evidence.reports[place(evidence, 5)].clone();
-        signed_again(evidence, 5, |report| report.message.clear());
-        evidence.reports.push(copy);
-    });
-    assert_eq!(twice, [Code::Forked, Code::NotLogged]);
-    let unsigned = changed(&|evidence| {
-        let at = place(evidence, 5);
-        let report = Signed::<Report>::open(&evidence.reports[at]).unwrap().body;
-        let stranger = SigningKey::from_seed(&[8; 32]);
-        evidence.reports[at].signatures = Envelope::seal(&report, &[&stranger]).unwrap().signatures;
-    });
-    assert_eq!(unsigned, [Code::Unsigned]);
-    assert_eq!(changed(&|evidence| evidence.nodes.clear()), [Code::Unsigned]);
-    let no_document = changed(&|evidence| evidence.bundle.documents.clear());
-    assert_eq!(no_document, [Code::NoDocument]);
-    // An approval is left out: then it was not agreed on.
-    let not_agreed = changed(&|evidence| drop(evidence.bundle.approvals.pop()));
-    assert_eq!(not_agreed, [Code::NotAgreed]);
-
-    assert_eq!(changed(&|evidence| drop(evidence.proofs.pop())), [Code::NotLogged]);
-    let swapped = changed(&|evidence| {
-        let other = evidence.proofs[1].proof.clone();
-        evidence.proofs[0].proof = other;
-    });
-    assert_eq!(swapped, [Code::BadProof]);
+    assert_eq!(audit().await, (4, "no_reports".into()));
+    story.report(None, State::Accepted, None).await;
+    assert_eq!(audit().await, (3, serde_json::Value::Null), "agreed on, and nothing ran");
+    decide(&story.world, "legal", story.contract, Matter::Newest, Decision::Withdraw).await;
+    assert_eq!(audit().await, (2, serde_json::Value::Null), "not agreed on, and nothing ran");
 }
 
-/// What a file is made of has targets of its own in `fuzz`; this is what holds them together.
+/// The registry's bundle has the last decision alone, by which the runs of before were unlawful.
 #[tokio::test]
-async fn no_change_of_a_file_stops_the_audit_in_the_middle() {
+async fn decisions_that_no_longer_stand_are_exported_with_those_that_do() {
     let story = Story::tell().await;
     story.run().await;
-    let bytes = serde_json::to_vec(&story.evidence().await).unwrap();
-    let (mut taken, mut found) = (0, 0);
-    for round in 0..400_usize {
-        let mut changed = bytes.clone();
-        // A prime, so that the places are spread over the whole file.
-        let at = round * 7919 % bytes.len();
-        changed[at] = b"0aA\"}],"[round % 7];
-        let Ok(evidence) = Evidence::read(&changed) else { continue };
-        taken += 1;
-        let audited = audit(&evidence, Some(story.policy.as_bytes()), &story.world.people());
-        found += usize::from(!audited.is_ok_and(|audit| audit.findings.is_empty()));
-    }
-    assert!(taken > 100, "most places are inside of strings: {taken}");
-    assert!(found > taken / 2, "and are seen: {found} of {taken}");
+    decide(&story.world, "legal", story.contract, Matter::Newest, Decision::Withdraw).await;
+    let evidence = story.evidence().await;
+    assert_eq!(evidence.approvals.len(), 4);
+    let found = story.audit(&evidence);
+    assert_eq!((found.findings, found.versions[0].agreed), (vec![], false));
+    let bundle = story.world.grid.client.bundle(&story.contract).await.unwrap();
+    let standing = Evidence { approvals: bundle.approvals, ..evidence };
+    assert_eq!(story.codes(&standing), [Code::NotAgreed], "positive control");
+}
+
+/// What a node signed in place of another report is kept apart by the registry, and is evidence.
+#[tokio::test]
+async fn a_report_that_contradicts_another_is_exported() {
+    let story = Story::tell().await;
+    story.run().await;
+    let last = story.world.grid.client.results(&ResultFilter::default()).await.unwrap().results;
+    let last = story.world.grid.statement::<Report>(&last.last().unwrap().id).await.unwrap().body;
+    let other = Report { ran: Some(Ran { flist: FlistId([8; 32]), ..story.ran.clone() }), ..last };
+    // The seed of the node in the tests' world.
+    let other = Envelope::seal(&other, &[&SigningKey::from_seed(&[7; 32])]).unwrap();
+    story.world.grid.client.push_results(&[other]).await.unwrap();
+    assert_eq!(story.codes(&story.evidence().await), [Code::Forked, Code::OtherBytes]);
+}
+
+/// More reports about others than `results` follows.
+#[tokio::test]
+async fn a_long_chain_is_exported_whole() {
+    let story = Story::tell().await;
+    story.report(Some("web"), State::Running, Some(story.ran.clone())).await;
+    let other = ContractId([9; 32]);
+    story.node.report_often(&story.world.grid, other, 520).await;
+    story.report(Some("web"), State::Running, Some(story.ran.clone())).await;
+    let evidence = story.evidence().await;
+    assert_eq!((evidence.reports.len(), story.codes(&evidence)), (522, vec![]));
 }

@@ -207,6 +207,10 @@ impl FakeNode {
         ran: Option<Ran>,
     ) -> StatementId {
         let (last, prev) = self.chain.get();
+        // As a node that has judged the version.
+        let bundle = grid.client.bundle(&contract).await.ok();
+        let place = usize::try_from(version).unwrap().checked_sub(1);
+        let header = place.and_then(|place| bundle?.headers.get(place)?.id().ok());
         let report = Report {
             network: NETWORK.into(),
             node: self.id(),
@@ -216,7 +220,7 @@ impl FakeNode {
             at: now(),
             contract,
             version,
-            header: None,
+            header,
             workload: workload.map(str::to_owned),
             state,
             code: "told".into(),
@@ -229,6 +233,41 @@ impl FakeNode {
         assert_eq!(answer.accepted, [last + 1], "{:?}", answer.refused);
         self.chain.set((last + 1, Some(id)));
         id
+    }
+
+    /// So many refusals of a contract that the node knows nothing of, in as few requests as can be.
+    pub(crate) async fn report_often(
+        &self,
+        grid: &Grid,
+        contract: contract::ContractId,
+        count: usize,
+    ) {
+        let mut envelopes = Vec::new();
+        for _ in 0..count {
+            let (last, prev) = self.chain.get();
+            let report = Report {
+                network: NETWORK.into(),
+                node: self.id(),
+                boot: "boot".into(),
+                seq: last + 1,
+                prev,
+                at: now(),
+                contract,
+                version: 0,
+                header: None,
+                workload: None,
+                state: State::Refused,
+                code: "told".into(),
+                message: String::new(),
+                ran: None,
+            };
+            envelopes.push(self.seal(&report));
+            self.chain.set((last + 1, envelopes.last().unwrap().id().ok()));
+        }
+        for batch in envelopes.chunks(registry_api::paths::RESULTS_MAX) {
+            let answer = grid.client.push_results(batch).await.unwrap();
+            assert_eq!(answer.accepted.len(), batch.len(), "{:?}", answer.refused);
+        }
     }
 
     fn seal<T: contract::Statement>(&self, body: &T) -> Envelope {

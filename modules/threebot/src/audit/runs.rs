@@ -1,0 +1,320 @@
+//! What ran by the nodes' own reports, each held against what was agreed on at its time.
+
+use super::{
+    Code, Entries, Expected, Findings, Run,
+    chains::Chain,
+    court::{Court, MOMENTS},
+};
+use contract::{
+    Bundle, Capacity, NodeId, Past, Signed, Timestamp, Trust, Verdict,
+    decision::Retention,
+    report::{Report, State},
+    verdict::{self, Agreed, Case, Cause, Ended, Refusal},
+    workload::Spec,
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A node has so long to end what runs, and to report it.
+pub const STOP_S: i64 = 900;
+/// Code of a container that runs and has not passed its health check yet (`contractd`).
+const STARTING: &str = "starting";
+
+/// A finding without the report that it is about.
+type Wrong = (Code, String);
+
+/// Every run of the contract.
+pub(super) fn runs(
+    case: &Case,
+    bundle: &Bundle,
+    chains: &[Chain],
+    entries: Option<&Entries>,
+    expected: &Expected<'_>,
+    findings: &mut Findings,
+) -> Vec<Run> {
+    let mut court = Court::new(case, bundle, entries);
+    let mut runs = Vec::new();
+    for chain in chains {
+        let mut node =
+            NodeTrial { case, court: &mut court, trust: trust(chain, expected), entries };
+        let about: Vec<_> =
+            chain.links.iter().filter(|link| link.body.contract == expected.contract).collect();
+        let ends = ends(&about, case);
+        for (link, until) in about.iter().zip(ends) {
+            let report = &link.body;
+            let workload = report.workload.clone().unwrap_or_default();
+            let mut found = |(code, text): Wrong| {
+                let text = format!("node {}: {workload}: {text}", chain.node);
+                findings.add(code, Some(link.id), text);
+            };
+            if let Err(wrong) = node.hold(link) {
+                found(wrong);
+            }
+            let Some(ran) = &report.ran else { continue };
+            let last = until.or(chain.links.last()).unwrap_or(link);
+            if let Some(wrong) = node.ran_on(link, last) {
+                found(wrong);
+            }
+            runs.push(Run {
+                node: chain.node,
+                version: report.version,
+                state: report.state,
+                from: report.at,
+                until: until.map(|link| link.body.at),
+                ran: ran.clone(),
+                statement: link.id,
+                entry: node.entry(link),
+                workload,
+            });
+        }
+    }
+    runs
+}
+
+fn trust(chain: &Chain, expected: &Expected<'_>) -> Trust {
+    Trust {
+        network: expected.network.to_owned(),
+        farm: chain.farm,
+        node: chain.node,
+        // What was free is not known. Only the node could say.
+        free: Capacity {
+            cru_milli: u64::MAX,
+            mru_bytes: u64::MAX,
+            sru_bytes: u64::MAX,
+            hru_bytes: u64::MAX,
+        },
+        past: Past::default(),
+    }
+}
+
+/// The reports of one node in their order, with what is final on it by those before.
+struct NodeTrial<'a, 'b> {
+    case: &'a Case,
+    court: &'a mut Court<'b>,
+    trust: Trust,
+    entries: Option<&'a Entries>,
+}
+
+impl NodeTrial<'_, '_> {
+    fn entry(&self, link: &Signed<Report>) -> Option<u64> {
+        self.entries.and_then(|entries| entries.get(&link.id).copied())
+    }
+
+    /// Holds a report against what was agreed on, and remembers what is final from then on.
+    fn hold(&mut self, link: &Signed<Report>) -> Result<(), Wrong> {
+        let report = &link.body;
+        let verdicts = MOMENTS.map(|offset| self.verdict(link, report.at, offset));
+        let held = self.held(report, &verdicts);
+        // What had been told for a while as well as what was new ends it for ever.
+        if let [Verdict::Stop(now), _, Verdict::Stop(before)] = &verdicts
+            && matches!(now.cause, Cause::Cancelled { .. })
+            && matches!(before.cause, Cause::Cancelled { .. })
+        {
+            self.trust.past.ended = Some(now.clone());
+        }
+        held
+    }
+
+    fn verdict(&mut self, link: &Signed<Report>, at: Timestamp, offset: i64) -> Verdict {
+        let entry = self.entry(link);
+        self.court.judge(&self.trust, at, offset, entry)
+    }
+
+    fn held(&mut self, report: &Report, verdicts: &[Verdict]) -> Result<(), Wrong> {
+        if report.state == State::Wiped {
+            return wiped(report, verdicts);
+        }
+        let is_run = report.ran.is_some() || is_running(report);
+        if !is_run && report.state != State::Accepted {
+            return Ok(());
+        }
+        let agreed = match self.agreed(report, verdicts) {
+            Ok(agreed) => agreed,
+            Err(wrong) if is_run => return Err(wrong),
+            // That nothing ran that way breaks no rule, and counts as no start either.
+            Err(_) => return Ok(()),
+        };
+        self.trust.past.holds = Some(Capacity::default());
+        self.trust.past.version = self.trust.past.version.max(report.version);
+        if is_run { same_bytes(report, agreed) } else { Ok(()) }
+    }
+
+    /// The version that the report names, if it might run at any of the moments.
+    fn agreed<'v>(&self, report: &Report, verdicts: &'v [Verdict]) -> Result<&'v Agreed, Wrong> {
+        let version = report.version;
+        let header = self.case.headers().iter().find(|one| one.body.version == version);
+        let Some(header) = header else {
+            return Err((Code::NotAgreed, format!("version {version} is not there")));
+        };
+        if report.header != Some(header.id) {
+            return Err((Code::NotAgreed, format!("it ran by another version {version}")));
+        }
+        let may_run = verdicts.iter().find_map(|verdict| match verdict {
+            Verdict::Run(agreed) if agreed.header_id == header.id => Some(&**agreed),
+            Verdict::Run(_) | Verdict::Stop(_) | Verdict::Refuse(_) => None,
+        });
+        let Some(first) = verdicts.first() else {
+            return Err((Code::NotAgreed, "nobody has judged it".to_owned()));
+        };
+        may_run.ok_or_else(|| why_not(version, first, &self.trust.past))
+    }
+
+    /// Whether the contract had ended long before the node reported an end of what ran, or anything
+    /// else, in the same boot.
+    fn ran_on(&mut self, run: &Signed<Report>, last: &Signed<Report>) -> Option<Wrong> {
+        let by = last.body.at.plus(-STOP_S);
+        if last.body.boot != run.body.boot || by <= run.body.at {
+            return None;
+        }
+        let Verdict::Stop(ended) = self.verdict(last, by, 0) else { return None };
+        Some((
+            Code::RanOn,
+            format!("{}, and at {} no end was reported", why_ended(&ended), last.body.at),
+        ))
+    }
+}
+
+/// Whether a report says that processes run, with or without what ran.
+fn is_running(report: &Report) -> bool {
+    match report.state {
+        State::Running => true,
+        State::Accepted => report.workload.is_some() && report.code == STARTING,
+        State::Refused | State::Failed | State::Stopped | State::Wiped => false,
+    }
+}
+
+/// What ran is what was agreed on.
+fn same_bytes(report: &Report, agreed: &Agreed) -> Result<(), Wrong> {
+    let name = report.workload.as_deref().unwrap_or_default();
+    let none = || (Code::NotAgreed, "no such container was agreed on for this node".to_owned());
+    let container = match agreed.document.workload(name).map(|workload| &workload.spec) {
+        Some(Spec::Container(container)) => container,
+        // A volume is there when it runs, and executes nothing.
+        Some(Spec::Volume(_)) if report.ran.is_none() => return Ok(()),
+        Some(Spec::Volume(_)) | None => return Err(none()),
+    };
+    let Some(ran) = &report.ran else {
+        return Err((Code::Unmeasured, "it ran, and the node does not say which bytes".to_owned()));
+    };
+    let flist = agreed.header.flists.iter().find(|flist| flist.name == container.flist);
+    match flist.map(|flist| flist.digest) {
+        Some(flist) if flist == ran.flist => Ok(()),
+        Some(flist) => Err((Code::OtherBytes, format!("{} ran, {flist} was agreed on", ran.flist))),
+        None => Err(none()),
+    }
+}
+
+/// Data goes by an order with quorum only, and when it says.
+fn wiped(report: &Report, verdicts: &[Verdict]) -> Result<(), Wrong> {
+    let orders = |verdict: &Verdict| match verdict {
+        Verdict::Stop(Ended { cause: Cause::Cancelled { retention, .. }, .. }) => match retention {
+            Retention::Wipe => true,
+            Retention::KeepUntil(until) => *until <= report.at,
+        },
+        Verdict::Stop(Ended { cause: Cause::Expired, .. })
+        | Verdict::Run(_)
+        | Verdict::Refuse(_) => false,
+    };
+    if verdicts.iter().any(orders) {
+        return Ok(());
+    }
+    Err((Code::WipedUnordered, "data was deleted without an order that was agreed on".to_owned()))
+}
+
+/// Why a version might not run.
+fn why_not(version: u64, verdict: &Verdict, past: &Past) -> Wrong {
+    match verdict {
+        Verdict::Run(agreed) if agreed.header.version > version => {
+            let later = agreed.header.version;
+            (Code::WentBack, format!("version {version} ran when version {later} was agreed on"))
+        }
+        Verdict::Run(agreed) => {
+            let earlier = agreed.header.version;
+            (Code::NotAgreed, format!("version {version} ran when version {earlier} was agreed on"))
+        }
+        Verdict::Stop(ended) => (Code::Ended, why_ended(ended)),
+        Verdict::Refuse(_) if version < past.version => {
+            (Code::WentBack, format!("version {version} ran after version {}", past.version))
+        }
+        Verdict::Refuse(Refusal { code, message }) => (code_of(*code), message.clone()),
+    }
+}
+
+fn why_ended(ended: &Ended) -> String {
+    match ended.cause {
+        Cause::Expired => format!("it had expired at {}", ended.expires),
+        Cause::Cancelled { order, .. } => format!("it was cancelled by {order}"),
+    }
+}
+
+fn code_of(code: verdict::Code) -> Code {
+    use verdict::Code as Rule;
+    match code {
+        Rule::Malformed
+        | Rule::TooLarge
+        | Rule::NotLogged
+        | Rule::BrokenChain
+        | Rule::UnknownIdentity
+        | Rule::OwnerSignature
+        | Rule::QuorumMissing
+        | Rule::Rejected => Code::NotAgreed,
+        Rule::WrongNetwork => Code::WrongNetwork,
+        Rule::NotYet => Code::TooEarly,
+        Rule::TooLate => Code::TooLate,
+        Rule::WrongNode | Rule::DocumentMismatch => Code::NoDocument,
+        Rule::PoolMismatch | Rule::PoolExpired | Rule::PoolTooSmall | Rule::NoCapacity => {
+            Code::Pool
+        }
+    }
+}
+
+/// For each report of a node the next one that says something else of its workload, in one pass from
+/// the newest.
+fn ends<'a>(about: &[&'a Signed<Report>], case: &Case) -> Vec<Option<&'a Signed<Report>>> {
+    let mut next: BTreeMap<&str, &Signed<Report>> = BTreeMap::new();
+    let (mut of_all, mut accepted) = (None, None);
+    let mut ends = Vec::with_capacity(about.len());
+    for link in about.iter().rev() {
+        let Some(workload) = link.body.workload.as_deref() else {
+            ends.push(None);
+            if link.body.state == State::Accepted {
+                accepted = Some(*link);
+            } else {
+                next.clear();
+                (of_all, accepted) = (Some(*link), None);
+            }
+            continue;
+        };
+        // A version that has no such workload any more has ended it.
+        let dropped = accepted.filter(|link: &&Signed<Report>| drops(case, &link.body, workload));
+        let told = [dropped, next.get(workload).copied(), of_all];
+        ends.push(told.into_iter().flatten().min_by_key(|link| (link.body.seq, link.id)));
+        next.insert(workload, link);
+    }
+    ends.reverse();
+    ends
+}
+
+fn drops(case: &Case, report: &Report, workload: &str) -> bool {
+    let header = case.headers().iter().find(|header| header.body.version == report.version);
+    let document = header.and_then(|header| case.document(&header.body, &report.node).ok());
+    document.is_some_and(|(document, _)| document.workload(workload).is_none())
+}
+
+/// Nodes that versions in force name, and that are not heard of: what they ran is not there.
+pub(super) fn check_silent(
+    case: &Case,
+    in_force: u64,
+    chains: &[Chain],
+    expected: &Expected<'_>,
+    findings: &mut Findings,
+) {
+    let about =
+        |chain: &&Chain| chain.links.iter().any(|link| link.body.contract == expected.contract);
+    let heard: BTreeSet<NodeId> = chains.iter().filter(about).map(|chain| chain.node).collect();
+    let named: BTreeSet<NodeId> =
+        (1..=in_force).flat_map(|version| case.documents(version)).map(|one| one.node).collect();
+    for node in named.difference(&heard) {
+        let text = format!("node {node}: the contract names it, and no report of it is there");
+        findings.add(Code::NoReports, None, text);
+    }
+}
