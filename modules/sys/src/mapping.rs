@@ -1,10 +1,11 @@
 #![expect(unsafe_code, reason = "a mapping is memory")]
-//! Asks the kernel whether a file may be executed from memory. Nothing is executed, and nothing
-//! stays mapped.
+//! Asks the kernel whether a file may be executed from memory, and makes memory that other processes
+//! can have a file of. Nothing is executed here.
 
 use std::{
     io,
     os::fd::{AsFd, AsRawFd as _},
+    ptr::NonNull,
 };
 
 /// What is mapped: the first page, on every processor that Zero-OS runs on.
@@ -51,6 +52,48 @@ pub fn execute(file: impl AsFd, ask: Ask) -> io::Result<()> {
     }
 }
 
+/// Memory that is shared with children, filled with bytes, and has no name but that in
+/// `/proc/PID/map_files`.
+#[derive(Debug)]
+pub struct Shared {
+    start: NonNull<libc::c_void>,
+    length: usize,
+}
+
+impl Shared {
+    /// Makes memory that begins with these bytes; the rest of its last page is zero.
+    pub fn filled(bytes: &[u8]) -> io::Result<Self> {
+        let length = bytes.len().next_multiple_of(LENGTH).max(LENGTH);
+        let (rights, flags) =
+            (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
+        // SAFETY: the kernel chooses the place, so no memory of ours is replaced.
+        let start = unsafe { libc::mmap(std::ptr::null_mut(), length, rights, flags, -1, 0) };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let start = NonNull::new(start).ok_or_else(io::Error::last_os_error)?;
+        // SAFETY: `length` bytes from `start` on were mapped for writing just now, which is not less than
+        // what is copied; nobody else knows of them, so they are not the source.
+        unsafe {
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), start.cast().as_ptr(), bytes.len());
+        }
+        Ok(Self { start, length })
+    }
+
+    /// Its name in `/proc/PID/map_files`.
+    pub fn name(&self) -> String {
+        let start = self.start.addr().get();
+        format!("{start:x}-{:x}", start.saturating_add(self.length))
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `filled` with this length; nobody has a reference into it.
+        unsafe { libc::munmap(self.start.as_ptr(), self.length) };
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,5 +107,16 @@ mod tests {
             execute(&program, ask).unwrap();
             execute(&pipe, ask).unwrap_err();
         }
+    }
+
+    #[test]
+    fn shared_memory_has_the_name_that_the_kernel_gives_it() {
+        let shared = Shared::filled(b"program").unwrap();
+        let maps = || std::fs::read_to_string("/proc/self/maps").unwrap();
+        // The kernel writes addresses with at least eight digits here.
+        assert!(maps().contains(&shared.name()), "{} {}", shared.name(), maps());
+        let name = shared.name();
+        drop(shared);
+        assert!(!maps().contains(&name));
     }
 }

@@ -18,7 +18,7 @@ use std::{
     path::Path,
     process::{Command, Stdio},
 };
-use sys::mapping::Ask;
+use sys::mapping::{Ask, Shared};
 
 /// Directories that a container can write to, and what they are.
 const PLACES: [(&str, &str); 3] =
@@ -35,6 +35,15 @@ const WAYS: [(&str, &str); 7] = [
 ];
 /// What the ways execute: a static program, a script, a program that needs the loader.
 const FILES: [&str; 3] = ["busybox", "script", "dynamic"];
+
+/// Memory that has, or might have, a file without a name on any mount; what it is, and what the kernel
+/// says of it in a container. Outside, each can be executed.
+const MEMORY: [(&str, &str, &[&str]); 4] = [
+    ("memfd", "a file in memory without a name", &["ENOSYS"]),
+    ("memfd-noexec", "one that says that it is no program", &["ENOSYS"]),
+    ("map-files", "shared memory, by its file in /proc", &REFUSALS),
+    ("map-files-loader", "the same, by the loader of programs", &REFUSALS),
+];
 
 /// What the kernel refuses with; another failure would prove nothing.
 const REFUSALS: [&str; 2] = ["EPERM", "EACCES"];
@@ -68,17 +77,22 @@ pub(crate) fn run(node: &mut Node) {
     }
     let given = said("path", "/data/given").is_some_and(|said| REFUSALS.contains(&said));
     node.check("nor is one that was in the volume before", given, &ended);
-    let none = ["memfd", "memfd-noexec"].map(|kind| said(kind, "memory"));
-    node.check("there are no files in memory without a name", none == [Some("ENOSYS"); 2], &ended);
+    for (kind, what, refusals) in MEMORY {
+        let outside = remember(kind);
+        let ran = outside.is_ok();
+        node.check(&format!("outside of containers, this is executed: {what}"), ran, &outside);
+        let refused = said(kind, "memory").is_some_and(|said| refusals.contains(&said));
+        node.check(&format!("inside it is not: {what}"), refused, &ended);
+    }
     for (way, what) in [
         ("bind", "a written file is not mounted over a program"),
         ("bind-directory", "nor its directory"),
         ("clone", "nor a copy of its mount, without noexec"),
         ("remount", "no mount loses its noexec"),
-        ("link", "a written file gets no name in the root"),
+        ("link", "no file of the root gets another name"),
         ("overwrite", "no byte of a program is written"),
     ] {
-        let refused = ["EPERM", "EACCES", "EROFS", "EXDEV", "ETXTBSY"];
+        let refused = ["EPERM", "EACCES", "EROFS", "ETXTBSY"];
         let good = said(way, "mount").is_some_and(|said| refused.contains(&said));
         node.check(what, good, &ended);
     }
@@ -118,7 +132,9 @@ pub(crate) fn probe() {
         }
     }
     say("path", "/data/given", spawn(Command::new("/data/given").arg0("true")));
-    memory();
+    for (kind, ..) in MEMORY {
+        say(kind, "memory", remember(kind));
+    }
     mounts();
 }
 
@@ -130,7 +146,6 @@ fn say(way: &str, place: &str, outcome: io::Result<()>) {
             Some(Errno::ACCESS) => "EACCES".to_owned(),
             Some(Errno::NOSYS) => "ENOSYS".to_owned(),
             Some(Errno::ROFS) => "EROFS".to_owned(),
-            Some(Errno::XDEV) => "EXDEV".to_owned(),
             Some(Errno::TXTBSY) => "ETXTBSY".to_owned(),
             Some(_) | None => format!("{error}"),
         },
@@ -179,6 +194,8 @@ fn load(program: &Path) -> io::Result<()> {
     } else if said.contains("failed to map segment from shared object") {
         // The loader has opened and read the program, and says of its mapping no more than this.
         Err(Errno::PERM.into())
+    } else if said.contains("cannot open shared object file: Operation not permitted") {
+        Err(Errno::PERM.into())
     } else {
         Err(io::Error::other(said))
     }
@@ -193,17 +210,31 @@ pub(crate) fn execveat(path: &str) -> u8 {
     error.raw_os_error().and_then(|number| u8::try_from(number).ok()).unwrap_or(u8::MAX)
 }
 
-/// Whatever file comes of it is filled, and mapped as a loader would.
-fn memory() {
+/// Fills memory with a program, and executes its file, or maps it as a loader would.
+fn remember(kind: &str) -> io::Result<()> {
     use rustix::fs::MemfdFlags;
-    for (kind, flags) in [("memfd", MemfdFlags::CLOEXEC), ("memfd-noexec", MemfdFlags::NOEXEC_SEAL)]
-    {
-        let tried = || {
-            let mut file = File::from(rustix::fs::memfd_create("program", flags)?);
-            file.write_all(&fs::read("/bin/busybox")?)?;
-            sys::mapping::execute(&file, Ask::AtOnce)
-        };
-        say(kind, "memory", tried());
+    let memfd = |flags| {
+        let mut file = File::from(rustix::fs::memfd_create("program", flags)?);
+        file.write_all(&fs::read("/bin/busybox")?)?;
+        sys::mapping::execute(&file, Ask::AtOnce)
+    };
+    let shared = |program: &str| {
+        let memory = Shared::filled(&fs::read(program)?)?;
+        let path = format!("/proc/{}/map_files/{}", std::process::id(), memory.name());
+        io::Result::Ok((memory, path))
+    };
+    match kind {
+        "memfd" => memfd(MemfdFlags::CLOEXEC),
+        "memfd-noexec" => memfd(MemfdFlags::NOEXEC_SEAL),
+        "map-files" => {
+            let (_memory, path) = shared("/bin/busybox")?;
+            sys::mapping::execute(File::open(path)?, Ask::AtOnce)
+        }
+        "map-files-loader" => {
+            let (_memory, path) = shared("/bin/dynamic")?;
+            load(Path::new(&path))
+        }
+        _ => Err(io::ErrorKind::InvalidInput.into()),
     }
 }
 
@@ -216,7 +247,8 @@ fn mounts() {
     say("clone", "mount", tree.map(drop).map_err(Into::into));
     let remount = rustix::mount::mount_remount("/tmp", MountFlags::empty(), "");
     say("remount", "mount", remount.map_err(Into::into));
-    say("link", "mount", fs::hard_link("/tmp/busybox", "/bin/other"));
+    // Of one mount: between two it is refused whatever the mounts are.
+    say("link", "mount", fs::hard_link("/bin/busybox", "/bin/other"));
     let writing = File::options().write(true).open("/bin/busybox");
     say("overwrite", "mount", writing.map(drop));
 }
