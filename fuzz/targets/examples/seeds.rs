@@ -117,6 +117,9 @@ fn registry() {
     put("registry_answers", "results-answer", &[&[4][..], &json(&results)].concat());
     let decisions = view::Decisions { approvals: bundle.approvals.clone(), next: 2 };
     put("registry_answers", "decisions", &[&[15][..], &json(&decisions)].concat());
+    // Its own tests write it.
+    let lived = include_str!("../../../modules/threebot/tests/data/evidence-1.json");
+    put("evidence", "lived", lived.trim_end().as_bytes());
     put("registry_answers", "heartbeat", b"\x05{\"interval_s\":30}");
     let identity = view::IdentityView {
         id: world.id("owner"),

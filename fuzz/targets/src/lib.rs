@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod devices;
+mod evidence;
 mod files;
 mod log;
 mod net;
@@ -16,6 +17,7 @@ mod registry;
 mod statements;
 
 pub use devices::{disk_claim, disk_probe, modules_database, uevent};
+pub use evidence::evidence;
 pub use files::{docker_import, earlier_import, erofs_image, flist_body, oci_import, tar_import};
 pub use log::{
     LOG_ORIGIN, LOG_SIZE, log_answer, log_checkpoint, log_hashes, log_leaf, log_note, log_policy,
@@ -47,6 +49,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("earlier_import", earlier_import),
     ("envelope", envelope),
     ("erofs_image", erofs_image),
+    ("evidence", evidence),
     ("flist_body", flist_body),
     ("health_answer", health_answer),
     ("ipc_answer", ipc_answer),
