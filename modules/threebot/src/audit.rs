@@ -288,8 +288,10 @@ pub fn audit(
     let (log, entries) = logged.unzip();
     let chains = chains::chains(evidence, &case, expected, &mut findings);
     let runs = runs::runs(&case, &bundle, &chains, entries.as_ref(), expected, &mut findings);
-    check_documents(&case, in_force, &mut findings);
-    runs::check_silent(&case, in_force, &chains, expected, &mut findings);
+    // Also what is not agreed on any more was to be reported while it was.
+    let newest_heard = runs::newest(&chains, expected).max(in_force);
+    check_documents(&case, newest_heard, &mut findings);
+    runs::check_silent(&case, newest_heard, &chains, expected, &mut findings);
     let people = with_names(people, &bundle);
     let shown = Shown { people, entries: entries.unwrap_or_default(), case: &case, in_force };
     findings.0.sort();
@@ -388,8 +390,8 @@ fn check_signatures(case: &Case, bundle: &Bundle, findings: &mut Findings) {
 }
 
 /// Whose document is missing, runs may be missing as well.
-fn check_documents(case: &Case, in_force: u64, findings: &mut Findings) {
-    for header in case.headers().iter().filter(|header| header.body.version <= in_force) {
+fn check_documents(case: &Case, newest: u64, findings: &mut Findings) {
+    for header in case.headers().iter().filter(|header| header.body.version <= newest) {
         let version = header.body.version;
         let nodes: std::collections::BTreeSet<_> =
             case.documents(version).map(|document| document.node).collect();

@@ -321,6 +321,12 @@ fn a_file_that_shows_nothing_does_not_fit_together() {
     assert_eq!(two_nodes(&[0, 1]).codes(), []);
     assert_eq!(two_nodes(&[0]).codes(), [Code::NoReports]);
     assert_eq!(two_nodes(&[1]).codes(), [Code::NoReports]);
+    // It is not agreed on any more; the other node was to report all the same.
+    for (reporting, wanted) in [(&[0, 1][..], vec![]), (&[0], vec![Code::NoReports])] {
+        let mut withdrawn = two_nodes(reporting);
+        withdrawn.decide("legal", 1, Decision::Withdraw, 600);
+        assert_eq!(withdrawn.codes(), wanted);
+    }
     // Without its document nobody would miss the node.
     let mut hidden = two_nodes(&[0]);
     hidden.evidence.documents.remove(1);

@@ -300,10 +300,20 @@ fn drops(case: &Case, report: &Report, workload: &str) -> bool {
     document.is_some_and(|(document, _)| document.workload(workload).is_none())
 }
 
-/// Nodes that versions in force name, and that are not heard of: what they ran is not there.
+/// The newest version that any node says that it may run; 0: none.
+pub(super) fn newest(chains: &[Chain], expected: &Expected<'_>) -> u64 {
+    let links = chains.iter().flat_map(|chain| &chain.links);
+    let told = links.filter(|link| {
+        link.body.contract == expected.contract
+            && (link.body.state == State::Accepted || link.body.ran.is_some())
+    });
+    told.map(|link| link.body.version).max().unwrap_or(0)
+}
+
+/// Nodes that versions up to this one name, and that are not heard of: what they ran is not there.
 pub(super) fn check_silent(
     case: &Case,
-    in_force: u64,
+    newest: u64,
     chains: &[Chain],
     expected: &Expected<'_>,
     findings: &mut Findings,
@@ -311,8 +321,9 @@ pub(super) fn check_silent(
     let about =
         |chain: &&Chain| chain.links.iter().any(|link| link.body.contract == expected.contract);
     let heard: BTreeSet<NodeId> = chains.iter().filter(about).map(|chain| chain.node).collect();
+    let newest = newest.min(case.headers().len() as u64);
     let named: BTreeSet<NodeId> =
-        (1..=in_force).flat_map(|version| case.documents(version)).map(|one| one.node).collect();
+        (1..=newest).flat_map(|version| case.documents(version)).map(|one| one.node).collect();
     for node in named.difference(&heard) {
         let text = format!("node {node}: the contract names it, and no report of it is there");
         findings.add(Code::NoReports, None, text);
