@@ -64,7 +64,10 @@ fn rules(node: &mut Node) {
         let good = got == want && has(&output, "null");
         node.check(&format!("oci: rules for devices: {what}"), good, &output);
     }
-    for rule in [json!({ "allow": true }), json!({ "allow": true, "type": "b", "access": "rw" })] {
+    let disk = json!({ "allow": true, "type": "b", "major": 8, "minor": 0, "access": "r" });
+    let rules =
+        [json!({ "allow": true }), json!({ "allow": true, "type": "b", "access": "rw" }), disk];
+    for rule in rules {
         with_rules(&mut config, &[rule]);
         let ran = run_config(&config);
         let refused = ran.1 == Some(1) && ran.0.contains("linux.resources.devices");
@@ -175,6 +178,7 @@ fn propagation(node: &mut Node) {
             "busybox umount {source}/later; rm -f /pools/oci/shared/up /pools/oci/shared/go /pools/oci/shared/said"
         ));
     }
+    goes_with_its_mounts(node, source);
     shell(&format!("busybox umount {source}; rm -r {source}"));
     let mut config = config("cat /proc/self/mountinfo");
     let mounts = config["mounts"].as_array_mut().expect("there are mounts");
@@ -189,6 +193,26 @@ fn propagation(node: &mut Node) {
         && line("/of-shared").contains("shared:")
         && line("/of-unbindable").contains("unbindable");
     node.check("oci: mounts of their own that are seen elsewhere", good, &output);
+}
+
+/// What is mounted below a source is there in the container, and still there on the node behind it.
+fn goes_with_its_mounts(node: &mut Node, source: &str) {
+    shell(&format!("busybox mount -t tmpfs none {source}/later && touch {source}/later/file"));
+    let mounted = || shell("cat /proc/self/mountinfo");
+    let before = mounted();
+    for option in ["rprivate", "rslave", "rshared"] {
+        let mut config = config("if [ -e /spread/later/file ]; then echo seen; fi");
+        let mounts = config["mounts"].as_array_mut().expect("there are mounts");
+        mounts.push(json!({
+            "destination": "/spread", "type": "bind", "source": source, "options": ["rbind", option]
+        }));
+        let ran = run_config(&config);
+        let seen = ran == ("seen\n".into(), Some(0));
+        node.check(&format!("oci: with what is mounted below it: {option}"), seen, &ran);
+        let after = mounted();
+        node.check(&format!("oci: which stays on the machine: {option}"), after == before, &after);
+    }
+    shell(&format!("busybox umount {source}/later"));
 }
 
 fn root_propagation(node: &mut Node) {

@@ -137,6 +137,10 @@ impl Body<'_> {
             | OpenTreeFlags::AT_EMPTY_PATH
             | OpenTreeFlags::AT_RECURSIVE;
         let copy = open_tree(self.root, "", flags).at(Step::Root)?;
+        // The original goes away with the old root. Of a directory that is shared, what is mounted below
+        // it would go away wherever else it is seen, on the machine and in the copy.
+        sys::mount::set_attributes_below(self.root, 0, MountPropagationFlags::PRIVATE)
+            .at(Step::Root)?;
         attach_to(copy.as_fd(), self.root).at(Step::Root)?;
         Ok(Some(copy))
     }

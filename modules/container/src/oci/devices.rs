@@ -2,9 +2,12 @@
 //! that the kernel asks before a device is opened or made. Pure.
 //!
 //! What no rule allows is denied, whatever mount or node leads to it. Rules that allow whole kinds of
-//! devices are refused: among them are the disks of the machine.
+//! devices are refused: among them are the disks of the machine. Which disks, if any, whoever calls says.
 
-use super::config::{Device, DeviceRule, Linux, Mapping};
+use super::{
+    config::{Device, DeviceRule, Linux, Mapping},
+    plan::Reach,
+};
 use crate::check::{Invalid, check_path, refuse};
 use rustix::fs::FileType;
 use std::ffi::CString;
@@ -128,11 +131,11 @@ impl Rule {
 
 /// The program of these rules: of those that are about a device the last one counts, and the devices
 /// that every container has are always allowed.
-pub(super) fn program(rules: &[DeviceRule]) -> Result<Vec<[u8; 8]>, Invalid> {
+pub(super) fn program(rules: &[DeviceRule], reach: Reach) -> Result<Vec<[u8; 8]>, Invalid> {
     if rules.len() > RULES_MAX {
         return refuse(format!("linux.resources.devices: at most {RULES_MAX}"));
     }
-    let mut all = rules.iter().map(rule).collect::<Result<Vec<_>, _>>()?;
+    let mut all = rules.iter().map(|one| rule(one, reach)).collect::<Result<Vec<_>, _>>()?;
     let own = OWN.iter().map(|(_, major, minor)| (*major, Some(*minor)));
     all.extend(own.chain(TERMINALS).map(|(major, minor)| Rule {
         allow: true,
@@ -144,7 +147,7 @@ pub(super) fn program(rules: &[DeviceRule]) -> Result<Vec<[u8; 8]>, Invalid> {
     Ok(assemble(&all))
 }
 
-fn rule(rule: &DeviceRule) -> Result<Rule, Invalid> {
+fn rule(rule: &DeviceRule, reach: Reach) -> Result<Rule, Invalid> {
     let wrong = |why: &str| refuse(format!("linux.resources.devices: {why}"));
     let is_block = match rule.r#type.as_deref() {
         None | Some("" | "a") => None,
@@ -172,6 +175,14 @@ fn rule(rule: &DeviceRule) -> Result<Rule, Invalid> {
     // Making a node is not using it.
     if rule.allow && access != MKNOD && (is_block.is_none() || major.is_none()) {
         return wrong("what is allowed has a type and a major number");
+    }
+    let is_own = TERMINALS.iter().any(|(own, any)| Some(*own) == major && any.is_none());
+    let reaches_far = is_block == Some(true) || (minor.is_none() && !is_own);
+    if rule.allow && access != MKNOD && reaches_far && reach == Reach::Container {
+        return wrong(
+            "disks, and all devices of one major number, reach beyond the container, \
+             which container --privileged allows",
+        );
     }
     Ok(Rule { allow: rule.allow, is_block, major, minor, access })
 }

@@ -32,7 +32,7 @@ fn ask(program: &[[u8; 8]], kind: u32, major: u32, minor: u32, access: u8) -> u6
 
 fn compiled(rules: Value) -> Result<Vec<[u8; 8]>, Invalid> {
     let rules: Vec<DeviceRule> = serde_json::from_value(rules).unwrap();
-    program(&rules)
+    program(&rules, Reach::Machine)
 }
 
 const B: u32 = 1;
@@ -132,6 +132,24 @@ fn rules_that_allow_kinds_of_devices_or_make_no_sense_are_refused() {
     let many = vec![json!({ "allow": false }); RULES_MAX];
     assert!(compiled(Value::from(many.clone())).unwrap().len() < 4096);
     assert!(compiled(Value::from([many, vec![json!({ "allow": false })]].concat())).is_err());
+}
+
+#[test]
+fn whoever_calls_says_that_disks_may_be_used_and_not_the_bundle() {
+    for (rule, is_near) in [
+        (json!({ "allow": true, "type": "c", "major": 10, "minor": 229, "access": "rw" }), true),
+        (json!({ "allow": true, "type": "c", "major": 136, "access": "rwm" }), true),
+        (json!({ "allow": true, "type": "b", "access": "m" }), true),
+        (json!({ "allow": false, "type": "b", "major": 8 }), true),
+        (json!({ "allow": true, "type": "b", "major": 8, "minor": 0, "access": "r" }), false),
+        (json!({ "allow": true, "type": "b", "major": 8, "access": "w" }), false),
+        (json!({ "allow": true, "type": "c", "major": 10, "access": "rw" }), false),
+        (json!({ "allow": true, "type": "c", "major": 5, "access": "rw" }), false),
+    ] {
+        let rules: Vec<DeviceRule> = serde_json::from_value(json!([rule])).unwrap();
+        assert_eq!(program(&rules, Reach::Container).is_ok(), is_near, "{rule}");
+        assert!(program(&rules, Reach::Machine).is_ok(), "{rule}");
+    }
 }
 
 #[test]

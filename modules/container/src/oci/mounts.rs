@@ -2,7 +2,8 @@
 //! Pure.
 //!
 //! No mount but `/dev` and its terminals has devices, whatever it asks for: a second lock before the
-//! rules for devices.
+//! rules for devices. What the machine mounts later below the source of one that is `slave` or `shared`
+//! has only the first.
 
 use super::config;
 use crate::check::{Invalid, check_path, refuse};
@@ -135,6 +136,30 @@ pub(super) fn plan(
         planned.insert(0, Mount { target: c"dev".into(), attributes, propagation, what });
     }
     Ok(planned)
+}
+
+/// Refuses what would be mounted at or below a directory that is shared: it would be seen on the machine,
+/// and stay there. `covered` are further places that are mounted over.
+pub(super) fn check_shared(mounts: &[Mount], covered: &[&CString]) -> Result<(), Invalid> {
+    let is_shared = |mount: &Mount| {
+        mount.propagation == Propagation::Shared && matches!(mount.what, What::Bind { .. })
+    };
+    for (at, shared) in mounts.iter().enumerate().filter(|(_, mount)| is_shared(mount)) {
+        let others = mounts.iter().enumerate().filter(|(other, _)| *other != at);
+        let mut places = others.map(|(_, mount)| &mount.target).chain(covered.iter().copied());
+        let covers = |place: &&CString| {
+            let rest = place.to_bytes().strip_prefix(shared.target.to_bytes());
+            rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
+        };
+        if let Some(place) = places.find(covers) {
+            return refuse(format!(
+                "/{}: it would be mounted on the machine too, for mounts: /{} is shared",
+                place.to_string_lossy(),
+                shared.target.to_string_lossy()
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn one(mount: config::Mount, bundle: &Path) -> Result<Mount, Invalid> {

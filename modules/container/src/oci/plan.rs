@@ -125,7 +125,7 @@ pub struct Plan {
     pub(crate) annotations: BTreeMap<String, String>,
 }
 
-/// How far a configuration's capabilities may reach: whoever calls decides, not the bundle.
+/// How far a configuration's capabilities and devices may reach: whoever calls decides, not the bundle.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Reach {
     /// Not beyond the container.
@@ -249,7 +249,7 @@ pub fn plan(id: &str, bundle: &Path, config: Config, reach: Reach) -> Result<Pla
         },
     };
     let resources = linux.resources.unwrap_or_default();
-    let guard = devices::program(resources.devices.as_deref().unwrap_or_default())?;
+    let guard = devices::program(resources.devices.as_deref().unwrap_or_default(), reach)?;
     check_process(&process)?;
     let capabilities = capabilities(&process, &own, reach)?;
     let privileges =
@@ -258,6 +258,9 @@ pub fn plan(id: &str, bundle: &Path, config: Config, reach: Reach) -> Result<Pla
     let (filter, skipped) = profile.map(|it| (it.filter, it.skipped)).unzip();
     let mounts =
         mounts::plan(config.mounts, bundle, own.is_new(Kind::Cgroup), own.has(Kind::User))?;
+    let masked = paths("linux.maskedPaths", linux.masked_paths)?;
+    let read_only = paths("linux.readonlyPaths", linux.readonly_paths)?;
+    mounts::check_shared(&mounts, &masked.iter().chain(&read_only).collect::<Vec<_>>())?;
     let terminal = terminal::plan(&process, &mounts)?;
     let namespaces = own.0.iter().filter(|(_, path)| path.is_none());
     let namespaces = namespaces.fold(0, |all, (kind, _)| all | kind.flag());
@@ -276,8 +279,8 @@ pub fn plan(id: &str, bundle: &Path, config: Config, reach: Reach) -> Result<Pla
         propagation,
         devices,
         guard,
-        masked: paths("linux.maskedPaths", linux.masked_paths)?,
-        read_only: paths("linux.readonlyPaths", linux.readonly_paths)?,
+        masked,
+        read_only,
         hostname: config.hostname.filter(|name| !name.is_empty()),
         limits: limits(&process)?,
         capabilities,

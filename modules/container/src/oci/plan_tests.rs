@@ -226,6 +226,25 @@ fn capabilities_reach_beyond_the_container_only_when_the_caller_says_so() {
     }
 }
 
+/// The user saw a mask of the container lie over a directory of the machine.
+#[test]
+fn nothing_is_mounted_over_what_is_shared_with_the_machine() {
+    let bind = |place: &str, option: &str| json!({ "destination": place, "type": "bind", "source": "/srv", "options": ["rbind", option] });
+    let tmpfs = |place: &str| json!({ "destination": place, "type": "tmpfs" });
+    for (mounts, masked, good) in [
+        (json!([bind("/data", "rshared"), tmpfs("/database")]), "/data2", true),
+        (json!([bind("/data", "rslave"), tmpfs("/data/cache")]), "/data/secret", true),
+        (json!([bind("/data", "shared"), tmpfs("/data/cache")]), "/x", false),
+        (json!([tmpfs("/data"), bind("/data", "shared")]), "/x", false),
+        (json!([bind("/data", "rshared")]), "/data/secret", false),
+        (json!([bind("/data", "rshared")]), "/data", false),
+    ] {
+        let mut config = with("linux/maskedPaths", json!([masked]));
+        config["mounts"] = mounts;
+        assert_eq!(planned(&config).is_ok(), good, "{config}");
+    }
+}
+
 /// Whether the kernel has labels is found out where the container is made.
 #[test]
 fn labels_of_selinux_are_known_by_their_name() {
