@@ -51,15 +51,16 @@ pub struct Store {
     root: PathBuf,
     kernel: Kernel,
     working: Mutex<Working>,
+    /// Apart from `working`, so that whoever asks does not wait for a disk.
+    found: Mutex<Found>,
 }
 
-/// Who works, so that nobody's files are swept away, and what was found. While it is locked, no name
-/// becomes that of another file.
+/// Who works, so that nobody's files are swept away. While it is locked, no name becomes that of another
+/// file.
 #[derive(Debug, Default)]
 struct Working {
     ingesting: BTreeSet<FlistId>,
     sweeping: bool,
-    found: Found,
 }
 
 /// What the launcher needs to mount the root of a container.
@@ -234,7 +235,8 @@ impl Store {
         for directory in &directories {
             fs::create_dir_all(directory).map_err(StoreError::io("making directory", directory))?;
         }
-        Ok(Self { root: root.to_owned(), kernel: Kernel::REAL, working: Mutex::default() })
+        let (working, found) = (Mutex::default(), Mutex::default());
+        Ok(Self { root: root.to_owned(), kernel: Kernel::REAL, working, found })
     }
 
     /// The flists that are complete, by the names of their records.
@@ -263,7 +265,7 @@ impl Store {
     /// What was found bad since this was asked last, for each complete flist that needs it; of many faults
     /// some. It has lost its name by then, or was replaced: whoever had it open still has.
     pub fn take_findings(&self) -> BTreeMap<FlistId, Vec<Fault>> {
-        mem::take(&mut self.lock().found)
+        mem::take(&mut self.found())
     }
 
     /// The body of a complete flist. Its hash is compared with the identity each time.

@@ -1,12 +1,16 @@
 //! Whom a bad file concerns, and what is to be told of it.
 //!
 //! The store keeps it until somebody asks: for each flist the first few faults. So it does not matter who
-//! found it, a look at the store or a fetch that replaced it under others.
+//! found it, a look at the store or a fetch that replaced it under others. Who is concerned is found out
+//! before a bad file loses its name: afterwards nobody would come upon it again.
 
 use super::{Fault, FaultKind, Part, Place, Store, StoreError};
 use crate::check::shown;
 use contract::FlistId;
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{MutexGuard, PoisonError},
+};
 
 /// Faults that are kept of an flist; more would make nobody wiser.
 pub(super) const FAULTS_MAX: usize = 9;
@@ -14,36 +18,34 @@ pub(super) const FAULTS_MAX: usize = 9;
 /// The faults of flists that were found.
 pub(super) type Found = BTreeMap<FlistId, Vec<Fault>>;
 
-/// Collects what is found by one look or fetch.
+/// Finds out whom bad files concern, during one look or fetch.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
-    found: Found,
-    /// How many faults of each flist were told already.
-    told: BTreeMap<FlistId, usize>,
     users: Option<Users>,
 }
 
 impl Findings {
-    /// Takes note of the recorded list of an flist.
-    pub(super) fn list(&mut self, flist: FlistId) {
-        self.add(flist, Fault { part: Part::List, kind: FaultKind::Unreadable });
+    /// What is to be told of the recorded list of an flist.
+    pub(super) fn of_list(flist: FlistId) -> Found {
+        [(flist, vec![Fault { part: Part::List, kind: FaultKind::Unreadable }])].into()
     }
 
-    /// Takes note of a file, for every complete flist that needs it.
-    pub(super) fn file(
+    /// What is to be told of a bad file, to every complete flist that needs it.
+    pub(super) fn of_file(
         &mut self,
         store: &Store,
         place: Place,
         kind: FaultKind,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Found, StoreError> {
         let complete = store.list()?;
+        let mut found = Found::new();
         let digest = match place {
             // One that is not complete is measured when it is fetched, or was swept meanwhile.
             Place::Image(flist) => {
                 if complete.contains(&flist) {
-                    self.add(flist, Fault { part: Part::Image, kind });
+                    found.insert(flist, vec![Fault { part: Part::Image, kind }]);
                 }
-                return Ok(());
+                return Ok(found);
             }
             Place::Object(digest) => digest,
         };
@@ -52,7 +54,7 @@ impl Findings {
         }
         let users = self.users.as_ref().map(|users| users.of_object(&digest)).unwrap_or_default();
         for flist in users {
-            if self.told.get(&flist).is_some_and(|told| *told >= FAULTS_MAX) {
+            if store.found().get(&flist).is_some_and(|faults| faults.len() >= FAULTS_MAX) {
                 continue;
             }
             // One without a sound record is found for itself.
@@ -60,32 +62,30 @@ impl Findings {
             let body = list.body();
             let mut files = body.contents.iter().zip(body.paths_of_contents());
             if let Some((_, path)) = files.find(|(content, _)| content.digest == digest) {
-                self.add(flist, Fault { part: Part::File(shown(path)), kind });
+                found.insert(flist, vec![Fault { part: Part::File(shown(path)), kind }]);
             }
         }
-        Ok(())
-    }
-
-    fn add(&mut self, flist: FlistId, fault: Fault) {
-        *self.told.entry(flist).or_default() += 1;
-        add(&mut self.found, flist, fault);
-    }
-
-    /// Hands over what was found since the last time.
-    pub(super) fn tell(&mut self, store: &Store) {
-        let mut working = store.lock();
-        for (flist, faults) in std::mem::take(&mut self.found) {
-            for fault in faults {
-                add(&mut working.found, flist, fault);
-            }
-        }
+        Ok(found)
     }
 }
 
-fn add(found: &mut Found, flist: FlistId, fault: Fault) {
-    let faults = found.entry(flist).or_default();
-    if faults.len() < FAULTS_MAX && !faults.contains(&fault) {
-        faults.push(fault);
+impl Store {
+    /// Keeps what was found until somebody asks.
+    pub(super) fn tell(&self, found: Found) {
+        let mut kept = self.found();
+        for (flist, faults) in found {
+            let kept = kept.entry(flist).or_default();
+            for fault in faults {
+                if kept.len() < FAULTS_MAX && !kept.contains(&fault) {
+                    kept.push(fault);
+                }
+            }
+        }
+    }
+
+    /// What nobody has asked for yet.
+    pub(super) fn found(&self) -> MutexGuard<'_, Found> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -155,14 +155,14 @@ impl Store {
             bad.extend(self.bad(flist, doubts.into_iter(), depth)?);
         }
         let mut findings = Findings::default();
-        for one in &bad {
+        for one in bad.iter().filter(|one| recorded || one.kind != FaultKind::Missing) {
             let (place, path, _) = self.part(flist, one.part);
+            let found = findings.of_file(self, place, one.kind)?;
             let named = one.kind != FaultKind::Missing && self.take_name(&path, one.identity)?;
             if named || recorded {
-                findings.file(self, place, one.kind)?;
+                self.tell(found);
             }
         }
-        findings.tell(self);
         let mut missing: Vec<u32> = bad.iter().filter_map(|one| one.part).collect();
         missing.sort_unstable();
         Ok((missing, bad.iter().any(|one| one.part.is_none())))

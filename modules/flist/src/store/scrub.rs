@@ -255,7 +255,6 @@ impl<'l> Look<'l> {
                 self.note::<()>(error);
             }
         }
-        self.findings.tell(self.store);
     }
 
     fn settle(&mut self, doubt: Doubt) -> Result<(), StoreError> {
@@ -263,15 +262,16 @@ impl<'l> Look<'l> {
             Doubt::Record(flist) => match self.store.flist_from_disk(flist) {
                 Ok(_) | Err(StoreError::Absent(_)) => Ok(()),
                 Err(error) if error.is_of_record() => {
-                    self.findings.list(flist);
+                    self.store.tell(Findings::of_list(flist));
                     Ok(())
                 }
                 Err(error) => Err(error),
             },
             Doubt::File(target, depth) => {
                 let (Some(kind), identity) = self.fault(&target, depth)? else { return Ok(()) };
+                let found = self.findings.of_file(self.store, target.place, kind)?;
                 if kind == FaultKind::Missing || self.store.take_name(&target.path, identity)? {
-                    self.findings.file(self.store, target.place, kind)?;
+                    self.store.tell(found);
                 }
                 Ok(())
             }

@@ -8,11 +8,17 @@ use crate::{
     store::seal::{Kernel, Sealed},
     verity,
 };
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    time::Duration,
+};
 
 /// What stands beside a file of which a page is lost, or was lost for one reading.
 const LOST: &str = "lost";
 const FLAKY: &str = "flaky";
+/// The size of each file of an flist.
+const OBJECT_BYTES: usize = 9000;
 
 fn seal(path: &Path, digest: &[u8; 32]) -> Result<Sealed, StoreError> {
     let bytes = fs::read(path).map_err(StoreError::io("reading", path))?;
@@ -69,7 +75,7 @@ impl Bench {
         let flist = |own: u8| {
             let tree = tempfile::tempdir().unwrap();
             for (name, byte) in [("shared", 1), ("own", own), ("more", own + 1)] {
-                fs::write(tree.path().join(name), vec![byte; 9000]).unwrap();
+                fs::write(tree.path().join(name), vec![byte; OBJECT_BYTES]).unwrap();
             }
             let built = create::build_directory(tree.path(), &Options::default(), &()).unwrap();
             create::publish(&built, published.path()).unwrap();
@@ -248,17 +254,64 @@ fn of_many_bad_files_some_are_told() {
     use crate::store::findings::{FAULTS_MAX, Findings};
     let bench = Bench::new();
     let mut findings = Findings::default();
+    let mut tell = |place, kind| {
+        bench.store.tell(findings.of_file(&bench.store, place, kind).unwrap());
+    };
     let flist = bench.one.identity();
+    let objects = bench.one.body().contents.iter().map(|content| Place::Object(content.digest));
     for kind in [FaultKind::Missing, FaultKind::Unreadable, FaultKind::WrongDigest].repeat(9) {
-        for content in &bench.one.body().contents {
-            findings.file(&bench.store, Place::Object(content.digest), kind).unwrap();
+        for object in objects.clone() {
+            tell(object, kind);
         }
     }
-    findings.file(&bench.store, Place::Image(FlistId([1; 32])), FaultKind::Missing).unwrap();
-    findings.tell(&bench.store);
+    tell(Place::Image(FlistId([1; 32])), FaultKind::Missing);
     let found = bench.store.take_findings();
     assert_eq!(found[&flist].len(), FAULTS_MAX);
     assert!(!found.contains_key(&FlistId([1; 32])), "nobody is told of what is not complete");
+    // A container that was repaired and started during one long look was not told of the next.
+    for object in objects {
+        tell(object, FaultKind::Missing);
+    }
+    assert_eq!(bench.store.take_findings()[&flist].len(), 3, "whatever was told before");
+}
+
+/// Whoever had a bad file open was told only when everything else that was doubted had been read again,
+/// which takes minutes: it had been fetched by then, and what was stopped ran from good files.
+#[test]
+fn what_has_lost_its_name_was_told_before_anything_else_is_read() {
+    let bench = Bench::new();
+    let bad = ["own", "more"].map(|name| bench.object(&bench.one, name));
+    for path in &bad {
+        lose(path);
+    }
+    let (mut told, mut counts) = (0, BTreeSet::new());
+    bench.store.scrub_one(bench.one.identity(), &mut |_| {
+        told += bench.found().len();
+        counts.insert((bad.iter().filter(|path| !path.exists()).count(), told));
+    });
+    assert_eq!(counts, [(0, 0), (1, 1)].into());
+    assert_eq!(told + bench.found().len(), 2);
+}
+
+/// It had lost its name when it turned out that nobody knew who needs it; no later look came upon it.
+#[test]
+fn a_bad_file_keeps_its_name_while_nobody_knows_whom_it_concerns() {
+    let bench = Bench::new();
+    let bad = bench.object(&bench.one, "own");
+    lose(&bad);
+    let images = bench.root.path().join("images");
+    let aside = bench.root.path().join("aside");
+    let scrubbed = bench.store.scrub_one(bench.one.identity(), &mut |bytes| {
+        if bytes == OBJECT_BYTES as u64 && images.exists() {
+            fs::rename(&images, &aside).unwrap();
+        }
+    });
+    assert!(matches!(scrubbed.problem, Some(StoreError::Io { .. })), "{scrubbed:?}");
+    assert!(bad.exists());
+    fs::rename(&aside, &images).unwrap();
+    bench.scrub();
+    assert!(!bad.exists());
+    assert_eq!(bench.found(), of(&[(&bench.one, "/own cannot be read")]));
 }
 
 #[test]
@@ -326,6 +379,6 @@ fn what_is_measured_and_computed_takes_its_time_as_well() {
     let bench = Bench::new();
     let mut counted = 0;
     bench.store.scrub_one(bench.one.identity(), &mut |bytes| counted += bytes);
-    let read = 3 * 9000;
+    let read = 3 * OBJECT_BYTES as u64;
     assert!(counted > read + 5 * FILE_BYTES, "{counted}");
 }
