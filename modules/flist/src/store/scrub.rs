@@ -15,14 +15,21 @@ use super::{
 };
 use crate::{Flist, erofs, store_path};
 use contract::FlistId;
-use std::{fmt, fs, io, mem, path::PathBuf, str::FromStr};
+use std::{
+    fmt, fs, io, mem,
+    path::PathBuf,
+    str::FromStr,
+    time::{Duration, Instant},
+};
 
 /// Directories of objects, by the first byte of their digests.
 const SHELVES: u16 = 256;
 /// What looking at a file costs, whatever its size, as bytes that are read.
 const FILE_BYTES: u64 = 16 << 10;
-/// Files that wait to be read again at once.
-const DOUBTS_MAX: usize = 1024;
+/// What was not right waits for so much reading, or for so long, before it is read again with all that
+/// was not right meanwhile. Each look at a file counts, so there are at most 4096 of them.
+const DOUBT_BYTES: u64 = 64 << 20;
+const DOUBT_TIME: Duration = Duration::from_secs(20);
 
 /// A file of the store: where a look at all of them stands. In the order in which they are looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -165,6 +172,8 @@ struct Look<'l> {
     pace: Pace<'l>,
     read: u64,
     doubts: Vec<Doubt>,
+    /// When the oldest doubt came, and what had been read by then.
+    doubted: Option<(Instant, u64)>,
     findings: Findings,
     scrubbed: Scrubbed,
 }
@@ -172,7 +181,7 @@ struct Look<'l> {
 impl<'l> Look<'l> {
     fn new(store: &'l Store, pace: Pace<'l>) -> Self {
         let (findings, scrubbed) = (Findings::default(), Scrubbed::default());
-        Self { store, pace, read: 0, doubts: Vec::new(), findings, scrubbed }
+        Self { store, pace, read: 0, doubts: Vec::new(), doubted: None, findings, scrubbed }
     }
 
     fn measure_all(&mut self) {
@@ -197,6 +206,7 @@ impl<'l> Look<'l> {
     }
 
     fn record(&mut self, flist: FlistId) -> Option<Flist> {
+        self.confirm_before(FILE_BYTES);
         self.count(FILE_BYTES);
         match self.store.flist_from_disk(flist) {
             Ok(list) => Some(list),
@@ -210,6 +220,13 @@ impl<'l> Look<'l> {
     }
 
     fn check(&mut self, target: Target, depth: Depth) {
+        if !self.doubts.is_empty() {
+            let size = match depth {
+                Depth::Measure => 0,
+                Depth::Read => fs::metadata(&target.path).map_or(0, |file| file.len()),
+            };
+            self.confirm_before(size.saturating_add(FILE_BYTES));
+        }
         match self.fault(&target, depth) {
             Ok((None, _)) => {}
             Ok((Some(_), _)) => self.doubt(Doubt::File(target, depth)),
@@ -238,8 +255,17 @@ impl<'l> Look<'l> {
 
     fn doubt(&mut self, doubt: Doubt) {
         self.scrubbed.doubted = self.scrubbed.doubted.saturating_add(1);
+        self.doubted.get_or_insert_with(|| (Instant::now(), self.read));
         self.doubts.push(doubt);
-        if self.doubts.len() >= DOUBTS_MAX {
+    }
+
+    /// What was not right does not wait for the reading of so many bytes, if that takes long.
+    fn confirm_before(&mut self, bytes: u64) {
+        let is_late = |(since, read): (Instant, u64)| {
+            let waits_for = self.read.saturating_sub(read).saturating_add(bytes);
+            waits_for > DOUBT_BYTES || since.elapsed() >= DOUBT_TIME
+        };
+        if self.doubted.is_some_and(is_late) {
             self.confirm();
         }
     }
@@ -249,6 +275,7 @@ impl<'l> Look<'l> {
         if self.doubts.is_empty() {
             return;
         }
+        self.doubted = None;
         self.store.kernel.wait_again();
         for doubt in mem::take(&mut self.doubts) {
             if let Err(error) = self.settle(doubt) {

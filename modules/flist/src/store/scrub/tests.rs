@@ -293,6 +293,26 @@ fn what_has_lost_its_name_was_told_before_anything_else_is_read() {
     assert_eq!(told + bench.found().len(), 2);
 }
 
+/// What ran from the first bad file of a large flist went on until all of it had been read.
+#[test]
+fn what_is_not_right_does_not_wait_for_a_large_file() {
+    let bench = Bench::new();
+    let contents = &bench.one.body().contents;
+    let [first, large] =
+        [contents.first(), contents.last()].map(|one| bench.store.object(&one.unwrap().digest));
+    lose(&first);
+    fs::File::options().write(true).open(&large).unwrap().set_len(DOUBT_BYTES).unwrap();
+    lose(&large);
+    let mut is_read = false;
+    let scrubbed = bench.store.scrub_one(bench.one.identity(), &mut |bytes| {
+        if bytes == DOUBT_BYTES && !is_read {
+            is_read = true;
+            assert!(!first.exists(), "before the large file is read");
+        }
+    });
+    assert!(is_read && !large.exists() && scrubbed.doubted == 2, "{scrubbed:?}");
+}
+
 /// It had lost its name when it turned out that nobody knew who needs it; no later look came upon it.
 #[test]
 fn a_bad_file_keeps_its_name_while_nobody_knows_whom_it_concerns() {
