@@ -118,7 +118,8 @@ impl Store {
         look.end(None)
     }
 
-    /// The files of one directory, in order; shelf 0 has the images.
+    /// The files of one directory, in order; shelf 0 has the images of all complete flists, also those
+    /// that are gone.
     fn shelf(&self, shelf: u16) -> Result<Vec<Place>, StoreError> {
         let directory = match shelf.checked_sub(1) {
             None => store_path::images(&self.root),
@@ -328,7 +329,7 @@ fn first_shelf(after: Option<Place>) -> u16 {
 /// What a file name stands for on a shelf; other files are none of ours.
 fn place(shelf: u16, name: &str) -> Option<Place> {
     match shelf.checked_sub(1) {
-        None => name.strip_suffix(".erofs")?.parse().ok().map(Place::Image),
+        None => name.strip_suffix(".flist")?.parse().ok().map(Place::Image),
         Some(first) => {
             let digest: FlistId = format!("{first:02x}{name}").parse().ok()?;
             Some(Place::Object(digest.0))

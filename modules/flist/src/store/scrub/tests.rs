@@ -108,6 +108,7 @@ impl Bench {
                 Place::Image(flist) => store_path::image(self.root.path(), flist),
                 Place::Object(digest) => self.store.object(&digest),
             })
+            .filter(|path| path.exists())
             .collect();
         files.sort();
         files
@@ -160,6 +161,7 @@ fn exactly_the_bad_files_go_everybody_who_needs_them_is_told_and_they_come_back(
     fs::remove_file(bench.object(&bench.other, "own")).unwrap();
     let image = store_path::image(bench.root.path(), bench.other.identity());
     fs::write(&image, "another").unwrap();
+    fs::remove_file(store_path::image(bench.root.path(), bench.one.identity())).unwrap();
     let scrubbed = bench.scrub();
     assert!(scrubbed.problem.is_none(), "{scrubbed:?}");
     let gone = [
@@ -167,6 +169,7 @@ fn exactly_the_bad_files_go_everybody_who_needs_them_is_told_and_they_come_back(
         bench.object(&bench.one, "own"),
         bench.object(&bench.other, "own"),
         image,
+        store_path::image(bench.root.path(), bench.one.identity()),
     ];
     let left: Vec<_> = all.iter().filter(|path| !gone.contains(path)).cloned().collect();
     assert_eq!(bench.files(), left, "exactly the bad files go");
@@ -174,6 +177,7 @@ fn exactly_the_bad_files_go_everybody_who_needs_them_is_told_and_they_come_back(
     let told = of(&[
         (one, "/own has another digest, or none"),
         (one, "/shared cannot be read"),
+        (one, "the image of the tree is missing"),
         (other, "/own is missing"),
         (other, "/shared cannot be read"),
         (other, "the image of the tree has another digest, or none"),
