@@ -7,7 +7,8 @@
 //! a container ended by itself ──► its flist ─┘ was good is left alone for longer each time
 //! ```
 //!
-//! A round goes on after a restart where it stood.
+//! A round goes on after a restart where it stood. One that could not look at something begins again when
+//! it is over, after a wait that doubles. That everything is to be read at once survives a restart too.
 
 use contract::FlistId;
 use flist::Place;
@@ -26,8 +27,10 @@ const SETTLE_MS: u64 = 180_000;
 /// starts and fails for ever does not keep a disk busy. The wait doubles while nothing bad is found.
 const AGAIN_MS: u64 = 600_000;
 const AGAIN_MAX_MS: u64 = 24 * 3_600_000;
-/// After a problem, the next piece waits for so long.
+/// After a problem, the next piece waits for so long; so does the next round, at first: the wait doubles
+/// up to a day.
 const RETRY_MS: u64 = 60_000;
+const RETRY_MAX_MS: u64 = 24 * 3_600_000;
 /// Where a round stands is written down this often.
 const SAVE_MS: u64 = 60_000;
 /// Disks whose errors are remembered.
@@ -64,12 +67,23 @@ pub(crate) struct Rounds {
     saved_ms: u64,
     is_reading: bool,
     next_ms: u64,
+    /// The wait before the next round, if the last one was not whole.
+    retry_ms: u64,
     /// What is to be read at once, in the order in which it was asked for, and what of it is being read.
     wanted: VecDeque<Look>,
     urgent: Option<Look>,
     rests: BTreeMap<Look, Rest>,
     /// The errors so far are those that our own reading made.
     explained: bool,
+}
+
+/// What is known once a look has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Known {
+    /// All that it is a part of was looked at.
+    All,
+    /// Something was not, or not yet.
+    Some,
 }
 
 /// How long something is left alone.
@@ -81,10 +95,15 @@ struct Rest {
 
 /// What survives a restart.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 struct Progress {
     /// When the last round began, by the time of day.
     began_s: i64,
     round: Round,
+    /// Whether this round could not look at something.
+    has_problem: bool,
+    /// Whether everything is still to be read at once.
+    wants_all: bool,
     /// Errors that were looked into, by disk. One that is not there now keeps its number.
     errors: BTreeMap<String, u64>,
 }
@@ -104,7 +123,8 @@ impl Rounds {
     pub(crate) fn read(saved: Option<&str>) -> Self {
         let progress: Progress =
             saved.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-        Self { saved: progress.clone(), progress, ..Self::default() }
+        let wanted = progress.wants_all.then_some(Look::All).into_iter().collect();
+        Self { saved: progress.clone(), progress, wanted, ..Self::default() }
     }
 
     /// What the disks of the store have reported so far.
@@ -132,6 +152,7 @@ impl Rounds {
     }
 
     fn want(&mut self, look: Look) {
+        self.progress.wants_all |= look == Look::All;
         if !self.wanted.contains(&look) {
             self.wanted.push_back(look);
         }
@@ -160,32 +181,29 @@ impl Rounds {
             Round::Reading(after) => after.as_deref().and_then(|text| text.parse().ok()),
             // A clock that was set back must not put a round off for years.
             Round::Idle if now_s < began || now_s.saturating_sub(began) >= ROUND_S => {
-                self.progress.began_s = now_s;
                 self.progress.round = Round::Reading(None);
                 None
             }
             Round::Idle => return looks,
         };
+        if after.is_none() {
+            self.progress.began_s = now_s;
+        }
         self.is_reading = true;
         looks.push(Look::Piece(after));
         looks
     }
 
     /// A look has ended.
-    pub(crate) fn ended(&mut self, look: Look, outcome: &Outcome, now_ms: u64) {
+    pub(crate) fn ended(&mut self, look: Look, outcome: &Outcome, now_ms: u64) -> Known {
         self.explained |= outcome.doubted;
         if let Look::Piece(_) = look {
-            self.is_reading = false;
-            self.progress.round = match outcome.next {
-                Some(place) => Round::Reading(Some(place.to_string())),
-                None => Round::Idle,
-            };
-            if outcome.problem.is_some() {
-                self.next_ms = now_ms.saturating_add(RETRY_MS);
-            }
-            return;
+            return self.piece_ended(outcome, now_ms);
         }
         self.urgent = None;
+        if look == Look::All {
+            self.progress.wants_all = false;
+        }
         let before = self.rests.get(&look).filter(|_| !outcome.doubted);
         let wait_ms = before.map_or(AGAIN_MS, |rest| rest.wait_ms.saturating_mul(2));
         let wait_ms = wait_ms.min(AGAIN_MAX_MS);
@@ -193,7 +211,31 @@ impl Rounds {
         self.rests.insert(look, Rest { until_ms, wait_ms });
         if outcome.problem.is_some() {
             self.want(look);
+            return Known::Some;
         }
+        Known::All
+    }
+
+    fn piece_ended(&mut self, outcome: &Outcome, now_ms: u64) -> Known {
+        self.is_reading = false;
+        let progress = &mut self.progress;
+        if outcome.problem.is_some() {
+            progress.has_problem = true;
+            self.next_ms = now_ms.saturating_add(RETRY_MS);
+        }
+        if let Some(place) = outcome.next {
+            progress.round = Round::Reading(Some(place.to_string()));
+            return Known::Some;
+        }
+        if mem::take(&mut progress.has_problem) {
+            progress.round = Round::Reading(None);
+            self.retry_ms = self.retry_ms.saturating_mul(2).clamp(RETRY_MS, RETRY_MAX_MS);
+            self.next_ms = now_ms.saturating_add(self.retry_ms);
+            return Known::Some;
+        }
+        progress.round = Round::Idle;
+        self.retry_ms = 0;
+        Known::All
     }
 
     /// What is to be written down now.
@@ -249,7 +291,10 @@ mod tests {
         assert_eq!(rounds.next(SETTLE_MS + RETRY_MS - 1, DAY), []);
         let third = Look::Piece(Some(third));
         assert_eq!(rounds.next(SETTLE_MS + RETRY_MS, DAY), [third]);
-        rounds.ended(third, &good(), SETTLE_MS);
+        assert_eq!(rounds.ended(third, &good(), SETTLE_MS), Known::Some, "not the second");
+        let again = SETTLE_MS + RETRY_MS;
+        assert_eq!(rounds.next(again, DAY), [Look::Piece(None)]);
+        assert_eq!(rounds.ended(Look::Piece(None), &good(), again), Known::All);
         let late = 10 * SETTLE_MS;
         assert_eq!(rounds.next(late, DAY + ROUND_S - 1), []);
         assert_eq!(rounds.next(late, DAY + ROUND_S), [Look::Piece(None)]);
@@ -271,6 +316,57 @@ mod tests {
         let mut rounds = Rounds::read(Some(&later));
         assert_eq!(rounds.next(SETTLE_MS, DAY + 5), [Look::Piece(Some(FIRST))]);
         assert_eq!(Rounds::read(Some("junk")).next(SETTLE_MS, DAY), [Look::Piece(None)]);
+    }
+
+    /// A round in which nothing could be looked at was over, for a day.
+    #[test]
+    fn a_round_that_could_not_look_at_something_begins_again_later_each_time() {
+        let mut rounds = Rounds::read(None);
+        let mut now_ms = SETTLE_MS;
+        let mut read = |outcome: &Outcome| {
+            let begun_ms = now_ms;
+            while rounds.next(now_ms, DAY) != [Look::Piece(None)] {
+                now_ms += RETRY_MS;
+            }
+            let known = rounds.ended(Look::Piece(None), outcome, now_ms);
+            ((now_ms - begun_ms) / RETRY_MS, known)
+        };
+        for minutes in [0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 1440, 1440] {
+            assert_eq!(read(&failed()), (minutes, Known::Some));
+        }
+        assert_eq!(read(&good()), (1440, Known::All));
+        assert_eq!(rounds.next(now_ms, DAY), []);
+        // It is known after a restart as well.
+        assert_eq!(rounds.next(now_ms, DAY + ROUND_S), [Look::Piece(None)]);
+        rounds.ended(Look::Piece(None), &Outcome { next: Some(FIRST), ..failed() }, now_ms);
+        let text = rounds.take_due(now_ms + SAVE_MS).unwrap();
+        let mut rounds = Rounds::read(Some(&text));
+        let last = Look::Piece(Some(FIRST));
+        assert_eq!(rounds.next(SETTLE_MS, DAY + ROUND_S), [last]);
+        assert_eq!(rounds.ended(last, &good(), SETTLE_MS), Known::Some);
+        let begun = rounds.next(SETTLE_MS + RETRY_MS, DAY + ROUND_S);
+        assert_eq!(begun, [Look::Piece(None)]);
+    }
+
+    /// The errors were written down as looked into before anything was read.
+    #[test]
+    fn errors_of_the_disks_are_not_forgotten_before_everything_was_read() {
+        let mut rounds = Rounds::read(None);
+        rounds.progress.errors = errors(0);
+        rounds.note_errors(errors(1));
+        let restarted = |rounds: &mut Rounds, now_ms| {
+            let mut new = Rounds::read(Some(&rounds.take_due(now_ms).unwrap()));
+            new.note_errors(errors(1));
+            new
+        };
+        let mut rounds = restarted(&mut rounds, SAVE_MS);
+        assert_eq!(rounds.next(1, DAY), [Look::All]);
+        rounds.ended(Look::All, &failed(), 1);
+        rounds.progress.began_s = DAY;
+        let mut rounds = restarted(&mut rounds, SAVE_MS);
+        assert_eq!(rounds.next(1, DAY), [Look::All]);
+        rounds.ended(Look::All, &good(), 1);
+        assert_eq!(restarted(&mut rounds, SAVE_MS).next(1, DAY), []);
     }
 
     #[test]
@@ -344,6 +440,7 @@ mod tests {
         rounds.note_errors(errors(3));
         assert_eq!(rounds.next(3, DAY), []);
         assert_eq!(rounds.next(3 + AGAIN_MS, DAY), [Look::All, Look::Piece(None)]);
+        rounds.ended(Look::All, &good(), 4 + AGAIN_MS);
         // What happened while the node was off is new as well.
         let text = rounds.take_due(5 + AGAIN_MS).unwrap();
         let mut rounds = Rounds::read(Some(&text));

@@ -13,6 +13,7 @@ use crate::{
     network::Order,
     node_calls,
     plan::{Files, Kind, Phase, STORE_DAMAGED, Want},
+    rounds::{Known, Look},
     scrub,
 };
 use contract::{ContractId, FlistId, Timestamp};
@@ -36,11 +37,16 @@ impl Reconciler {
         // No more than one of each thread.
         while let Ok((look, outcome)) = self.scrubs.ended.try_recv() {
             has_ended = true;
-            match &outcome.problem {
-                None => drop(self.complaints.remove("scrub")),
-                Some(text) => self.complain("scrub", text.clone()),
+            let about = match look {
+                Look::One(flist) => format!("flist {}", flist.short()),
+                Look::All | Look::Piece(_) => "scrub".to_owned(),
+            };
+            let known = self.rounds.ended(look, &outcome, now_ms);
+            match outcome.problem {
+                Some(text) => self.complain(&about, text),
+                None if known == Known::All => drop(self.complaints.remove(&about)),
+                None => {}
             }
-            self.rounds.ended(look, &outcome, now_ms);
         }
         for (flist, faults) in self.store.take_findings() {
             self.take_damage(flist, &node_calls::describe(&faults))?;
