@@ -12,7 +12,7 @@ use node_api::{
     init::{self, ProcessState},
     paths,
 };
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{collections::BTreeMap, mem, path::Path, time::Duration};
 
 impl Reconciler {
     /// Starts a container, and writes down what became of it.
@@ -86,11 +86,17 @@ impl Reconciler {
         }
     }
 
-    /// Takes note of containers whose start succeeded after it was given up on.
+    /// Takes note of containers whose start succeeded after it was given up on. What was blamed on one
+    /// meanwhile holds for what runs: it may have its files open as they were.
     pub(super) fn note_risen(&mut self, have: &Have) -> Result<(), DatabaseError> {
         for id in plan::risen(have, &self.runs) {
             if let Some(run) = self.runs.get_mut(&id) {
-                run.phase = Phase::Up { since_ms: have.now_ms };
+                let up = Phase::Up { since_ms: have.now_ms };
+                if let Phase::Waiting { code, message, .. } = mem::replace(&mut run.phase, up)
+                    && code == STORE_DAMAGED
+                {
+                    self.spoilt.insert(id.clone(), message);
+                }
             }
             self.save_run(&id)?;
         }

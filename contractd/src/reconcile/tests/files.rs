@@ -62,7 +62,10 @@ fn what_runs_from_damaged_files_is_to_be_stopped_and_they_are_wanted_again() {
     assert_eq!((code.as_str(), message.as_str()), ("store_damaged", said));
     assert!(this.database.runs().unwrap()["c"].contains("store_damaged"), "written down");
     let faults = |this: &mut Reconciler| {
-        let mut have = Have::default();
+        let running = |id: &str| (id.to_owned(), init::ProcessState::Running);
+        let processes = ["a", "b"].into_iter().map(running).collect();
+        let mut have = Have { processes, ..Have::default() };
+        this.note_risen(&have).unwrap();
         this.look_at_health(&[], &mut have).unwrap();
         have.faults.into_iter().map(|(id, (cause, _))| (id, cause.code())).collect::<Vec<_>>()
     };
@@ -72,6 +75,10 @@ fn what_runs_from_damaged_files_is_to_be_stopped_and_they_are_wanted_again() {
     assert_eq!(faults(this), []);
     this.runs.get_mut("a").unwrap().phase = up();
     assert_eq!(faults(this), []);
+    // Its start had been given up on, and it has the bad file open.
+    let run = this.runs.remove("c").unwrap();
+    this.runs.insert("a".to_owned(), run);
+    assert_eq!(faults(this), [("a".to_owned(), "store_damaged")]);
 }
 
 /// What one reading says stops nobody: the store is asked to read it again.
