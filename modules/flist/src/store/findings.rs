@@ -5,7 +5,7 @@
 //! before a bad file loses its name: afterwards nobody would come upon it again.
 
 use super::{Fault, FaultKind, Part, Place, Store, StoreError};
-use crate::check::shown;
+use crate::{Flist, check::shown};
 use contract::FlistId;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -50,15 +50,14 @@ impl Findings {
             Place::Object(digest) => digest,
         };
         if self.users.as_ref().is_none_or(|users| users.complete != complete) {
-            self.users = Some(Users::of(store, complete));
+            self.users = Some(Users::of(store, complete)?);
         }
         let users = self.users.as_ref().map(|users| users.of_object(&digest)).unwrap_or_default();
         for flist in users {
             if store.found().get(&flist).is_some_and(|faults| faults.len() >= FAULTS_MAX) {
                 continue;
             }
-            // One without a sound record is found for itself.
-            let Ok(list) = store.flist(flist) else { continue };
+            let Some(list) = list_of(store, flist)? else { continue };
             let body = list.body();
             let mut files = body.contents.iter().zip(body.paths_of_contents());
             if let Some((_, path)) = files.find(|(content, _)| content.digest == digest) {
@@ -89,6 +88,16 @@ impl Store {
     }
 }
 
+/// What an flist needs. One without a sound record is found for itself.
+fn list_of(store: &Store, flist: FlistId) -> Result<Option<Flist>, StoreError> {
+    match store.flist(flist) {
+        Ok(list) => Ok(Some(list)),
+        Err(StoreError::Absent(_)) => Ok(None),
+        Err(error) if error.is_of_record() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Which flists need which objects, in few bytes: every list is decoded once, not for every bad file.
 #[derive(Debug)]
 struct Users {
@@ -99,16 +108,16 @@ struct Users {
 }
 
 impl Users {
-    fn of(store: &Store, complete: BTreeSet<FlistId>) -> Self {
+    fn of(store: &Store, complete: BTreeSet<FlistId>) -> Result<Self, StoreError> {
         let (mut contents, mut flists) = (Vec::new(), Vec::new());
         for (number, flist) in (0..).zip(&complete) {
             flists.push(*flist);
-            let Ok(list) = store.flist(*flist) else { continue };
+            let Some(list) = list_of(store, *flist)? else { continue };
             let digests = list.body().contents.iter().map(|content| content.digest);
             contents.extend(digests.map(|digest| (beginning(&digest), number)));
         }
         contents.sort_unstable();
-        Self { complete, contents, flists }
+        Ok(Self { complete, contents, flists })
     }
 
     /// All that may need an object; one digest in many begins as another.

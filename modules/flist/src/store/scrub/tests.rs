@@ -333,6 +333,15 @@ fn a_bad_file_keeps_its_name_while_nobody_knows_whom_it_concerns() {
     assert!(matches!(scrubbed.problem, Some(StoreError::Io { .. })), "{scrubbed:?}");
     assert!(bad.exists());
     fs::rename(&aside, &images).unwrap();
+    // The list of another cannot be looked at, and is not damaged.
+    let record = store_path::record(bench.root.path(), bench.other.identity());
+    fs::rename(&record, &aside).unwrap();
+    fs::create_dir(&record).unwrap();
+    let scrubbed = bench.store.scrub_one(bench.one.identity(), &mut |_| {});
+    assert!(matches!(scrubbed.problem, Some(StoreError::Io { .. })), "{scrubbed:?}");
+    assert!(bad.exists());
+    fs::remove_dir(&record).unwrap();
+    fs::rename(&aside, &record).unwrap();
     bench.scrub();
     assert!(!bad.exists());
     assert_eq!(bench.found(), of(&[(&bench.one, "/own cannot be read")]));
