@@ -222,8 +222,10 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// Reads from `pipe`, which is non-blocking, from now on. The ring stays.
+    /// Reads from `pipe`, which is non-blocking, from now on. The ring stays. Somebody may still have
+    /// the other end of the former pipe: what was read of it ends here.
     pub(crate) fn attach(&mut self, pipe: OwnedFd) {
+        self.close();
         self.pipe = Some(pipe);
     }
 
@@ -523,6 +525,23 @@ mod tests {
         assert_eq!(log.size(), log.ring.size, "nothing is left beside the ring");
         let n_lines = (4 * RING_SIZE / LINE_OVERHEAD + 1) as u64;
         assert_eq!(log.ring.last, n_lines, "all have numbers");
+    }
+
+    /// A process that a container left behind kept the pipe open, and the first line of the next run
+    /// had half a line of the former one before it.
+    #[test]
+    fn another_pipe_begins_with_another_line() {
+        let now = Instant::now();
+        let (mut log, mut writer) = log();
+        let (mut next, mut next_writer) = self::log();
+        writer.write_all(b"half a").unwrap();
+        log.keep(now);
+        log.attach(next.pipe.take().unwrap());
+        next_writer.write_all(b"whole\n").unwrap();
+        log.keep(now);
+        let lines = log.ring.read(None, 10).lines;
+        assert_eq!(lines.iter().map(|line| &*line.text).collect::<Vec<_>>(), ["half a", "whole"]);
+        drop(writer);
     }
 
     #[test]
