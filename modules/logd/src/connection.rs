@@ -280,8 +280,10 @@ async fn acknowledged(stream: &TcpStream) -> Result<(), SinkError> {
     stream.take_error()?.map_or(Ok(()), |error| Err(error.into()))
 }
 
-/// A connection whose other side is not there any more ends by itself.
+/// A connection whose other side is not there any more ends by itself. What is sent waits for nothing:
+/// the end of what is sent at once would wait until the other side has acknowledged the rest.
 fn set_up(socket: &TcpSocket) -> io::Result<()> {
+    socket.set_nodelay(true)?;
     socket.set_keepalive(true)?;
     set_tcp_keepidle(socket, KEEPALIVE)?;
     set_tcp_keepintvl(socket, KEEPALIVE_INTERVAL)?;

@@ -72,6 +72,16 @@ async fn listener() -> (TcpListener, SocketAddr) {
 }
 
 #[test]
+fn lines_do_not_wait_for_an_acknowledgement_of_those_before() {
+    run(async {
+        let (_listener, address) = listener().await;
+        let connection = open(address, "syslog+tcp://h").await.unwrap();
+        let Connection::Syslog(stream) = connection else { panic!("it is a stream") };
+        assert!(stream.nodelay().unwrap());
+    });
+}
+
+#[test]
 fn datagrams_hold_one_message_each() {
     let server = StdUdp::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     server.set_read_timeout(Some(LIMIT)).unwrap();
