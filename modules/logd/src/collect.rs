@@ -40,10 +40,12 @@ const BOOKS_UNUSED_MAX: usize = 256;
 /// What one workload may have at most, and what is left to it when there are many.
 const BOOK_SIZE_MAX: u64 = 1 << 20;
 const BOOK_SIZE_MIN: u64 = 64 << 10;
-/// What all lines may have at most, and which part of a disk: half of what `storaged` allows the state
-/// of the node, which also holds what `contractd` has agreed to.
+/// What all lines may have at most, and which part of a disk: a quarter of what `storaged` allows the
+/// state of the node, which also holds what `contractd` has agreed to. They may take twice as much: with
+/// each round to the disk the last block of a file is written anew, and btrfs counts the whole extent
+/// that it was in while another block of that is used.
 const SIZE_MAX: u64 = 1 << 30;
-const DISK_PART: u64 = 48;
+const DISK_PART: u64 = 96;
 /// Without a disk the state is a small file system in memory.
 const MEMORY_PART: u64 = 4;
 const TMPFS_MAGIC: u64 = 0x0102_1994;
@@ -367,15 +369,16 @@ mod tests {
     }
 
     #[test]
-    fn all_lines_together_have_half_of_what_the_state_may_have() {
+    fn all_lines_together_take_half_of_what_the_state_may_have_at_most() {
         for gib in [4_u64, 8, 10, 20, 48, 100, 1000] {
             let system = gib << 30;
             let room = Room::on(system, false);
             // As storaged limits the state: a twentieth of what is usable.
             let state = (system - (system / 16).max(256 << 20)) / 20;
-            for n_books in [0, 1, 10, 1000, room.n_books] {
+            for n_books in [0, 1, 10, 500, room.n_books] {
                 let all = room.share(n_books) * n_books as u64;
-                assert!(all <= state / 2, "{n_books} books on {gib} GiB");
+                // Each block may be held by an extent of two.
+                assert!(all * 2 <= state / 2, "{n_books} books on {gib} GiB");
             }
         }
         let memory = Room::on(64 << 20, true);
