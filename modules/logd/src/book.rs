@@ -11,6 +11,7 @@ use std::{
     io::{self, Read as _, Seek as _, SeekFrom},
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 /// A segment is full at this size, and a small book is divided into so many of them: what goes when
@@ -241,7 +242,7 @@ impl Reader {
     /// The next lines up to number `limit`, a bounded number of them; none when there are no more yet.
     /// Where numbers are left out, lines are gone.
     pub fn read(&mut self, limit: u64) -> io::Result<Vec<Line>> {
-        let segments = list(&self.directory)?;
+        let segments = names(&self.directory)?;
         for _ in 0..TURNS_MAX {
             let Some((name, from)) = self.locate(&segments) else { return Ok(Vec::new()) };
             let (lines, next, is_limited) = self.read_segment(name, from, limit)?;
@@ -257,7 +258,7 @@ impl Reader {
             if next > from {
                 continue;
             }
-            let Some((newer, _)) = segments.iter().find(|(other, _)| *other > name) else {
+            let Some(newer) = segments.iter().find(|other| **other > name) else {
                 return Ok(Vec::new());
             };
             self.place = Some((*newer, HEADER_SIZE as u64));
@@ -266,11 +267,11 @@ impl Reader {
     }
 
     /// Where to read on: in the segment that it stands in, or in the one that holds the next number.
-    fn locate(&self, segments: &[(u64, u64)]) -> Option<(u64, u64)> {
-        let still = self.place.filter(|(name, _)| segments.iter().any(|(other, _)| other == name));
+    fn locate(&self, segments: &[u64]) -> Option<(u64, u64)> {
+        let still = self.place.filter(|(name, _)| segments.contains(name));
         let found = || {
-            let before = segments.iter().rev().find(|(name, _)| *name <= self.last);
-            before.or(segments.first()).map(|(name, _)| (*name, HEADER_SIZE as u64))
+            let before = segments.iter().rev().find(|name| **name <= self.last);
+            before.or(segments.first()).map(|name| (*name, HEADER_SIZE as u64))
         };
         still.or_else(found)
     }
@@ -306,24 +307,31 @@ impl Reader {
     }
 }
 
+/// When the newest line of the book in this directory was written.
+pub(crate) fn written(directory: &Path) -> io::Result<SystemTime> {
+    let newest = names(directory)?.pop().ok_or(io::ErrorKind::NotFound)?;
+    fs::metadata(segment_path(directory, newest))?.modified()
+}
+
 /// Names and sizes of the segments, oldest first.
 fn list(directory: &Path) -> io::Result<Vec<(u64, u64)>> {
-    let mut segments = Vec::new();
+    let size = |name| Ok((name, fs::metadata(segment_path(directory, name))?.len()));
+    names(directory)?.into_iter().map(size).collect()
+}
+
+/// Names of the segments, oldest first.
+fn names(directory: &Path) -> io::Result<Vec<u64>> {
+    let mut names = Vec::new();
     let entries = match fs::read_dir(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(segments),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(names),
         entries => entries?,
     };
     for entry in entries {
-        let entry = entry?;
-        let name = entry.file_name();
-        let name = name.to_str().and_then(|name| name.strip_suffix(".log")?.parse().ok());
-        // One that is gone since is not there.
-        if let (Some(name), Ok(known)) = (name, entry.metadata()) {
-            segments.push((name, known.len()));
-        }
+        let name = entry?.file_name();
+        names.extend(name.to_str().and_then(|name| name.strip_suffix(".log")?.parse::<u64>().ok()));
     }
-    segments.sort_unstable();
-    Ok(segments)
+    names.sort_unstable();
+    Ok(names)
 }
 
 fn segment_path(directory: &Path, name: u64) -> PathBuf {

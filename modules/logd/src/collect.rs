@@ -4,7 +4,11 @@
 //! misses nothing, while they hold a second of the fastest and hours of others. What they hold no
 //! more leaves a gap in the numbers.
 
-use crate::{book::Book, send::Job, sync::Syncer};
+use crate::{
+    book::{self, Book},
+    send::Job,
+    sync::Syncer,
+};
 use node_api::{
     init::{Log, LogHead, Logs},
     paths,
@@ -321,14 +325,13 @@ fn contract(id: &str) -> &str {
     id.match_indices('-').nth(1).map_or(id, |(end, _)| &id[..end])
 }
 
-/// The one whose directory was changed the longest time ago: that is when a segment began or went, or
-/// when a sink had taken something.
+/// The one whose newest line is the oldest. Its directory says nothing: that changes too when a book
+/// has to be smaller.
 fn oldest<'a>(directory: &Path, ids: impl Iterator<Item = &'a String>) -> Option<String> {
-    let changed = |id: &String| {
-        let known = fs::metadata(directory.join(id)).and_then(|known| known.modified());
-        known.unwrap_or(SystemTime::UNIX_EPOCH)
+    let written = |id: &&String| {
+        book::written(&directory.join(id.as_str())).unwrap_or(SystemTime::UNIX_EPOCH)
     };
-    ids.min_by_key(|id| changed(id)).cloned()
+    ids.min_by_key(written).cloned()
 }
 
 /// How much of its file system all lines may have, and of how many workloads they are.
@@ -361,6 +364,8 @@ impl Room {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use node_api::init::Line;
+    use std::path::PathBuf;
 
     fn collector(logs: &Path) -> Collector {
         let mut collector = Collector::new(Syncer::start().unwrap());
@@ -389,17 +394,41 @@ mod tests {
         assert_eq!(Room::on(0, false), Room { size: 0, n_books: 1 });
     }
 
+    /// A book of so many lines of some 100 bytes, of this age in seconds.
+    fn book(logs: &Path, id: &str, n_lines: u64, age: u64) -> Book {
+        let mut book = Book::open(&logs.join(id)).unwrap();
+        let text = "x".repeat(80);
+        let line = |number| Line { number, time_ms: 1, n_dropped: 0, text: text.clone() };
+        book.append(7, &(1..=n_lines).map(line).collect::<Vec<_>>(), 2 * BOOK_SIZE_MAX).unwrap();
+        let then = SystemTime::now() - Duration::from_secs(age);
+        fs::File::open(segments(logs, id).pop().unwrap()).unwrap().set_modified(then).unwrap();
+        book
+    }
+
+    /// Oldest first.
+    fn segments(logs: &Path, id: &str) -> Vec<PathBuf> {
+        let entries = fs::read_dir(logs.join(id)).unwrap();
+        let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+        paths.sort();
+        paths
+    }
+
     /// The workloads of contracts that have ended were enough to keep everybody else's lines away.
     #[test]
     fn the_oldest_book_that_nobody_uses_makes_room() {
         let logs = tempfile::tempdir().unwrap();
         let logs = logs.path();
-        for (id, age) in [("c-1-a", 50), ("c-1-b", 40), ("c-2-a", 30), ("c-3-a", 20)] {
-            fs::create_dir(logs.join(id)).unwrap();
-            let then = SystemTime::now() - Duration::from_secs(age);
-            fs::File::open(logs.join(id)).unwrap().set_modified(then).unwrap();
-        }
         let mut collector = collector(logs);
+        for (id, age) in [("c-1-a", 50), ("c-1-b", 40), ("c-2-a", 30), ("c-3-a", 20)] {
+            collector.books.insert(id.to_owned(), book(logs, id, 2000, age));
+            collector.kept.insert(id.to_owned());
+        }
+        // The old ones become smaller last, and are no newer for it.
+        for id in ["c-3-a", "c-2-a", "c-1-b", "c-1-a"] {
+            let before = segments(logs, id).len();
+            collector.books.get_mut(id).unwrap().trim(BOOK_SIZE_MIN).unwrap();
+            assert!((1..before).contains(&segments(logs, id).len()));
+        }
         let room = Room { size: 0, n_books: 4 };
         let mut make = |used: &[&str], room: &Room| {
             let used = used.iter().copied().collect();
