@@ -30,6 +30,10 @@ const LINES_MAX: usize = 128;
 /// Pieces that are looked at for lines in one call: more than a book has.
 const TURNS_MAX: usize = 512;
 
+/// Appends that find no room until another segment goes for it: some of one minute. A disk that others
+/// have filled is no fuller by old lines.
+const REFUSALS_MAX: u32 = 120;
+
 /// What a book says where it goes on with another ring.
 const NEW_LIFE: &str = "[counted anew: lines of the last moments before this may be missing]";
 
@@ -45,6 +49,8 @@ pub struct Book {
     last: u64,
     /// Number of the newest line that a power cut cannot take away.
     synced: u64,
+    /// Appends that have found no room since one has.
+    n_refusals: u32,
 }
 
 impl Book {
@@ -72,7 +78,8 @@ impl Book {
             segments.pop();
         }
         // Who was here before may have been killed before it was on the disk.
-        Ok(Self { directory: directory.to_owned(), segments, header, last, synced: 0 })
+        let directory = directory.to_owned();
+        Ok(Self { directory, segments, header, last, synced: 0, n_refusals: 0 })
     }
 
     /// Number of the newest line that survives a power cut. Numbers above it may be given again.
@@ -110,10 +117,14 @@ impl Book {
             let mut done = self.append_some(life, lines, size_max);
             // The room that there should be is not there: old lines of its own are what it can give.
             if done.as_ref().is_err_and(is_full) && self.segments.len() > 1 {
-                self.remove_oldest()?;
-                done = self.append_some(life, lines, size_max);
+                if self.n_refusals.is_multiple_of(REFUSALS_MAX) {
+                    self.remove_oldest()?;
+                    done = self.append_some(life, lines, size_max);
+                }
+                self.n_refusals = self.n_refusals.wrapping_add(1);
             }
             lines = &lines[done?..];
+            self.n_refusals = 0;
         }
         Ok(())
     }

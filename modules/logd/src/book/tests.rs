@@ -101,28 +101,58 @@ fn a_mark_that_was_not_written_leaves_a_gap() {
     assert_eq!(numbers(&all(directory.path(), 0)), [1, 2, 3, 5, 6]);
 }
 
+fn long(numbers: std::ops::RangeInclusive<u64>) -> Vec<Line> {
+    let text = "x".repeat(1000);
+    numbers.map(|number| Line { number, time_ms: 1, n_dropped: 0, text: text.clone() }).collect()
+}
+
+/// The disk was full of what others had written, and each book lost a segment with each turn.
 #[test]
-fn a_full_disk_costs_old_lines_and_heals() {
+fn a_full_disk_costs_one_segment_in_a_minute_and_heals() {
     let directory = tempfile::tempdir().unwrap();
     let mut book = Book::open(directory.path()).unwrap();
-    let text = "x".repeat(1000);
-    let long = |number| Line { number, time_ms: 1, n_dropped: 0, text: text.clone() };
-    book.append(7, &(1..=100).map(long).collect::<Vec<_>>(), 1 << 20).unwrap();
+    book.append(7, &long(1..=200), 1 << 20).unwrap();
     let before = list(directory.path()).unwrap();
-    assert!(before.len() > 2, "{before:?}");
+    assert!(before.len() > 4, "{before:?}");
     // Whatever is written to the newest segment finds no room.
     let newest = segment_path(directory.path(), before.last().unwrap().0);
     let real = directory.path().join("real");
     fs::rename(&newest, &real).unwrap();
     std::os::unix::fs::symlink("/dev/full", &newest).unwrap();
-    let error = book.append(7, &[long(101)], 1 << 20).unwrap_err();
-    assert_eq!((error.kind(), book.last()), (io::ErrorKind::StorageFull, 100));
-    assert!(!segment_path(directory.path(), 0).exists(), "the oldest made room");
-    assert_eq!(list(directory.path()).unwrap().len(), before.len() - 1);
+    let mut refused = |n_gone: usize| {
+        let error = book.append(7, &long(201..=201), 1 << 20).unwrap_err();
+        assert_eq!((error.kind(), book.last()), (io::ErrorKind::StorageFull, 200));
+        let gone = &before[..n_gone];
+        assert!(gone.iter().all(|(name, _)| !segment_path(directory.path(), *name).exists()));
+        assert_eq!(names(directory.path()).unwrap().len(), before.len() - n_gone);
+    };
+    (0..REFUSALS_MAX).for_each(|_| refused(1));
+    (0..REFUSALS_MAX).for_each(|_| refused(2));
     fs::rename(&real, &newest).unwrap();
-    book.append(7, &[long(101)], 1 << 20).unwrap();
-    let kept = numbers(&all(directory.path(), before[1].0));
-    assert_eq!(kept, (before[1].0 + 1..=101).collect::<Vec<_>>());
+    book.append(7, &long(201..=201), 1 << 20).unwrap();
+    let kept = numbers(&all(directory.path(), before[2].0));
+    assert_eq!(kept, (before[2].0 + 1..=201).collect::<Vec<_>>());
+    // The next full disk costs one at once.
+    fs::remove_file(&newest).unwrap();
+    std::os::unix::fs::symlink("/dev/full", &newest).unwrap();
+    book.append(7, &long(202..=202), 1 << 20).unwrap_err();
+    assert_eq!(names(directory.path()).unwrap().len(), before.len() - 3);
+}
+
+/// The oldest segment is what stands in the way of the next one.
+#[test]
+fn the_room_of_the_oldest_segment_is_used_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut book = Book::open(directory.path()).unwrap();
+    book.append(7, &long(1..=100), 1 << 20).unwrap();
+    let oldest = segment_path(directory.path(), 0);
+    fs::remove_file(&oldest).unwrap();
+    std::os::unix::fs::symlink("/dev/full", &oldest).unwrap();
+    std::os::unix::fs::symlink(&oldest, segment_path(directory.path(), 100)).unwrap();
+    // Another life begins another segment.
+    book.append(8, &lines(1..=3), 1 << 20).unwrap();
+    assert_eq!((book.last(), book.n_refusals), (104, 0));
+    assert_eq!(numbers(&all(directory.path(), 99)), [100, 101, 102, 103, 104]);
 }
 
 #[test]
