@@ -253,10 +253,30 @@ impl Reader {
     /// The next lines up to number `limit`, a bounded number of them; none when there are no more yet.
     /// Where numbers are left out, lines are gone.
     pub fn read(&mut self, limit: u64) -> io::Result<Vec<Line>> {
-        let segments = names(&self.directory)?;
+        let directory = self.directory.clone();
+        self.read_by(limit, || names(&directory))
+    }
+
+    fn read_by(
+        &mut self,
+        limit: u64,
+        mut names: impl FnMut() -> io::Result<Vec<u64>>,
+    ) -> io::Result<Vec<Line>> {
+        // Looked at when a segment has ended or gone only, not for each piece.
+        let mut segments = None;
         for _ in 0..TURNS_MAX {
-            let Some((name, from)) = self.locate(&segments) else { return Ok(Vec::new()) };
-            let (lines, next, is_limited) = self.read_segment(name, from, limit)?;
+            let Some((name, from)) = self.place else {
+                let known = names()?;
+                let holds_next = known.iter().rev().find(|name| **name <= self.last);
+                let Some(name) = holds_next.or(known.first()) else { return Ok(Vec::new()) };
+                self.place = Some((*name, HEADER_SIZE as u64));
+                segments = Some(known);
+                continue;
+            };
+            let Some((lines, next, is_limited)) = self.read_segment(name, from, limit)? else {
+                self.place = None;
+                continue;
+            };
             self.place = Some((name, next));
             if let Some(line) = lines.last() {
                 self.last = line.number;
@@ -269,7 +289,12 @@ impl Reader {
             if next > from {
                 continue;
             }
-            let Some(newer) = segments.iter().find(|other| **other > name) else {
+            // Only a segment that ended when a newer one was there already has ended for good.
+            let Some(known) = &segments else {
+                segments = Some(names()?);
+                continue;
+            };
+            let Some(newer) = known.iter().find(|other| **other > name) else {
                 return Ok(Vec::new());
             };
             self.place = Some((*newer, HEADER_SIZE as u64));
@@ -277,24 +302,17 @@ impl Reader {
         Ok(Vec::new())
     }
 
-    /// Where to read on: in the segment that it stands in, or in the one that holds the next number.
-    fn locate(&self, segments: &[u64]) -> Option<(u64, u64)> {
-        let still = self.place.filter(|(name, _)| segments.contains(name));
-        let found = || {
-            let before = segments.iter().rev().find(|name| **name <= self.last);
-            before.or(segments.first()).map(|name| (*name, HEADER_SIZE as u64))
-        };
-        still.or_else(found)
-    }
-
-    /// Lines of a segment, how far they reach, and whether the next one is above the limit.
-    fn read_segment(&self, name: u64, from: u64, limit: u64) -> io::Result<(Vec<Line>, u64, bool)> {
+    /// Lines of a segment, how far they reach, and whether the next one is above the limit; nothing
+    /// when it has gone, because it was the oldest.
+    fn read_segment(
+        &self,
+        name: u64,
+        from: u64,
+        limit: u64,
+    ) -> io::Result<Option<(Vec<Line>, u64, bool)>> {
         let mut file = match File::open(segment_path(&self.directory, name)) {
             Ok(file) => file,
-            // It has just gone, because it was the oldest.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok((Vec::new(), from, false));
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
         file.seek(SeekFrom::Start(from))?;
@@ -314,7 +332,7 @@ impl Reader {
                 lines.push(line);
             }
         }
-        Ok((lines, from + at as u64, is_limited))
+        Ok(Some((lines, from + at as u64, is_limited)))
     }
 }
 

@@ -252,6 +252,37 @@ fn a_reader_stops_at_its_limit_although_there_is_a_newer_segment() {
     assert_eq!(numbers(&reader.read(5).unwrap()), [4, 5]);
 }
 
+/// Between the end of a segment and a look at the directory, a line came and another segment began.
+#[test]
+fn a_reader_misses_nothing_when_a_segment_begins_meanwhile() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut book = Book::open(directory.path()).unwrap();
+    book.append(7, &lines(1..=3), SIZE).unwrap();
+    let mut reader = Reader::new(directory.path(), 0);
+    assert_eq!(numbers(&reader.read(u64::MAX).unwrap()), [1, 2, 3]);
+    let meanwhile = || {
+        book.append(7, &lines(4..=4), SIZE).unwrap();
+        book.append(8, &lines(1..=1), SIZE).unwrap();
+        names(directory.path())
+    };
+    assert_eq!(numbers(&reader.read_by(u64::MAX, meanwhile).unwrap()), [4]);
+    assert_eq!(numbers(&reader.read(u64::MAX).unwrap()), [5, 6]);
+}
+
+#[test]
+fn a_reader_whose_segment_has_gone_goes_on_with_the_oldest() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut book = Book::open(directory.path()).unwrap();
+    book.append(7, &long(1..=100), 1 << 20).unwrap();
+    let mut reader = Reader::new(directory.path(), 0);
+    let read = numbers(&reader.read(u64::MAX).unwrap()).len();
+    assert!((1..30).contains(&read), "{read} of the first segment");
+    book.trim(SIZE).unwrap();
+    let oldest = names(directory.path()).unwrap()[0];
+    assert!(oldest > 30);
+    assert_eq!(reader.read(u64::MAX).unwrap()[0].number, oldest + 1);
+}
+
 #[test]
 fn a_reader_stops_before_half_a_record_and_goes_on_when_it_is_whole() {
     let directory = tempfile::tempdir().unwrap();
