@@ -11,7 +11,7 @@ pub mod book;
 pub mod collect;
 mod connection;
 pub mod message;
-mod position;
+pub mod position;
 pub mod reach;
 pub mod record;
 pub mod redis;

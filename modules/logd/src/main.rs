@@ -1,11 +1,12 @@
 //! `/bin/logd`: lines of containers, kept and sent. A thread serves calls, one collects lines, and
-//! one sends them.
+//! one sends them; two wait for the disk.
 
 #![forbid(unsafe_code)]
 
 use ipc::{Call, Failure, Method as _, Outcome};
 use logd::{
     collect::{self, Doomed},
+    position::Notes,
     reach::{Reach, THREADS_MAX},
     send::{self, Job},
     sync::Syncer,
@@ -39,7 +40,7 @@ fn main() -> ExitCode {
         let listener = daemon::listen(Path::new(LOGD_SOCKET))?;
         let (jobs, wanted) = watch::channel(Vec::new());
         let wanted_here = wanted.clone();
-        let syncer = Syncer::start()?;
+        let (syncer, notes) = (Syncer::start()?, Notes::start()?);
         let (doomed, doomed_in) = mpsc::sync_channel(DOOMED_MAX);
         let (kept_shown, kept) = watch::channel(BTreeSet::new());
         let (heads_shown, heads) = watch::channel(Arc::default());
@@ -61,7 +62,7 @@ fn main() -> ExitCode {
         let runtime = runtime.enable_all().max_blocking_threads(THREADS_MAX).build()?;
         daemon::ready()?;
         let reach = Arc::new(Reach::new(Path::new(NETD_SOCKET)));
-        runtime.block_on(send::run(Path::new(LOGS), &reach, wanted, heads));
+        runtime.block_on(send::run(Path::new(LOGS), &reach, &notes, wanted, heads));
         Err(io::Error::other("nobody serves calls any more").into())
     })
 }

@@ -1,13 +1,65 @@
 //! How far each sink is, in a file beside the lines: what it has is not sent again after a restart.
 //!
-//! Written rarely, so that a restart sends the lines of two seconds twice. A file that cannot be
+//! Written rarely, so that a restart sends the lines of two seconds twice, and by a thread of its own: a
+//! file is made and renamed, which waits while btrfs commits, and sinks do not. A file that cannot be
 //! read means that nothing was sent.
 
 use sha2::{Digest as _, Sha256};
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    sync::mpsc::{Receiver, SyncSender, sync_channel},
+    thread,
 };
+
+/// Notes that wait: one of each sink that there may be. More come again.
+const NOTES_MAX: usize = 1024;
+
+/// What is to be written.
+#[derive(Debug)]
+pub(crate) enum Note {
+    Taken { position: PathBuf, number: u64 },
+    Wanted { book: PathBuf, urls: Vec<String> },
+}
+
+/// The thread that writes, as those see it who have something to be written.
+#[derive(Debug, Clone)]
+pub struct Notes(SyncSender<Note>);
+
+impl Notes {
+    /// Starts the thread. It ends with this.
+    pub fn start() -> io::Result<Self> {
+        let (notes, receiver) = sync_channel(NOTES_MAX);
+        thread::Builder::new().name("positions".to_owned()).spawn(move || run(&receiver))?;
+        Ok(Self(notes))
+    }
+
+    /// Has it written how far a sink is. Whether it takes note; what fails then is sent again after a
+    /// restart.
+    pub(crate) fn taken(&self, position: &Path, number: u64) -> bool {
+        self.0.try_send(Note::Taken { position: position.to_owned(), number }).is_ok()
+    }
+
+    /// Has it forget sinks of a book that are not among `urls`. Without room for that they are
+    /// remembered until it is asked again.
+    pub(crate) fn wanted(&self, book: &Path, urls: Vec<String>) {
+        self.0.try_send(Note::Wanted { book: book.to_owned(), urls }).ok();
+    }
+}
+
+fn run(notes: &Receiver<Note>) {
+    for note in notes {
+        match note {
+            // Its directory may be gone, or its disk full.
+            Note::Taken { position, number } => drop(store(&position, number)),
+            Note::Wanted { book, urls } => {
+                if let Err(error) = retain(&book, &urls) {
+                    daemon::warn!("looking at {}: {error}", book.display());
+                }
+            }
+        }
+    }
+}
 
 /// The file of a sink, in the directory of its workload.
 pub(crate) fn path(directory: &Path, url: &str) -> PathBuf {
@@ -27,7 +79,7 @@ pub(crate) fn store(path: &Path, number: u64) -> io::Result<()> {
 }
 
 /// Forgets sinks that are not among `urls`.
-pub(crate) fn retain(directory: &Path, urls: &[String]) -> io::Result<()> {
+fn retain(directory: &Path, urls: &[String]) -> io::Result<()> {
     let wanted: Vec<PathBuf> = urls.iter().map(|url| path(directory, url)).collect();
     let entries = match fs::read_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -44,8 +96,14 @@ pub(crate) fn retain(directory: &Path, urls: &[String]) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// The disk does not answer: nobody empties the queue.
+    pub(crate) fn stuck() -> (Notes, Receiver<Note>) {
+        let (notes, receiver) = sync_channel(1);
+        (Notes(notes), receiver)
+    }
 
     #[test]
     fn a_position_is_kept_while_its_sink_is_wanted() {

@@ -14,7 +14,7 @@ use crate::{
     collect::Heads,
     connection::{Connection, SinkError},
     message::{Origin, with_marks},
-    position,
+    position::{self, Notes},
     reach::Reach,
 };
 use contract::workload::Sink;
@@ -88,6 +88,7 @@ pub fn jobs(wanted: logd::Send) -> Result<Vec<Job>, Failure> {
 pub async fn run(
     directory: &Path,
     reach: &Arc<Reach>,
+    notes: &Notes,
     mut wanted: watch::Receiver<Vec<Job>>,
     heads: watch::Receiver<Heads>,
 ) {
@@ -106,10 +107,8 @@ pub async fn run(
             let own: Vec<String> =
                 jobs.iter().filter(|one| one.id == job.id).map(|one| one.url.clone()).collect();
             let book = directory.join(&job.id);
-            if let Err(error) = position::retain(&book, &own) {
-                daemon::warn!("looking at {}: {error}", book.display());
-            }
-            let task = Task::new(reach, &book, job.clone()).run(heads.clone());
+            notes.wanted(&book, own);
+            let task = Task::new(reach, notes, &book, job.clone()).run(heads.clone());
             running.insert(job, tokio::spawn(task));
         }
     }
@@ -120,23 +119,24 @@ struct Task {
     reach: Arc<Reach>,
     /// What its contract has of the lookups.
     share: Arc<Semaphore>,
+    notes: Notes,
     book: PathBuf,
     position: PathBuf,
     /// Number of the last line that the sink has.
     taken: u64,
-    /// The same, as it is written down.
+    /// The same, as it was noted to be written down.
     stored: u64,
     stored_at: Instant,
 }
 
 impl Task {
-    fn new(reach: &Arc<Reach>, book: &Path, job: Job) -> Self {
+    fn new(reach: &Arc<Reach>, notes: &Notes, book: &Path, job: Job) -> Self {
         let position = position::path(book, &job.url);
         let taken = position::load(&position);
         let stored_at = Instant::now();
         let (reach, share) = (Arc::clone(reach), reach.share(&job.origin.contract));
-        let book = book.to_owned();
-        Self { job, reach, share, book, position, taken, stored: taken, stored_at }
+        let (notes, book) = (notes.clone(), book.to_owned());
+        Self { job, reach, share, notes, book, position, taken, stored: taken, stored_at }
     }
 
     async fn run(mut self, mut heads: watch::Receiver<Heads>) {
@@ -211,9 +211,9 @@ impl Task {
         reader.read(head).map_err(SendError::Read)
     }
 
-    /// Writes down how far the sink is. What fails here is sent again after a restart.
+    /// Has it written down how far the sink is.
     fn store(&mut self) {
-        if self.taken != self.stored && position::store(&self.position, self.taken).is_ok() {
+        if self.taken != self.stored && self.notes.taken(&self.position, self.taken) {
             self.stored = self.taken;
         }
         self.stored_at = Instant::now();

@@ -1,5 +1,5 @@
-//! Brings what was written to the disk itself, in a thread of its own: a disk that is slow, or busy
-//! with other things, keeps nobody from collecting.
+//! Brings what was written to the disk itself, in a thread of its own: nobody who collects waits for a
+//! disk to have it. A segment that begins or goes still waits while btrfs commits.
 //!
 //! Only files of lines are brought there, never the whole file system: that would write what
 //! customers have written to their volumes.

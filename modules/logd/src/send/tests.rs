@@ -95,6 +95,10 @@ impl Node {
 
     /// Sends in the background.
     fn send(&self, urls: &[&str], heads: Heads) -> Sending {
+        self.send_by(Notes::start().unwrap(), urls, heads)
+    }
+
+    fn send_by(&self, notes: Notes, urls: &[&str], heads: Heads) -> Sending {
         let (shown, heads) = watch::channel(heads);
         let (jobs_in, jobs_out) = watch::channel(Vec::new());
         let (stop, stopped) = oneshot::channel::<()>();
@@ -104,7 +108,7 @@ impl Node {
             let runtime = runtime.enable_all().max_blocking_threads(THREADS_MAX).build().unwrap();
             runtime.block_on(async {
                 tokio::select! {
-                    () = run(&directory, &reach, jobs_out, heads) => {}
+                    () = run(&directory, &reach, &notes, jobs_out, heads) => {}
                     _ = stopped => {}
                 }
             });
@@ -219,6 +223,26 @@ fn who_was_killed_goes_on_where_the_sink_was() {
     drop(sending);
     let _sending = node.send(&[&url], node.say("c-1", 23));
     assert_eq!(until(&numbers, 23), [21, 22, 23]);
+}
+
+/// While btrfs committed, nobody heard anything.
+#[test]
+fn a_disk_that_takes_no_positions_holds_up_no_sink() {
+    let node = Node::new();
+    let (url, numbers) = sink(&[], "127.0.0.1");
+    let (notes, waiting) = position::tests::stuck();
+    let sending = node.send_by(notes, &[&url], node.say("c-1", 20));
+    assert_eq!(until(&numbers, 20), all(20));
+    // Until a position was due, which found no room.
+    let (start, mut last) = (Instant::now(), 20);
+    while start.elapsed() < STORE_INTERVAL + STORE_INTERVAL / 4 {
+        last += 1;
+        sending.shown.send_replace(node.say("c-1", last));
+        assert_eq!(until(&numbers, last), [last]);
+    }
+    drop(sending);
+    assert_eq!(waiting.iter().count(), 1, "what was wanted");
+    assert_eq!(position::load(&position::path(&node.book("c-1"), &url)), 0);
 }
 
 /// The disk lost lines that the sink has: their numbers are given again.
