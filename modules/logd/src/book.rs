@@ -224,7 +224,10 @@ impl Book {
                 break;
             }
         }
-        paths.push(self.directory.clone());
+        // The newest one has its name on the disk since a line of it is there.
+        if self.segments.last().is_some_and(|(name, _)| *name >= self.synced) {
+            paths.push(self.directory.clone());
+        }
         paths
     }
 }

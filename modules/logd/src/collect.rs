@@ -80,6 +80,8 @@ enum CollectError {
     Look(#[source] io::Error),
     #[error("lines of {0} workloads are kept, and all of them are used")]
     Full(usize),
+    #[error("no line is sent: the disk has not had them within a minute")]
+    Stuck,
     #[error("deleting the lines of {id}")]
     Delete {
         id: String,
@@ -184,11 +186,13 @@ impl Collector {
     fn sync(&mut self) -> Result<(), CollectError> {
         let outcome = self.syncer.settle(&mut self.books);
         let now = Instant::now();
+        let is_stuck = self.syncer.is_stuck(now);
         if self.synced.is_none_or(|synced| now.duration_since(synced) >= SYNC_INTERVAL) {
             self.synced = Some(now);
-            self.syncer.begin(&self.books);
+            self.syncer.begin(&self.books, now);
         }
-        outcome.map_err(|(id, source)| CollectError::Keep { id, source })
+        outcome.map_err(|(id, source)| CollectError::Keep { id, source })?;
+        if is_stuck { Err(CollectError::Stuck) } else { Ok(()) }
     }
 
     /// Lines of workloads that init knows nothing of may still wait for their sinks, and have to be

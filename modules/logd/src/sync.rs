@@ -12,7 +12,11 @@ use std::{
     path::PathBuf,
     sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
     thread,
+    time::{Duration, Instant},
 };
+
+/// A round that takes longer is said: nothing is sent before it has ended.
+const ROUND_MAX: Duration = Duration::from_mins(1);
 
 /// Files of one workload, in the order in which they are to reach the disk.
 type Dirty = (String, Vec<PathBuf>);
@@ -26,6 +30,8 @@ pub struct Syncer {
     lasts: BTreeMap<String, u64>,
     /// What the thread has not answered yet.
     n_waiting: usize,
+    /// When the round began.
+    begun: Instant,
 }
 
 impl Syncer {
@@ -35,7 +41,7 @@ impl Syncer {
         let (done_out, done) = channel();
         let run = move || run(&dirty_in, &done_out);
         thread::Builder::new().name("sync".to_owned()).spawn(run)?;
-        Ok(Self { dirty, done, lasts: BTreeMap::new(), n_waiting: 0 })
+        Ok(Self { dirty, done, lasts: BTreeMap::new(), n_waiting: 0, begun: Instant::now() })
     }
 
     /// Notes what has reached the disk. What failed is still dirty, and comes with the next round.
@@ -56,7 +62,7 @@ impl Syncer {
     }
 
     /// Begins a round if the former one is over.
-    pub(crate) fn begin(&mut self, books: &BTreeMap<String, Book>) {
+    pub(crate) fn begin(&mut self, books: &BTreeMap<String, Book>, now: Instant) {
         if self.n_waiting > 0 {
             return;
         }
@@ -66,7 +72,13 @@ impl Syncer {
         if n_waiting > 0 && self.dirty.try_send(round).is_ok() {
             self.lasts = dirty().map(|(id, book)| (id.clone(), book.last())).collect();
             self.n_waiting = n_waiting;
+            self.begun = now;
         }
+    }
+
+    /// Whether the disk has been busy with a round for too long.
+    pub(crate) fn is_stuck(&self, now: Instant) -> bool {
+        self.n_waiting > 0 && now.saturating_duration_since(self.begun) > ROUND_MAX
     }
 
     /// The lines of a workload are gone: what the thread says of them is nothing to those of the next
@@ -100,7 +112,6 @@ pub(crate) fn bring(paths: &[PathBuf]) -> io::Result<()> {
 mod tests {
     use super::*;
     use node_api::init::Line;
-    use std::time::Duration;
 
     fn book(directory: &std::path::Path, n_lines: u64) -> Book {
         let mut book = Book::open(directory).unwrap();
@@ -130,7 +141,7 @@ mod tests {
             ("b".to_owned(), book(&paths[1], 5)),
         ]);
         let mut syncer = Syncer::start().unwrap();
-        syncer.begin(&books);
+        syncer.begin(&books, Instant::now());
         let more = Line { number: 4, time_ms: 1, n_dropped: 0, text: "x".into() };
         books.get_mut("a").unwrap().append(7, &[more], 1 << 20).unwrap();
         // Deleted and made again in the meantime.
@@ -139,10 +150,24 @@ mod tests {
         books.insert("b".to_owned(), book(&paths[1], 2));
         wait(&mut syncer, &mut books);
         assert_eq!((books["a"].synced(), books["b"].synced()), (3, 0));
-        syncer.begin(&books);
+        syncer.begin(&books, Instant::now());
         wait(&mut syncer, &mut books);
         assert_eq!((books["a"].synced(), books["b"].synced()), (4, 2));
-        syncer.begin(&books);
+        syncer.begin(&books, Instant::now());
         assert_eq!(syncer.n_waiting, 0, "nothing is dirty");
+    }
+
+    /// Nothing was sent any more, and nobody said why.
+    #[test]
+    fn a_round_without_end_is_noticed() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut books = BTreeMap::from([("a".to_owned(), book(directory.path(), 3))]);
+        let mut syncer = Syncer::start().unwrap();
+        let start = Instant::now();
+        syncer.begin(&books, start);
+        let late = start + ROUND_MAX + Duration::from_secs(1);
+        assert!(!syncer.is_stuck(start + ROUND_MAX) && syncer.is_stuck(late));
+        wait(&mut syncer, &mut books);
+        assert!(!syncer.is_stuck(late));
     }
 }

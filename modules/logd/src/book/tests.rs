@@ -68,6 +68,24 @@ fn nothing_is_read_that_a_power_cut_may_take_away() {
     assert_eq!(Book::open(directory.path()).unwrap().synced(), 0);
 }
 
+#[test]
+fn a_directory_is_brought_to_the_disk_when_a_segment_began_in_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut book = Book::open(directory.path()).unwrap();
+    let brings = |book: &mut Book, life, lines: &[Line]| {
+        book.append(life, lines, SIZE).unwrap();
+        let paths = book.unsynced();
+        sync(book);
+        (paths.len(), paths.last().unwrap() == directory.path())
+    };
+    assert_eq!(brings(&mut book, 7, &lines(1..=3)), (2, true));
+    assert_eq!(brings(&mut book, 7, &lines(4..=5)), (1, false));
+    assert_eq!(brings(&mut book, 8, &lines(1..=1)), (2, true));
+    assert_eq!(brings(&mut book, 8, &lines(2..=2)), (1, false));
+    let mut book = Book::open(directory.path()).unwrap();
+    assert_eq!(brings(&mut book, 8, &lines(3..=3)), (3, true), "nobody knows what is there");
+}
+
 /// Nobody knows what the former life said after it was asked the last time.
 #[test]
 fn numbers_go_on_behind_a_mark_when_the_ring_begins_again() {
