@@ -49,6 +49,9 @@ pub struct Book {
     last: u64,
     /// Number of the newest line that a power cut cannot take away.
     synced: u64,
+    /// The disk has failed to take the newest segment. It says so once: asked again, it says that all
+    /// is well, although what it has not taken is lost.
+    is_lost: bool,
     /// Appends that have found no room since one has.
     n_refusals: u32,
 }
@@ -79,7 +82,7 @@ impl Book {
         }
         // Who was here before may have been killed before it was on the disk.
         let directory = directory.to_owned();
-        Ok(Self { directory, segments, header, last, synced: 0, n_refusals: 0 })
+        Ok(Self { directory, segments, header, last, synced: 0, is_lost: false, n_refusals: 0 })
     }
 
     /// Number of the newest line that survives a power cut. Numbers above it may be given again.
@@ -87,9 +90,15 @@ impl Book {
         self.synced
     }
 
-    /// Whether there are lines that a power cut takes away.
+    /// Whether there are lines that a power cut takes away, and that may still be brought to the disk.
     pub fn is_dirty(&self) -> bool {
-        self.synced < self.last
+        self.synced < self.last && !self.is_lost
+    }
+
+    /// The disk has failed to take some of the lines. Nothing after them counts as safe before it stands
+    /// in another segment, which a start finds behind whatever is left of this one.
+    pub fn was_lost(&mut self) {
+        self.is_lost = true;
     }
 
     /// The lines up to this number have reached the disk.
@@ -133,7 +142,7 @@ impl Book {
     fn append_some(&mut self, life: u64, lines: &[Line], size_max: u64) -> io::Result<usize> {
         let segment_max = (size_max / SEGMENTS).min(SEGMENT_SIZE);
         let is_full = self.segments.last().is_none_or(|(_, size)| *size >= segment_max);
-        if is_full || self.header.is_none_or(|header| header.life != life) {
+        if is_full || self.is_lost || self.header.is_none_or(|header| header.life != life) {
             let room = segment_max + RECORD_MAX as u64 + BLOCK;
             self.shrink(size_max.saturating_sub(room), SEGMENTS_MAX - 1)?;
             self.begin(life, lines.first().map_or(0, |line| line.time_ms))?;
@@ -183,6 +192,7 @@ impl Book {
         self.segments.push((self.last, bytes.len() as u64));
         self.header = Some(header);
         self.last = last;
+        self.is_lost = false;
         Ok(())
     }
 

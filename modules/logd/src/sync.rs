@@ -21,11 +21,20 @@ const ROUND_MAX: Duration = Duration::from_mins(1);
 /// Files of one workload, in the order in which they are to reach the disk.
 type Dirty = (String, Vec<PathBuf>);
 
+/// Why they are not on the disk.
+#[derive(Debug)]
+pub(crate) enum Failed {
+    /// Nothing was tried.
+    Open(io::Error),
+    /// Nobody knows what of them is there.
+    Sync(io::Error),
+}
+
 /// The thread, and what it is at: one round of everything that is dirty at a time.
 #[derive(Debug)]
 pub struct Syncer {
     dirty: SyncSender<Vec<Dirty>>,
-    done: Receiver<(String, io::Result<()>)>,
+    done: Receiver<(String, Result<(), Failed>)>,
     /// Number of the newest line of each workload that this round brings to the disk.
     lasts: BTreeMap<String, u64>,
     /// What the thread has not answered yet.
@@ -44,7 +53,7 @@ impl Syncer {
         Ok(Self { dirty, done, lasts: BTreeMap::new(), n_waiting: 0, begun: Instant::now() })
     }
 
-    /// Notes what has reached the disk. What failed is still dirty, and comes with the next round.
+    /// Notes what has reached the disk. What was not tried is still dirty, and comes with the next round.
     pub(crate) fn settle(
         &mut self,
         books: &mut BTreeMap<String, Book>,
@@ -54,8 +63,13 @@ impl Syncer {
             self.n_waiting -= 1;
             match (done, self.lasts.remove(&id), books.get_mut(&id)) {
                 (Ok(()), Some(last), Some(book)) => book.was_synced(last),
-                (Err(error), _, Some(_)) => outcome = Err((id, error)),
-                _ => {}
+                (Err(Failed::Open(error)), Some(_), Some(_)) => outcome = Err((id, error)),
+                (Err(Failed::Sync(error)), Some(_), Some(book)) => {
+                    book.was_lost();
+                    outcome = Err((id, error));
+                }
+                // It was deleted since.
+                (_, None, _) | (_, _, None) => {}
             }
         }
         outcome
@@ -88,7 +102,7 @@ impl Syncer {
     }
 }
 
-fn run(dirty: &Receiver<Vec<Dirty>>, done: &Sender<(String, io::Result<()>)>) {
+fn run(dirty: &Receiver<Vec<Dirty>>, done: &Sender<(String, Result<(), Failed>)>) {
     for (id, paths) in dirty.iter().flatten() {
         if done.send((id, bring(&paths))).is_err() {
             return;
@@ -96,13 +110,13 @@ fn run(dirty: &Receiver<Vec<Dirty>>, done: &Sender<(String, io::Result<()>)>) {
     }
 }
 
-pub(crate) fn bring(paths: &[PathBuf]) -> io::Result<()> {
+pub(crate) fn bring(paths: &[PathBuf]) -> Result<(), Failed> {
     for path in paths {
         match File::open(path) {
-            Ok(file) => file.sync_all()?,
+            Ok(file) => file.sync_all().map_err(Failed::Sync)?,
             // It has gone since, because it was the oldest.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+            Err(error) => return Err(Failed::Open(error)),
         }
     }
     Ok(())
@@ -122,14 +136,23 @@ mod tests {
 
     /// Waits for the round to end, and notes it.
     fn wait(syncer: &mut Syncer, books: &mut BTreeMap<String, Book>) {
+        assert!(outcomes(syncer, books).iter().all(Result::is_ok));
+    }
+
+    fn outcomes(
+        syncer: &mut Syncer,
+        books: &mut BTreeMap<String, Book>,
+    ) -> Vec<Result<(), (String, io::Error)>> {
+        let mut outcomes = Vec::new();
         while syncer.n_waiting > 0 {
             let one = syncer.done.recv_timeout(Duration::from_secs(30)).unwrap();
             let (done, rest) = channel();
             done.send(one).unwrap();
             let all = std::mem::replace(&mut syncer.done, rest);
-            syncer.settle(books).unwrap();
+            outcomes.push(syncer.settle(books));
             syncer.done = all;
         }
+        outcomes
     }
 
     #[test]
@@ -155,6 +178,28 @@ mod tests {
         assert_eq!((books["a"].synced(), books["b"].synced()), (4, 2));
         syncer.begin(&books, Instant::now());
         assert_eq!(syncer.n_waiting, 0, "nothing is dirty");
+    }
+
+    #[test]
+    fn lines_that_the_disk_has_failed_to_take_are_not_asked_for_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut books = BTreeMap::from([("a".to_owned(), book(directory.path(), 3))]);
+        // A device has nothing to bring anywhere, and says that it cannot.
+        let [segment, _] = &*books["a"].unsynced() else { panic!("a segment and its directory") };
+        std::fs::remove_file(segment).unwrap();
+        std::os::unix::fs::symlink("/dev/null", segment).unwrap();
+        let mut syncer = Syncer::start().unwrap();
+        syncer.begin(&books, Instant::now());
+        let failed = outcomes(&mut syncer, &mut books);
+        assert!(matches!(&*failed, [Err((id, _))] if id == "a"), "{failed:?}");
+        syncer.begin(&books, Instant::now());
+        assert_eq!((syncer.n_waiting, books["a"].synced()), (0, 0));
+        let more = Line { number: 4, time_ms: 1, n_dropped: 0, text: "x".into() };
+        std::fs::remove_file(segment).unwrap();
+        books.get_mut("a").unwrap().append(7, &[more], 1 << 20).unwrap();
+        syncer.begin(&books, Instant::now());
+        wait(&mut syncer, &mut books);
+        assert_eq!(books["a"].synced(), 4);
     }
 
     /// Nothing was sent any more, and nobody said why.

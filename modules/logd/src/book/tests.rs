@@ -86,6 +86,32 @@ fn a_directory_is_brought_to_the_disk_when_a_segment_began_in_it() {
     assert_eq!(brings(&mut book, 8, &lines(3..=3)), (3, true), "nobody knows what is there");
 }
 
+/// The disk said once that it had failed, and then that it had everything; after a power cut numbers
+/// that a sink had were given to other lines.
+#[test]
+fn what_the_disk_has_lost_is_not_taken_for_safe() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut book = Book::open(directory.path()).unwrap();
+    book.append(7, &lines(1..=3), SIZE).unwrap();
+    sync(&mut book);
+    let first = segment_path(directory.path(), 0);
+    let safe = usize::try_from(fs::metadata(&first).unwrap().len()).unwrap();
+    book.append(7, &lines(4..=6), SIZE).unwrap();
+    assert!(book.is_dirty());
+    book.was_lost();
+    assert!(!book.is_dirty() && book.synced() == 3, "asking again tells nothing");
+    book.append(7, &lines(7..=8), SIZE).unwrap();
+    assert!(book.is_dirty());
+    sync(&mut book);
+    assert_eq!(book.synced(), 8);
+    // What was lost is seen when it is read anew.
+    let mut bytes = fs::read(&first).unwrap();
+    bytes[safe..].fill(0);
+    fs::write(&first, bytes).unwrap();
+    assert_eq!(Book::open(directory.path()).unwrap().last(), 8, "no number is given again");
+    assert_eq!(numbers(&all(directory.path(), 0)), [1, 2, 3, 7, 8]);
+}
+
 /// Nobody knows what the former life said after it was asked the last time.
 #[test]
 fn numbers_go_on_behind_a_mark_when_the_ring_begins_again() {
