@@ -16,7 +16,7 @@ use node_api::{
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError},
@@ -99,7 +99,7 @@ pub fn run(
     heads: &watch::Sender<Heads>,
     kept: &watch::Sender<BTreeSet<String>>,
 ) {
-    let mut collector = Collector::new(syncer);
+    let mut collector = Collector::new(Path::new(paths::INIT_SOCKET), syncer);
     let mut complaint = String::new();
     loop {
         let problem = match doomed.recv_timeout(PAUSE) {
@@ -141,14 +141,19 @@ struct Collector {
     kept: BTreeSet<String>,
     /// Rings of deleted workloads that init still has.
     gone: BTreeMap<String, u64>,
+    /// Books that could not be opened, until all others are open.
+    failed: BTreeSet<String>,
+    /// Where init answers.
+    init: PathBuf,
     syncer: Syncer,
     synced: Option<Instant>,
 }
 
 impl Collector {
-    fn new(syncer: Syncer) -> Self {
+    fn new(init: &Path, syncer: Syncer) -> Self {
         let (books, kept, gone) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
-        Self { books, kept, gone, syncer, synced: None }
+        let (failed, init) = (BTreeSet::new(), init.to_owned());
+        Self { books, kept, gone, failed, init, syncer, synced: None }
     }
 
     fn turn(&mut self, directory: &Path, wanted: &BTreeSet<String>) -> Result<(), CollectError> {
@@ -157,7 +162,7 @@ impl Collector {
             self.kept = look(directory).map_err(CollectError::Look)?;
         }
         let room = Room::of(directory).map_err(CollectError::Look)?;
-        let logs = call(&Logs {})?.logs;
+        let logs = call(&self.init, &Logs {})?.logs;
         self.gone.retain(|id, life| logs.iter().any(|head| head.id == *id && head.life == *life));
         let logs: Vec<LogHead> =
             logs.into_iter().filter(|head| self.gone.get(&head.id) != Some(&head.life)).collect();
@@ -196,20 +201,31 @@ impl Collector {
     }
 
     /// Lines of workloads that init knows nothing of may still wait for their sinks, and have to be
-    /// bounded: some books with each turn, those with sinks first.
+    /// bounded: some books with each turn, those with sinks first, and those that fail last.
     fn open_some(
         &mut self,
         directory: &Path,
         wanted: &BTreeSet<String>,
     ) -> Result<(), CollectError> {
-        let closed = |id: &&String| self.kept.contains(*id) && !self.books.contains_key(*id);
-        let ids: BTreeSet<String> =
-            wanted.iter().chain(&self.kept).filter(closed).take(OPENS_MAX).cloned().collect();
+        let some = |failed: &BTreeSet<String>| -> BTreeSet<String> {
+            let closed = |id: &&String| {
+                self.kept.contains(*id) && !self.books.contains_key(*id) && !failed.contains(*id)
+            };
+            wanted.iter().chain(&self.kept).filter(closed).take(OPENS_MAX).cloned().collect()
+        };
+        let mut ids = some(&self.failed);
+        if ids.is_empty() {
+            ids = some(&BTreeSet::new());
+            self.failed.clear();
+        }
         let mut outcome = Ok(());
         for id in ids {
             match Book::open(&directory.join(&id)) {
                 Ok(book) => drop(self.books.insert(id, book)),
-                Err(source) => outcome = Err(CollectError::Keep { id, source }),
+                Err(source) => {
+                    self.failed.insert(id.clone());
+                    outcome = Err(CollectError::Keep { id, source });
+                }
             }
         }
         outcome
@@ -240,7 +256,7 @@ impl Collector {
                 return Ok(());
             }
             let log = Log { name: id.clone(), after: Some(after), lines_max: LINES_MAX };
-            let reply = call(&log)?;
+            let reply = call(&self.init, &log)?;
             // The next turn sees another ring of that name from its beginning.
             if reply.life != head.life || reply.lines.is_empty() {
                 return Ok(());
@@ -297,7 +313,7 @@ impl Collector {
         if !self.kept.contains(&id) {
             return Ok(());
         }
-        if let Ok(logs) = call(&Logs {}) {
+        if let Ok(logs) = call(&self.init, &Logs {}) {
             let lives = logs.logs.into_iter().filter(|head| head.id == id);
             self.gone.extend(lives.map(|head| (head.id, head.life)));
         }
@@ -320,8 +336,8 @@ fn look(directory: &Path) -> io::Result<BTreeSet<String>> {
     Ok(ids)
 }
 
-fn call<M: ipc::Method>(parameters: &M) -> Result<M::Reply, ipc::CallError> {
-    ipc::Client::connect(paths::INIT_SOCKET)?.with_timeout(PATIENCE).call(parameters)
+fn call<M: ipc::Method>(init: &Path, parameters: &M) -> Result<M::Reply, ipc::CallError> {
+    ipc::Client::connect(init)?.with_timeout(PATIENCE).call(parameters)
 }
 
 /// What the workloads of one contract have in common: their ids are `c-CONTRACT-NAME`.
@@ -369,10 +385,10 @@ impl Room {
 mod tests {
     use super::*;
     use node_api::init::Line;
-    use std::path::PathBuf;
 
     fn collector(logs: &Path) -> Collector {
-        let mut collector = Collector::new(Syncer::start().unwrap());
+        let init = logs.join("init");
+        let mut collector = Collector::new(&init, Syncer::start().unwrap());
         collector.kept = look(logs).unwrap();
         collector
     }
@@ -466,6 +482,27 @@ mod tests {
         assert!(collector.kept.contains("c-1-old"));
         assert_eq!(contract("c-0f-my-web"), "c-0f");
         assert_eq!(contract("odd"), "odd");
+    }
+
+    /// Each turn tried the same ones, and the lines of all others were never sent.
+    #[test]
+    fn books_that_fail_keep_no_others_closed() {
+        let logs = tempfile::tempdir().unwrap();
+        let logs = logs.path();
+        let bad: Vec<String> = (0..OPENS_MAX).map(|n| format!("c-1-{n}")).collect();
+        for id in &bad {
+            fs::create_dir_all(logs.join(id).join("00000000000000000005.log")).unwrap();
+        }
+        book(logs, "c-2", 1, 0);
+        let mut collector = collector(logs);
+        let wanted = bad.iter().cloned().collect();
+        collector.open_some(logs, &wanted).unwrap_err();
+        assert!(collector.books.is_empty());
+        collector.open_some(logs, &wanted).unwrap();
+        assert!(collector.books.keys().eq(["c-2"]));
+        fs::remove_dir(logs.join("c-1-0").join("00000000000000000005.log")).unwrap();
+        collector.open_some(logs, &wanted).unwrap_err();
+        assert!(collector.books.keys().eq(["c-1-0", "c-2"]), "they are tried again");
     }
 
     #[test]
