@@ -187,7 +187,7 @@ impl Workloads {
         self.by_id.get(id).map(|adopted| &adopted.log).or_else(past).map(|log| &log.ring)
     }
 
-    /// How far each log is, sorted by id.
+    /// How far each log is, sorted by id, also of those who have said nothing.
     pub(crate) fn logs(&self) -> Vec<LogHead> {
         let present = self.by_id.iter().map(|(id, adopted)| (id, &adopted.log.ring));
         let past = self.past.iter().map(|(id, log)| (id, &log.ring));
@@ -197,7 +197,6 @@ impl Workloads {
             last: ring.last,
         };
         let mut heads: Vec<_> = present.chain(past).map(head).collect();
-        heads.retain(|head| head.last > 0);
         heads.sort_unstable_by(|a, b| a.id.cmp(&b.id));
         heads
     }
@@ -264,6 +263,7 @@ mod tests {
         let again = pidfd.try_clone().unwrap();
         workloads.adopt("c-1", raw(pid), vec![pidfd, pipe()]).unwrap();
         assert_eq!(workloads.list()[0].state, ProcessState::Running);
+        assert_eq!(workloads.logs()[0].last, 0, "who reads logs hears of the silent too");
         assert_eq!(refusal(workloads.adopt("c-1", raw(pid), vec![again, pipe()])), "Running");
         assert_eq!(refusal(workloads.forget("c-1")), "Running");
         assert_eq!(refusal(workloads.signal("c-1", 999)), "BadSignal");

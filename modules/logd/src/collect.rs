@@ -78,7 +78,7 @@ enum CollectError {
     },
     #[error("looking at {}", paths::LOGS)]
     Look(#[source] io::Error),
-    #[error("lines of {0} workloads are kept, and all of them are used")]
+    #[error("lines of {0} workloads are kept, and all of them are used or may be")]
     Full(usize),
     #[error("no line is sent: the disk has not had them within a minute")]
     Stuck,
@@ -90,12 +90,13 @@ enum CollectError {
     },
 }
 
-/// Collects until the process ends. Lines of `wanted` jobs are used.
+/// Collects until the process ends. Lines of `wanted` jobs are used; before anybody has said what is
+/// wanted, any may be.
 pub fn run(
     directory: &Path,
     syncer: Syncer,
     doomed: &Receiver<Doomed>,
-    wanted: &watch::Receiver<Vec<Job>>,
+    wanted: &watch::Receiver<Option<Vec<Job>>>,
     heads: &watch::Sender<Heads>,
     kept: &watch::Sender<BTreeSet<String>>,
 ) {
@@ -105,8 +106,9 @@ pub fn run(
         let problem = match doomed.recv_timeout(PAUSE) {
             Ok(doomed) => collector.delete(directory, doomed),
             Err(RecvTimeoutError::Timeout) => {
-                let wanted = wanted.borrow().iter().map(|job| job.id.clone()).collect();
-                collector.turn(directory, &wanted)
+                let ids = |jobs: &Vec<Job>| jobs.iter().map(|job| job.id.clone()).collect();
+                let wanted = wanted.borrow().as_ref().map(ids);
+                collector.turn(directory, wanted.as_ref())
             }
             Err(RecvTimeoutError::Disconnected) => return,
         };
@@ -156,7 +158,11 @@ impl Collector {
         Self { books, kept, gone, failed, init, syncer, synced: None }
     }
 
-    fn turn(&mut self, directory: &Path, wanted: &BTreeSet<String>) -> Result<(), CollectError> {
+    fn turn(
+        &mut self,
+        directory: &Path,
+        wanted: Option<&BTreeSet<String>>,
+    ) -> Result<(), CollectError> {
         if self.synced.is_none() {
             // The first time since the start.
             self.kept = look(directory).map_err(CollectError::Look)?;
@@ -166,15 +172,16 @@ impl Collector {
         self.gone.retain(|id, life| logs.iter().any(|head| head.id == *id && head.life == *life));
         let logs: Vec<LogHead> =
             logs.into_iter().filter(|head| self.gone.get(&head.id) != Some(&head.life)).collect();
-        let used: BTreeSet<&str> =
-            logs.iter().map(|head| &*head.id).chain(wanted.iter().map(|id| &**id)).collect();
+        // Also what says nothing, and has said something in another life.
+        let heads = logs.iter().map(|head| &*head.id);
+        let used = wanted.map(|wanted| heads.chain(wanted.iter().map(|id| &**id)).collect());
         // One that fails keeps no other from its disk.
         let mut outcome = self.trim(&room);
         for head in &logs {
-            outcome = self.collect(directory, &room, head, &used).and(outcome);
+            outcome = self.collect(directory, &room, head, used.as_ref()).and(outcome);
         }
         outcome = self.sync().and(outcome);
-        outcome.and(self.open_some(directory, wanted))
+        outcome.and(self.open_some(directory, wanted.unwrap_or(&BTreeSet::new())))
     }
 
     /// Those that say nothing become smaller too when there are more.
@@ -236,8 +243,11 @@ impl Collector {
         directory: &Path,
         room: &Room,
         head: &LogHead,
-        used: &BTreeSet<&str>,
+        used: Option<&BTreeSet<&str>>,
     ) -> Result<(), CollectError> {
+        if head.last == 0 {
+            return Ok(());
+        }
         let id = &head.id;
         let keep = |source| CollectError::Keep { id: id.clone(), source };
         if !self.books.contains_key(id) {
@@ -267,24 +277,22 @@ impl Collector {
     }
 
     /// Another book is to be kept: when there are too many, of its contract or at all, the oldest of
-    /// those goes that nobody uses.
+    /// those goes that nobody uses; none while nobody knows what is used.
     fn make_room(
         &mut self,
         directory: &Path,
         room: &Room,
         id: &str,
-        used: &BTreeSet<&str>,
+        used: Option<&BTreeSet<&str>>,
     ) -> Result<(), CollectError> {
-        let own: Vec<&String> = self
-            .kept
-            .iter()
-            .filter(|kept| contract(kept) == contract(id) && !used.contains(kept.as_str()))
-            .collect();
+        let is_used = |kept: &str| used.is_none_or(|used| used.contains(kept));
+        let unused = || self.kept.iter().filter(|kept| !is_used(kept));
+        let own: Vec<&String> = unused().filter(|kept| contract(kept) == contract(id)).collect();
         let is_full = self.kept.len() >= room.n_books;
         let oldest = if own.len() >= BOOKS_UNUSED_MAX {
             oldest(directory, own.into_iter())
         } else if is_full {
-            oldest(directory, self.kept.iter().filter(|kept| !used.contains(kept.as_str())))
+            oldest(directory, unused())
         } else {
             return Ok(());
         };
@@ -450,18 +458,20 @@ mod tests {
             assert!((1..before).contains(&segments(logs, id).len()));
         }
         let room = Room { size: 0, n_books: 4 };
-        let mut make = |used: &[&str], room: &Room| {
-            let used = used.iter().copied().collect();
-            let done = collector.make_room(logs, room, "c-9-new", &used);
+        let mut make = |used: Option<&[&str]>, room: &Room| {
+            let used = used.map(|used| used.iter().copied().collect());
+            let done = collector.make_room(logs, room, "c-9-new", used.as_ref());
             (done.is_ok(), collector.kept.iter().cloned().collect::<Vec<_>>().join(" "))
         };
         let roomy = Room { size: 0, n_books: 5 };
-        assert_eq!(make(&[], &roomy), (true, "c-1-a c-1-b c-2-a c-3-a".into()));
-        assert_eq!(make(&["c-1-a"], &room), (true, "c-1-a c-2-a c-3-a".into()));
+        assert_eq!(make(Some(&[]), &roomy), (true, "c-1-a c-1-b c-2-a c-3-a".into()));
+        let all = "c-1-a c-1-b c-2-a c-3-a".to_owned();
+        assert_eq!(make(None, &room), (false, all), "nobody has said what is used");
+        assert_eq!(make(Some(&["c-1-a"]), &room), (true, "c-1-a c-2-a c-3-a".into()));
         assert!(!logs.join("c-1-b").exists());
         let room = Room { size: 0, n_books: 3 };
-        assert!(!make(&["c-1-a", "c-2-a", "c-3-a"], &room).0);
-        assert_eq!(make(&["c-1-a", "c-3-a"], &room), (true, "c-1-a c-3-a".into()));
+        assert!(!make(Some(&["c-1-a", "c-2-a", "c-3-a"]), &room).0);
+        assert_eq!(make(Some(&["c-1-a", "c-3-a"]), &room), (true, "c-1-a c-3-a".into()));
     }
 
     #[test]
@@ -475,9 +485,9 @@ mod tests {
         let mut collector = collector(logs);
         let room = Room { size: 0, n_books: 4096 };
         let used = BTreeSet::from(["c-2-0"]);
-        collector.make_room(logs, &room, "c-2-new", &used).unwrap();
+        collector.make_room(logs, &room, "c-2-new", Some(&used)).unwrap();
         assert_eq!(collector.kept.len(), BOOKS_UNUSED_MAX + 1, "255 of them are not used");
-        collector.make_room(logs, &room, "c-2-new", &BTreeSet::new()).unwrap();
+        collector.make_room(logs, &room, "c-2-new", Some(&BTreeSet::new())).unwrap();
         assert_eq!(collector.kept.len(), BOOKS_UNUSED_MAX);
         assert!(collector.kept.contains("c-1-old"));
         assert_eq!(contract("c-0f-my-web"), "c-0f");

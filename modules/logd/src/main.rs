@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     daemon::run("logd", || -> Result<(), Box<dyn Error + std::marker::Send + Sync>> {
         drop_privileges()?;
         let listener = daemon::listen(Path::new(LOGD_SOCKET))?;
-        let (jobs, wanted) = watch::channel(Vec::new());
+        let (jobs, wanted) = watch::channel(None);
         let wanted_here = wanted.clone();
         let (syncer, notes) = (Syncer::start()?, Notes::start()?);
         let (doomed, doomed_in) = mpsc::sync_channel(DOOMED_MAX);
@@ -83,13 +83,13 @@ fn drop_privileges() -> io::Result<()> {
 
 fn answer(
     call: Call,
-    jobs: &watch::Sender<Vec<Job>>,
+    jobs: &watch::Sender<Option<Vec<Job>>>,
     doomed: &mpsc::SyncSender<Doomed>,
     kept: &watch::Receiver<BTreeSet<String>>,
 ) -> Outcome {
     match call.method() {
         Send::NAME => call.answer(|wanted: Send| {
-            let wanted = send::jobs(wanted)?;
+            let wanted = Some(send::jobs(wanted)?);
             jobs.send_if_modified(|jobs| {
                 let is_other = *jobs != wanted;
                 *jobs = wanted;

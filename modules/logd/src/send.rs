@@ -89,12 +89,12 @@ pub async fn run(
     directory: &Path,
     reach: &Arc<Reach>,
     notes: &Notes,
-    mut wanted: watch::Receiver<Vec<Job>>,
+    mut wanted: watch::Receiver<Option<Vec<Job>>>,
     heads: watch::Receiver<Heads>,
 ) {
     let mut running: BTreeMap<Job, JoinHandle<()>> = BTreeMap::new();
     while wanted.changed().await.is_ok() {
-        let jobs = wanted.borrow_and_update().clone();
+        let jobs = wanted.borrow_and_update().clone().unwrap_or_default();
         running.retain(|job, task| {
             let stays = jobs.contains(job);
             if !stays {

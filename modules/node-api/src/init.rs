@@ -175,7 +175,7 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-/// The logs of all workloads that there are lines of.
+/// The logs of all workloads, also of those that have said nothing yet.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Logs {}
 method!(Logs, "io.zeroos.init.Logs", LogsReply);
@@ -194,7 +194,7 @@ pub struct LogHead {
     pub id: String,
     /// As in [`LogReply`].
     pub life: u64,
-    /// Number of the newest line.
+    /// Number of the newest line; 0 before the first.
     pub last: u64,
 }
 

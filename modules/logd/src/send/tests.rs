@@ -100,7 +100,7 @@ impl Node {
 
     fn send_by(&self, notes: Notes, urls: &[&str], heads: Heads) -> Sending {
         let (shown, heads) = watch::channel(heads);
-        let (jobs_in, jobs_out) = watch::channel(Vec::new());
+        let (jobs_in, jobs_out) = watch::channel(None);
         let (stop, stopped) = oneshot::channel::<()>();
         let (directory, reach) = (self.directory.path().to_owned(), self.reach());
         let thread = thread::spawn(move || {
@@ -114,7 +114,7 @@ impl Node {
             });
             runtime.shutdown_background();
         });
-        jobs_in.send_replace(jobs(wanted(urls, "c-1")).unwrap());
+        jobs_in.send_replace(jobs(wanted(urls, "c-1")).ok());
         Sending { shown, jobs: jobs_in, stop: Some(stop), thread: Some(thread) }
     }
 }
@@ -122,7 +122,7 @@ impl Node {
 /// Ends when it is dropped, as if it was killed.
 struct Sending {
     shown: watch::Sender<Heads>,
-    jobs: watch::Sender<Vec<Job>>,
+    jobs: watch::Sender<Option<Vec<Job>>>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
 }
@@ -279,7 +279,7 @@ fn sinks_under_dead_names_hold_up_no_other_contract() {
     let mut other = wanted(&[&url], "c-2");
     other.sources[0].contract = "other".into();
     let mut both = jobs(other).unwrap();
-    sending.jobs.send_modify(|jobs| jobs.append(&mut both));
+    sending.jobs.send_modify(|jobs| jobs.as_mut().unwrap().append(&mut both));
     assert_eq!(until(&numbers, 10), all(10));
     drop(closed);
 }
