@@ -17,7 +17,7 @@ pub use log::Log;
 pub use runs::STOP_S;
 
 use crate::{
-    evidence::{Evidence, REPORTS_MAX},
+    evidence::{Evidence, REPORTS_MAX, named},
     people::People,
     stakeholder::with_names,
 };
@@ -36,7 +36,7 @@ use contract::{
 };
 use serde::Serialize;
 use shown::Shown;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tlog::Policy;
 
 /// Where in the log statements are, from 0, as far as it is proven.
@@ -106,6 +106,8 @@ pub struct Audit {
     pub cancels: Vec<Order>,
     /// Who has reported, and how much of it is there.
     pub nodes: Vec<NodeSpan>,
+    /// Who has reported, and is named by no version: what it says is not looked into.
+    pub strangers: Vec<NodeId>,
     /// What ran, in the order of nodes and of their reports.
     pub runs: Vec<Run>,
     /// What the proofs show; `None` when no policy says of which log.
@@ -219,6 +221,8 @@ pub enum Code {
     Forked,
     /// A report from which the way along the chain is missing.
     Gap,
+    /// A report whose time is well before that of an earlier one of the same boot.
+    TimeBack,
     /// Reports before the first that is there, where all were asked for.
     Cut,
     /// A node that the contract names, and no report of it.
@@ -231,7 +235,7 @@ pub enum Code {
     Unmeasured,
     /// Something ran after the contract had expired, or was cancelled.
     Ended,
-    /// Something ran, and no end was reported long after the contract had ended.
+    /// Something ran, and no end was reported long after it had to end, or to give way to other bytes.
     RanOn,
     /// Something ran before it was to start.
     TooEarly,
@@ -284,14 +288,16 @@ pub fn audit(
     }
     let in_force = case.in_force().map_err(Refused::Case)?.map_or(0, |one| one.body.version);
     check_signatures(&case, &bundle, &mut findings);
-    let logged = policy.map(|policy| log::entries(evidence, expected, policy, &mut findings));
+    let named = named(&case, &bundle.pools);
+    let logged =
+        policy.map(|policy| log::entries(evidence, expected, policy, &named, &mut findings));
     let (log, entries) = logged.unzip();
-    let chains = chains::chains(evidence, &case, expected, &mut findings);
+    let (chains, strangers) = chains::chains(evidence, &case, expected, &named, &mut findings);
     let runs = runs::runs(&case, &bundle, &chains, entries.as_ref(), expected, &mut findings);
     // Also what is not agreed on any more was to be reported while it was.
     let newest_heard = runs::newest(&chains, expected).max(in_force);
     check_documents(&case, newest_heard, &mut findings);
-    runs::check_silent(&case, newest_heard, &chains, expected, &mut findings);
+    runs::check_silent(&case, (in_force, newest_heard), &chains, expected, &mut findings);
     let people = with_names(people, &bundle);
     let shown = Shown { people, entries: entries.unwrap_or_default(), case: &case, in_force };
     findings.0.sort();
@@ -305,6 +311,7 @@ pub fn audit(
         versions: (0..case.headers().len()).map(|index| shown.version(index)).collect(),
         cancels: shown.orders(),
         nodes: chains.iter().map(chains::Chain::span).collect(),
+        strangers,
         runs,
         log,
         findings: findings.0,
@@ -377,7 +384,12 @@ fn check_signatures(case: &Case, bundle: &Bundle, findings: &mut Findings) {
     for one in opened::<Cancel>(&bundle.cancels) {
         check(by_owner.is_some_and(|owner| owner.signed(&one)), one.id, "cancel", owner);
     }
-    for one in opened::<Approval>(&bundle.approvals) {
+    let cancels: BTreeSet<_> = opened::<Cancel>(&bundle.cancels).map(|one| one.id).collect();
+    let headers = case.headers().iter().map(|header| header.id);
+    let subjects: BTreeSet<_> = headers.chain(cancels).collect();
+    // A version that was replaced is not there, nor is who only had to decide on that.
+    let about = |one: &Signed<Approval>| subjects.contains(&one.body.subject);
+    for one in opened::<Approval>(&bundle.approvals).filter(about) {
         let by = one.body.signer;
         let is_signed = case.signer(&by).is_some_and(|signer| signer.signed(&one));
         check(is_signed, one.id, "approval", by);
@@ -393,8 +405,7 @@ fn check_signatures(case: &Case, bundle: &Bundle, findings: &mut Findings) {
 fn check_documents(case: &Case, newest: u64, findings: &mut Findings) {
     for header in case.headers().iter().filter(|header| header.body.version <= newest) {
         let version = header.body.version;
-        let nodes: std::collections::BTreeSet<_> =
-            case.documents(version).map(|document| document.node).collect();
+        let nodes: BTreeSet<_> = case.documents(version).map(|document| document.node).collect();
         let (found, wanted) = (nodes.len() as u64, header.body.deployments.count);
         if found < wanted {
             let text = format!("{found} of {wanted} documents of version {version} are there");

@@ -14,9 +14,11 @@ use crate::{
 use contract::{
     Bundle, ContractId, Envelope, IdentityId, NodeId, Signed, StatementId,
     bundle::{Deployment, STATEMENTS_MAX},
+    farm::Pool,
     node::Node,
     report::Report,
     strict::{self, ReadError},
+    verdict::Case,
 };
 use registry_api::ClientError;
 use serde::{Deserialize, Serialize};
@@ -127,15 +129,35 @@ impl Evidence {
     }
 }
 
+/// Nodes that may have something to do with a contract: those that a document names and, while some
+/// documents are not there, those of the pools. Any other node can sign reports about it as well.
+pub(crate) fn named(case: &Case, pools: &[Envelope]) -> BTreeSet<NodeId> {
+    let mut all = BTreeSet::new();
+    let mut is_whole = true;
+    for header in case.headers() {
+        let documents = case.documents(header.body.version);
+        let nodes: BTreeSet<NodeId> = documents.map(|document| document.node).collect();
+        is_whole &= nodes.len() as u64 >= header.body.deployments.count;
+        all.extend(nodes);
+    }
+    if !is_whole {
+        let pools = pools.iter().filter_map(|pool| Signed::<Pool>::open(pool).ok());
+        all.extend(pools.flat_map(|pool| pool.body.nodes));
+    }
+    all
+}
+
 /// Asks the registry for all of it. `tell` hears how many statements are there.
 pub async fn gather(
     grid: &Grid,
     contract: &ContractId,
     tell: &dyn Fn(usize),
 ) -> Result<Evidence, BotError> {
-    let (bundle, _) = case(grid, contract).await?;
-    let documents = documents::deployments(grid, contract, &bundle).await?;
-    let Bundle { headers, cancels, identities, pools, .. } = bundle;
+    let (mut bundle, _) = case(grid, contract).await?;
+    bundle.documents = documents::deployments(grid, contract, &bundle).await?;
+    let refused = |refusal| BotError::Refused { contract: *contract, refusal };
+    let named = named(&Case::read(&bundle).map_err(refused)?, &bundle.pools);
+    let Bundle { headers, cancels, identities, pools, documents, .. } = bundle;
     let mut evidence = Evidence {
         format: FORMAT,
         headers,
@@ -151,7 +173,8 @@ pub async fn gather(
         proofs: vec![],
     };
     let mut by_node: BTreeMap<NodeId, Vec<StatementId>> = BTreeMap::new();
-    for view in results::listed(grid, contract).await? {
+    let listed = results::listed(grid, contract).await?;
+    for view in listed.into_iter().filter(|view| named.contains(&view.node)) {
         by_node.entry(view.node).or_default().push(view.id);
     }
     let mut farms = BTreeSet::new();

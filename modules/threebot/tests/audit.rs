@@ -164,7 +164,7 @@ async fn what_shows_nothing_is_not_called_good() {
         let (code, found, _) = bot(&story.world, NOBODY, &words).await;
         (code, found["findings"][0]["code"].clone())
     };
-    assert_eq!(audit().await, (4, "no_reports".into()));
+    assert_eq!(audit().await, (3, "no_reports".into()));
     story.report(None, State::Accepted, None).await;
     assert_eq!(audit().await, (3, serde_json::Value::Null), "agreed on, and nothing ran");
     decide(&story.world, "legal", story.contract, Matter::Newest, Decision::Withdraw).await;

@@ -5,6 +5,7 @@
 #![expect(clippy::tests_outside_test_module, reason = "this file is tests and nothing else")]
 
 mod life;
+mod reports;
 
 use contract::{
     Envelope, SigningKey, Timestamp,
@@ -141,8 +142,8 @@ fn what_has_ended_does_not_run() {
     back.tell(running(2000, 1));
     assert_eq!(back.codes(), [Code::Ended]);
 
-    // The header says 10,000, and that is when it ends.
-    for (when, wanted) in [(9_999, vec![]), (10_000, vec![Code::Ended])] {
+    // The header says 10,000, and that is when it ends, by a verdict that is two seconds old.
+    for (when, wanted) in [(10_001, vec![]), (10_002, vec![Code::Ended])] {
         let mut life = Life::that_runs();
         life.tell(running(when, 1));
         assert_eq!(life.codes(), wanted, "{when}");
@@ -180,8 +181,8 @@ fn nothing_runs_before_it_is_to_start_or_begins_too_late() {
     };
     assert_eq!(from(100, 100).codes(), []);
     assert_eq!(from(99, 100).codes(), [Code::TooEarly]);
-    assert_eq!(from(5000, 0).codes(), []);
-    assert_eq!(from(5001, 0).codes(), [Code::TooLate]);
+    assert_eq!(from(5002, 0).codes(), []);
+    assert_eq!(from(5003, 0).codes(), [Code::TooLate]);
     let mut again = from(5000, 0);
     again.tell(running(6000, 1));
     assert_eq!(again.codes(), [], "it was started in time");
@@ -301,23 +302,7 @@ fn a_file_that_shows_nothing_does_not_fit_together() {
     let found = open().audit();
     assert!(found.findings.is_empty() && found.runs.is_empty() && !found.versions[0].agreed);
 
-    let two_nodes = |reporting: &[usize]| {
-        let mut life = Life::new();
-        let second = life.second_node();
-        let mut pool = life.world.pool();
-        pool.nodes.push(second);
-        pool.nodes.sort();
-        life.evidence.pools = vec![seal(&pool, life.world.key("farm"))];
-        let mut documents = vec![life.world.document(1), life.world.document(1)];
-        documents[1].node = second;
-        let id = life.evidence.pools[0].id().unwrap();
-        life.propose_for(1, &documents, |header| header.pool = id);
-        life.approve(1, 10);
-        for node in reporting {
-            life.tell_by(*node, running(30, 1), |_| {});
-        }
-        life
-    };
+    let two_nodes = Life::on_two_nodes;
     assert_eq!(two_nodes(&[0, 1]).codes(), []);
     assert_eq!(two_nodes(&[0]).codes(), [Code::NoReports]);
     assert_eq!(two_nodes(&[1]).codes(), [Code::NoReports]);
@@ -335,6 +320,7 @@ fn a_file_that_shows_nothing_does_not_fit_together() {
     runs.evidence.documents.remove(1);
     let found = runs.audit();
     assert_eq!(codes(&found), [Code::NoDocument]);
+    // The pool names the node, so what it ran counts as well.
     assert_eq!(found.findings.len(), 2, "once for the version, once for what that node ran");
 }
 
@@ -378,23 +364,38 @@ fn reports_are_on_one_chain_and_what_is_cut_off_is_told() {
 fn a_node_belongs_to_a_farm_that_has_adopted_it_and_granted_the_pool() {
     let life = Life::that_runs();
     assert_eq!(life.codes(), []);
-    assert_eq!(life.changed(|evidence| evidence.adoptions.clear()), [Code::NotAdopted]);
-    assert_eq!(life.changed(|evidence| evidence.farms.clear()), [Code::NotAdopted]);
-    let own = life.world.key("owner");
-    let by_owner = |evidence: &mut Evidence| {
-        again::<Adoption>(&mut evidence.adoptions[0], own, |_| {});
-    };
-    assert_eq!(life.changed(by_owner), [Code::NotAdopted]);
-    let no_token = |evidence: &mut Evidence| {
-        let farm = life.world.key("farm");
-        again::<Farm>(&mut evidence.farms[0], farm, |farm| farm.enrolment.clear());
-    };
-    assert_eq!(life.changed(no_token), [Code::NotAdopted]);
     let elsewhere = |evidence: &mut Evidence| {
         let key = SigningKey::from_seed(&[77; 32]);
         again::<Node>(&mut evidence.nodes[0], &key, |node| node.network = "other".into());
     };
     assert_eq!(life.changed(elsewhere), [Code::Unsigned, Code::WrongNetwork, Code::NoReports]);
+
+    // What consents is a grant that names the node, or else an adoption by a token of the farm's.
+    let adopted = |edit: &dyn Fn(&mut Evidence)| {
+        let mut life = Life::new();
+        let mut pool = life.world.pool();
+        pool.nodes[0].0 = [4; 32];
+        life.evidence.pools = vec![seal(&pool, life.world.key("farm"))];
+        let id = life.evidence.pools[0].id().unwrap();
+        life.propose(|header| header.pool = id);
+        life.approve(1, 10);
+        life.tell((20, 1, None, State::Refused, None));
+        edit(&mut life.evidence);
+        life.codes()
+    };
+    assert_eq!(adopted(&|_| {}), []);
+    assert_eq!(adopted(&|evidence| evidence.adoptions.clear()), [Code::NotAdopted]);
+    assert_eq!(adopted(&|evidence| evidence.farms.clear()), [Code::NotAdopted]);
+    let by_owner = |evidence: &mut Evidence| {
+        again::<Adoption>(&mut evidence.adoptions[0], life.world.key("owner"), |_| {});
+    };
+    assert_eq!(adopted(&by_owner), [Code::NotAdopted]);
+    let no_token = |evidence: &mut Evidence| {
+        let farm = life.world.key("farm");
+        again::<Farm>(&mut evidence.farms[0], farm, |farm| farm.enrolment.clear());
+    };
+    assert_eq!(adopted(&no_token), [Code::NotAdopted]);
+    assert_eq!(life.changed(no_token), [], "what ran before the token was dropped was granted");
 
     let with_pool = |edit: &dyn Fn(&mut Pool), by: &'static str| {
         let mut life = Life::new();
@@ -414,8 +415,8 @@ fn a_node_belongs_to_a_farm_that_has_adopted_it_and_granted_the_pool() {
     assert_eq!(with_pool(&|pool| pool.farm = owner, "owner"), [Code::Pool], "its own farm");
     assert_eq!(with_pool(&|pool| pool.owner = stranger, "farm"), [Code::Pool]);
     assert_eq!(with_pool(&|pool| pool.nodes[0].0 = [4; 32], "farm"), [Code::Pool]);
-    assert_eq!(with_pool(&|pool| pool.expires = at(30), "farm"), [Code::Pool]);
-    assert_eq!(with_pool(&|pool| pool.expires = at(31), "farm"), []);
+    assert_eq!(with_pool(&|pool| pool.expires = at(28), "farm"), [Code::Pool]);
+    assert_eq!(with_pool(&|pool| pool.expires = at(29), "farm"), []);
     assert_eq!(with_pool(&|pool| pool.amounts.cu_seconds = 1, "farm"), [Code::Pool]);
 }
 

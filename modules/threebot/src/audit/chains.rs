@@ -1,10 +1,10 @@
 //! Each node's reports, as far as the node has signed them, and whether they form one chain.
 
-use super::{Code, Expected, Findings, opened};
+use super::{CLOCK_S, Code, Expected, Findings, opened};
 use crate::evidence::Evidence;
 use contract::{
-    IdentityId, NodeId, Signed, StatementId,
-    farm::{Adoption, Farm, consents},
+    IdentityId, NodeId, Signed, StatementId, Timestamp,
+    farm::{Adoption, Farm, Pool, consents},
     node::{Node, node_id},
     report::Report,
     verdict::Case,
@@ -60,8 +60,16 @@ impl Chain {
             let text = format!("node {node}: the reports before {first} are not there");
             findings.add(Code::Cut, None, text);
         }
+        let mut latest: BTreeMap<&str, Timestamp> = BTreeMap::new();
         for link in &self.links {
             let seq = link.body.seq;
+            let before = latest.entry(&link.body.boot).or_insert(link.body.at);
+            *before = link.body.at.max(*before);
+            if link.body.at.plus(CLOCK_S) < *before {
+                let text =
+                    format!("node {node}: report {seq} is of {}, one before it", link.body.at);
+                findings.add(Code::TimeBack, Some(link.id), format!("{text} of {before}"));
+            }
             let mut found = |code, text: String| {
                 findings.add(code, Some(link.id), format!("node {node}: {text}"));
             };
@@ -80,22 +88,29 @@ impl Chain {
     }
 }
 
-/// The chains of all nodes that have reported.
+/// The chains of the nodes of the contract that have reported, and who else has.
 pub(super) fn chains(
     evidence: &Evidence,
     case: &Case,
     expected: &Expected<'_>,
+    named: &BTreeSet<NodeId>,
     findings: &mut Findings,
-) -> Vec<Chain> {
-    let nodes = nodes(evidence, expected, findings);
+) -> (Vec<Chain>, Vec<NodeId>) {
+    let nodes = nodes(evidence, expected, named, findings);
     let farms = Farms {
-        farms: opened(&evidence.farms).collect(),
+        statements: opened(&evidence.farms).collect(),
         adoptions: opened(&evidence.adoptions).collect(),
+        pools: opened(&evidence.pools).collect(),
     };
+    let mut strangers = BTreeSet::new();
     let mut by_node: BTreeMap<NodeId, BTreeMap<(u64, StatementId), Signed<Report>>> =
         BTreeMap::new();
     for report in opened::<Report>(&evidence.reports) {
         let id = report.body.node;
+        if !named.contains(&id) {
+            strangers.insert(id);
+            continue;
+        }
         let node = nodes.get(&id).filter(|node| report.signed_by(&node.body.key));
         if report.body.network != expected.network {
             let text = format!("a report of the network {:?}", report.body.network);
@@ -123,18 +138,22 @@ pub(super) fn chains(
         chain.check(expected, findings);
         Some(chain)
     };
-    by_node.into_iter().filter_map(chain).collect()
+    (by_node.into_iter().filter_map(chain).collect(), strangers.into_iter().collect())
 }
 
-/// The newest statement of each node that the node itself has signed.
+/// The newest statement of each node of the contract that the node itself has signed.
 fn nodes(
     evidence: &Evidence,
     expected: &Expected<'_>,
+    named: &BTreeSet<NodeId>,
     findings: &mut Findings,
 ) -> BTreeMap<NodeId, Signed<Node>> {
     let mut nodes: BTreeMap<NodeId, Signed<Node>> = BTreeMap::new();
     for node in opened::<Node>(&evidence.nodes) {
         let id = node_id(&node.body.key);
+        if !named.contains(&id) {
+            continue;
+        }
         if node.body.network != expected.network {
             let text = format!("node {id}: it is of the network {:?}", node.body.network);
             findings.add(Code::WrongNetwork, Some(node.id), text);
@@ -149,25 +168,31 @@ fn nodes(
 }
 
 struct Farms {
-    farms: Vec<Signed<Farm>>,
+    statements: Vec<Signed<Farm>>,
     adoptions: Vec<Signed<Adoption>>,
+    pools: Vec<Signed<Pool>>,
 }
 
 impl Farms {
-    /// Whether the farm that a node names has adopted it.
+    /// Whether the farm that a node names has adopted it, or has granted it to somebody. A farm drops the
+    /// tokens that have adopted its nodes, and its grants stand.
     fn consent(&self, case: &Case, node: &Signed<Node>) -> bool {
         let Some(owner) = case.signer(&node.body.farm) else { return false };
         let id = node_id(&node.body.key);
+        let mut pools = self.pools.iter().filter(|pool| pool.body.farm == owner.id);
+        if pools.any(|pool| pool.body.nodes.binary_search(&id).is_ok() && owner.signed(pool)) {
+            return true;
+        }
         let mut adoptions = self.adoptions.iter().filter(|one| one.body.node == id);
         adoptions.any(|adoption| {
-            let mut farms = self.farms.iter().filter(|farm| farm.body.farm == owner.id);
+            let mut farms = self.statements.iter().filter(|farm| farm.body.farm == owner.id);
             farms.any(|farm| consents(owner, farm, adoption))
         })
     }
 
     fn name(&self, case: &Case, id: &IdentityId) -> Option<String> {
         let owner = case.signer(id)?;
-        let mut farms = self.farms.iter().filter(|farm| farm.body.farm == *id);
+        let mut farms = self.statements.iter().filter(|farm| farm.body.farm == *id);
         farms.find(|farm| owner.signed(farm)).map(|farm| farm.body.name.clone())
     }
 }

@@ -10,12 +10,14 @@ use contract::{
     decision::{Approval, Cancel},
     verdict::{Case, Refusal, judge},
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Clocks of people and nodes differ by so much, and so long may a node not have heard of what is new.
 pub const CLOCK_S: i64 = 300;
-/// What was there at a time, as that time was told: exactly, by a slow clock, by slow news.
-pub(super) const MOMENTS: [i64; 3] = [0, CLOCK_S, -CLOCK_S];
+/// Of what was made that close to a report so much is told apart, the nearest first.
+const NEWS_MAX: usize = 64;
+/// Cases that are kept: reports that follow each other mostly find the same statements there.
+const KEPT_MAX: usize = 16;
 
 /// What is judged, and by what.
 pub(super) struct Court<'a> {
@@ -23,13 +25,11 @@ pub(super) struct Court<'a> {
     /// For each statement its number, and when its signer says that it was made, if it says so.
     made: BTreeMap<StatementId, (usize, Option<Timestamp>)>,
     entries: Option<&'a Entries>,
-    /// What was made last for each of [`MOMENTS`], and for any other: reports that follow each other
-    /// mostly find the same statements there.
-    kept: BTreeMap<Option<i64>, Kept>,
+    /// When statements were made, as their signers say, in seconds.
+    times: BTreeSet<i64>,
+    /// By which statements are there.
+    kept: BTreeMap<Vec<bool>, Result<Case, Refusal>>,
 }
-
-/// A case, and which statements it has.
-type Kept = (Vec<bool>, Result<Case, Refusal>);
 
 impl<'a> Court<'a> {
     pub(super) fn new(case: &'a Case, bundle: &Bundle, entries: Option<&'a Entries>) -> Self {
@@ -39,9 +39,21 @@ impl<'a> Court<'a> {
         let cancels = super::opened::<Cancel>(&bundle.cancels);
         let cancels = cancels.map(|one| (one.id, Some(one.body.issued)));
         let all: BTreeMap<_, _> = headers.chain(approvals).chain(cancels).collect();
+        let times = all.values().flatten().map(|issued| issued.seconds()).collect();
         let made = all.into_iter().enumerate();
         let made = made.map(|(number, (id, issued))| (id, (number, issued))).collect();
-        Self { case, made, entries, kept: BTreeMap::new() }
+        Self { case, made, entries, times, kept: BTreeMap::new() }
+    }
+
+    /// The times of which a node may have had the news when it reported, as offsets to its clock:
+    /// exactly, by a slow clock, by slow news, and between each two statements that are that close.
+    pub(super) fn moments(&self, at: Timestamp) -> Vec<i64> {
+        let at = at.seconds();
+        let close = at.saturating_sub(CLOCK_S)..=at.saturating_add(CLOCK_S);
+        let mut news: Vec<i64> = self.times.range(close).map(|issued| issued - at).collect();
+        news.sort_by_key(|offset| offset.abs());
+        news.truncate(NEWS_MAX);
+        [0, CLOCK_S, -CLOCK_S].into_iter().chain(news).collect()
     }
 
     /// The verdict of a node about the time `at`, by what was there `offset` seconds away from it and
@@ -54,16 +66,17 @@ impl<'a> Court<'a> {
         entry: Option<u64>,
     ) -> Verdict {
         let there = self.there(at.plus(offset), entry);
-        let place = MOMENTS.contains(&offset).then_some(offset);
-        let is_kept = self.kept.get(&place).is_some_and(|(kept, _)| *kept == there);
-        if !is_kept {
+        if !self.kept.contains_key(&there) {
             let has =
                 |id: &StatementId| self.made.get(id).is_some_and(|(number, _)| there[*number]);
             let case = self.case.with_only(has);
-            self.kept.insert(place, (there, case));
+            if self.kept.len() >= KEPT_MAX {
+                self.kept.clear();
+            }
+            self.kept.insert(there.clone(), case);
         }
-        match self.kept.get(&place) {
-            Some((_, case)) => judge(case.as_ref(), trust, at),
+        match self.kept.get(&there) {
+            Some(case) => judge(case.as_ref(), trust, at),
             // It was put there above.
             None => judge(Ok(self.case), trust, at),
         }

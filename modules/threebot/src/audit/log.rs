@@ -8,9 +8,9 @@ use crate::{
     evidence::Evidence,
     log::{NotLogged, same_record, timestamp},
 };
-use contract::{Envelope, StatementId, Timestamp};
+use contract::{Envelope, NodeId, Signed, StatementId, Timestamp, report::Report};
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tlog::{Hash, Policy, Proof, policy::PolicyError, policy::Seen, proof::ProofError};
 
 /// What proofs have shown.
@@ -45,10 +45,15 @@ pub(super) fn entries(
     evidence: &Evidence,
     expected: &Expected<'_>,
     policy: &Policy,
+    named: &BTreeSet<NodeId>,
     findings: &mut Findings,
 ) -> (Log, Entries) {
+    let by_stranger = |envelope: &Envelope| {
+        Signed::<Report>::open(envelope).is_ok_and(|report| !named.contains(&report.body.node))
+    };
     let wanted: BTreeMap<StatementId, &Envelope> = evidence
         .logged_for(&expected.contract)
+        .filter(|envelope| !by_stranger(envelope))
         .filter_map(|envelope| Some((envelope.id().ok()?, envelope)))
         .collect();
     let mut reader = Reader {

@@ -1,23 +1,24 @@
 //! What ran by the nodes' own reports, each held against what was agreed on at its time.
 
-use super::{
-    Code, Entries, Expected, Findings, Run,
-    chains::Chain,
-    court::{Court, MOMENTS},
-};
+use super::{Code, Entries, Expected, Findings, Run, chains::Chain, court::Court};
 use contract::{
-    Bundle, Capacity, NodeId, Past, Signed, Timestamp, Trust, Verdict,
+    Bundle, Capacity, FlistId, NodeId, Past, Signed, Timestamp, Trust, Verdict,
     decision::Retention,
+    header::Header,
     report::{Report, State},
     verdict::{self, Agreed, Case, Cause, Ended, Refusal},
-    workload::Spec,
+    workload::{Container, Spec},
 };
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A node has so long to end what runs, and to report it.
 pub const STOP_S: i64 = 900;
+/// A verdict is so old at most when its node reports what became of it.
+const VERDICT_S: i64 = 2;
 /// Code of a container that runs and has not passed its health check yet (`contractd`).
 const STARTING: &str = "starting";
+/// Code of what is stopped because the node hears nothing, and goes on when it does (`contractd`).
+const PARTITIONED: &str = "partitioned";
 
 /// A finding without the report that it is about.
 type Wrong = (Code, String);
@@ -46,12 +47,14 @@ pub(super) fn runs(
                 let text = format!("node {}: {workload}: {text}", chain.node);
                 findings.add(code, Some(link.id), text);
             };
-            if let Err(wrong) = node.hold(link) {
+            let held = node.hold(link);
+            let is_lawful = held.is_ok();
+            if let Err(wrong) = held {
                 found(wrong);
             }
             let Some(ran) = &report.ran else { continue };
             let last = until.or(chain.links.last()).unwrap_or(link);
-            if let Some(wrong) = node.ran_on(link, last) {
+            if is_lawful && let Some(wrong) = node.ran_on(link, last) {
                 found(wrong);
             }
             runs.push(Run {
@@ -101,15 +104,9 @@ impl NodeTrial<'_, '_> {
 
     /// Holds a report against what was agreed on, and remembers what is final from then on.
     fn hold(&mut self, link: &Signed<Report>) -> Result<(), Wrong> {
-        let report = &link.body;
-        let verdicts = MOMENTS.map(|offset| self.verdict(link, report.at, offset));
-        let held = self.held(report, &verdicts);
-        // What had been told for a while as well as what was new ends it for ever.
-        if let [Verdict::Stop(now), _, Verdict::Stop(before)] = &verdicts
-            && matches!(now.cause, Cause::Cancelled { .. })
-            && matches!(before.cause, Cause::Cancelled { .. })
-        {
-            self.trust.past.ended = Some(now.clone());
+        let held = self.held(link);
+        if let Some(ended) = self.own_end(link) {
+            self.trust.past.ended = Some(ended);
         }
         held
     }
@@ -119,15 +116,42 @@ impl NodeTrial<'_, '_> {
         self.court.judge(&self.trust, at, offset, entry)
     }
 
-    fn held(&mut self, report: &Report, verdicts: &[Verdict]) -> Result<(), Wrong> {
+    /// What is looked for in the verdicts of the time of a report, whichever of them the node may have
+    /// come to by its clock and its news.
+    fn any<T>(
+        &mut self,
+        link: &Signed<Report>,
+        wanted: impl Fn(Verdict) -> Option<T>,
+    ) -> Option<T> {
+        let at = link.body.at;
+        let moments = self.court.moments(at);
+        let found = moments.into_iter().find_map(|offset| wanted(self.verdict(link, at, offset)));
+        found.or_else(|| wanted(self.verdict(link, at.plus(-VERDICT_S), VERDICT_S)))
+    }
+
+    /// The end by an order that the node says it has acted on. That is final, on that node.
+    fn own_end(&mut self, link: &Signed<Report>) -> Option<Ended> {
+        let report = &link.body;
+        if !matches!(report.state, State::Stopped | State::Wiped) || report.code == PARTITIONED {
+            return None;
+        }
+        self.any(link, |verdict| match verdict {
+            Verdict::Stop(ended) if matches!(ended.cause, Cause::Cancelled { .. }) => Some(ended),
+            Verdict::Stop(_) | Verdict::Run(_) | Verdict::Refuse(_) => None,
+        })
+    }
+
+    fn held(&mut self, link: &Signed<Report>) -> Result<(), Wrong> {
+        let report = &link.body;
         if report.state == State::Wiped {
-            return wiped(report, verdicts);
+            self.any(link, |verdict| orders_to_wipe(&verdict, report.at).then_some(()))
+                .ok_or_else(unordered)?;
         }
         let is_run = report.ran.is_some() || is_running(report);
         if !is_run && report.state != State::Accepted {
             return Ok(());
         }
-        let agreed = match self.agreed(report, verdicts) {
+        let agreed = match self.agreed(link) {
             Ok(agreed) => agreed,
             Err(wrong) if is_run => return Err(wrong),
             // That nothing ran that way breaks no rule, and counts as no start either.
@@ -135,12 +159,12 @@ impl NodeTrial<'_, '_> {
         };
         self.trust.past.holds = Some(Capacity::default());
         self.trust.past.version = self.trust.past.version.max(report.version);
-        if is_run { same_bytes(report, agreed) } else { Ok(()) }
+        if is_run { same_bytes(report, &agreed) } else { Ok(()) }
     }
 
-    /// The version that the report names, if it might run at any of the moments.
-    fn agreed<'v>(&self, report: &Report, verdicts: &'v [Verdict]) -> Result<&'v Agreed, Wrong> {
-        let version = report.version;
+    /// The version that the report names, if it might run by what the node may have known.
+    fn agreed(&mut self, link: &Signed<Report>) -> Result<Box<Agreed>, Wrong> {
+        let (report, version) = (&link.body, link.body.version);
         let header = self.case.headers().iter().find(|one| one.body.version == version);
         let Some(header) = header else {
             return Err((Code::NotAgreed, format!("version {version} is not there")));
@@ -148,28 +172,33 @@ impl NodeTrial<'_, '_> {
         if report.header != Some(header.id) {
             return Err((Code::NotAgreed, format!("it ran by another version {version}")));
         }
-        let may_run = verdicts.iter().find_map(|verdict| match verdict {
-            Verdict::Run(agreed) if agreed.header_id == header.id => Some(&**agreed),
+        let may_run = self.any(link, |verdict| match verdict {
+            Verdict::Run(agreed) if agreed.header_id == header.id => Some(agreed),
             Verdict::Run(_) | Verdict::Stop(_) | Verdict::Refuse(_) => None,
         });
-        let Some(first) = verdicts.first() else {
-            return Err((Code::NotAgreed, "nobody has judged it".to_owned()));
-        };
-        may_run.ok_or_else(|| why_not(version, first, &self.trust.past))
+        may_run.ok_or_else(|| {
+            let verdict = self.verdict(link, report.at, 0);
+            why_not(version, &verdict, &self.trust.past)
+        })
     }
 
-    /// Whether the contract had ended long before the node reported an end of what ran, or anything
-    /// else, in the same boot.
+    /// Whether what ran had long been told to end, or to give way to other bytes, before the node
+    /// reported an end of it, or anything else, in the same boot.
     fn ran_on(&mut self, run: &Signed<Report>, last: &Signed<Report>) -> Option<Wrong> {
         let by = last.body.at.plus(-STOP_S);
         if last.body.boot != run.body.boot || by <= run.body.at {
             return None;
         }
-        let Verdict::Stop(ended) = self.verdict(last, by, 0) else { return None };
-        Some((
-            Code::RanOn,
-            format!("{}, and at {} no end was reported", why_ended(&ended), last.body.at),
-        ))
+        let why = match self.verdict(last, by, 0) {
+            Verdict::Stop(ended) => why_ended(&ended),
+            Verdict::Refuse(refusal) => refusal.message,
+            Verdict::Run(agreed) if agreed.header.version > run.body.version => {
+                let (_, text) = same_bytes(&run.body, &agreed).err()?;
+                format!("version {} was agreed on, and by it {text}", agreed.header.version)
+            }
+            Verdict::Run(_) => return None,
+        };
+        Some((Code::RanOn, format!("{why}, and at {} no end was reported", last.body.at)))
     }
 }
 
@@ -195,8 +224,7 @@ fn same_bytes(report: &Report, agreed: &Agreed) -> Result<(), Wrong> {
     let Some(ran) = &report.ran else {
         return Err((Code::Unmeasured, "it ran, and the node does not say which bytes".to_owned()));
     };
-    let flist = agreed.header.flists.iter().find(|flist| flist.name == container.flist);
-    match flist.map(|flist| flist.digest) {
+    match flist(&agreed.header, container) {
         Some(flist) if flist == ran.flist => Ok(()),
         Some(flist) => Err((Code::OtherBytes, format!("{} ran, {flist} was agreed on", ran.flist))),
         None => Err(none()),
@@ -204,20 +232,20 @@ fn same_bytes(report: &Report, agreed: &Agreed) -> Result<(), Wrong> {
 }
 
 /// Data goes by an order with quorum only, and when it says.
-fn wiped(report: &Report, verdicts: &[Verdict]) -> Result<(), Wrong> {
-    let orders = |verdict: &Verdict| match verdict {
+fn orders_to_wipe(verdict: &Verdict, at: Timestamp) -> bool {
+    match verdict {
         Verdict::Stop(Ended { cause: Cause::Cancelled { retention, .. }, .. }) => match retention {
             Retention::Wipe => true,
-            Retention::KeepUntil(until) => *until <= report.at,
+            Retention::KeepUntil(until) => *until <= at,
         },
         Verdict::Stop(Ended { cause: Cause::Expired, .. })
         | Verdict::Run(_)
         | Verdict::Refuse(_) => false,
-    };
-    if verdicts.iter().any(orders) {
-        return Ok(());
     }
-    Err((Code::WipedUnordered, "data was deleted without an order that was agreed on".to_owned()))
+}
+
+fn unordered() -> Wrong {
+    (Code::WipedUnordered, "data was deleted without an order that was agreed on".to_owned())
 }
 
 /// Why a version might not run.
@@ -284,8 +312,8 @@ fn ends<'a>(about: &[&'a Signed<Report>], case: &Case) -> Vec<Option<&'a Signed<
             }
             continue;
         };
-        // A version that has no such workload any more has ended it.
-        let dropped = accepted.filter(|link: &&Signed<Report>| drops(case, &link.body, workload));
+        let run = &link.body;
+        let dropped = accepted.filter(|link: &&Signed<Report>| drops(case, &link.body, run));
         let told = [dropped, next.get(workload).copied(), of_all];
         ends.push(told.into_iter().flatten().min_by_key(|link| (link.body.seq, link.id)));
         next.insert(workload, link);
@@ -294,10 +322,24 @@ fn ends<'a>(about: &[&'a Signed<Report>], case: &Case) -> Vec<Option<&'a Signed<
     ends
 }
 
-fn drops(case: &Case, report: &Report, workload: &str) -> bool {
-    let header = case.headers().iter().find(|header| header.body.version == report.version);
-    let document = header.and_then(|header| case.document(&header.body, &report.node).ok());
-    document.is_some_and(|(document, _)| document.workload(workload).is_none())
+/// Whether the version that a node takes up has no such workload any more, or other bytes for it.
+fn drops(case: &Case, accepted: &Report, run: &Report) -> bool {
+    let header = case.headers().iter().find(|header| header.body.version == accepted.version);
+    let Some(header) = header.map(|header| &header.body) else { return false };
+    let Ok((document, _)) = case.document(header, &accepted.node) else { return false };
+    let name = run.workload.as_deref().unwrap_or_default();
+    match document.workload(name).map(|workload| &workload.spec) {
+        Some(Spec::Container(container)) => {
+            run.ran.as_ref().is_some_and(|ran| flist(header, container) != Some(ran.flist))
+        }
+        Some(Spec::Volume(_)) => false,
+        None => true,
+    }
+}
+
+fn flist(header: &Header, container: &Container) -> Option<FlistId> {
+    let flist = header.flists.iter().find(|flist| flist.name == container.flist);
+    flist.map(|flist| flist.digest)
 }
 
 /// The newest version that any node says that it may run; 0: none.
@@ -310,10 +352,11 @@ pub(super) fn newest(chains: &[Chain], expected: &Expected<'_>) -> u64 {
     told.map(|link| link.body.version).max().unwrap_or(0)
 }
 
-/// Nodes that versions up to this one name, and that are not heard of: what they ran is not there.
+/// Nodes that versions up to the newest one name, and that are not heard of: what they ran is not there.
+/// Whom the version in force does not name any more may never have begun.
 pub(super) fn check_silent(
     case: &Case,
-    newest: u64,
+    (in_force, newest): (u64, u64),
     chains: &[Chain],
     expected: &Expected<'_>,
     findings: &mut Findings,
@@ -322,8 +365,9 @@ pub(super) fn check_silent(
         |chain: &&Chain| chain.links.iter().any(|link| link.body.contract == expected.contract);
     let heard: BTreeSet<NodeId> = chains.iter().filter(about).map(|chain| chain.node).collect();
     let newest = newest.min(case.headers().len() as u64);
+    let first = in_force.max(1);
     let named: BTreeSet<NodeId> =
-        (1..=newest).flat_map(|version| case.documents(version)).map(|one| one.node).collect();
+        (first..=newest).flat_map(|version| case.documents(version)).map(|one| one.node).collect();
     for node in named.difference(&heard) {
         let text = format!("node {node}: the contract names it, and no report of it is there");
         findings.add(Code::NoReports, None, text);

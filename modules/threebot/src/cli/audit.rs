@@ -14,7 +14,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget};
 use serde_json::json;
 use std::path::PathBuf;
 use threebot::{
-    audit::{self, Decided, Expected, Log, NodeSpan, Order, Run, Version},
+    audit::{self, Code, Decided, Expected, Log, NodeSpan, Order, Run, Version},
     evidence::{self, EVIDENCE_BYTES_MAX, Evidence},
 };
 use tlog::PolicyFile;
@@ -30,7 +30,7 @@ and, unless --from-first is given, its oldest; and what speaks against a run: re
 orders to end it, later versions.
 
 Exit codes: 0: all of it fits together; 2: not agreed on, and nothing ran; 3: agreed on, and nothing is
-shown to have run; 4: it does not fit together, and the findings say where, or it is about something
+shown to have run, or nodes that it names are not heard of; 4: it does not fit together, and the findings say where, or it is about something
 else.
 
 Example:
@@ -86,7 +86,10 @@ pub(crate) async fn export(
         "wrote {}: {reports} reports, {proofs} of {wanted} proofs of the log",
         out.display()
     ));
-    output.say("it holds what every node has to do, with all environment variables");
+    output.say(
+        "it holds what every node has to do, with all environment variables, and what these nodes",
+    );
+    output.say("reported in between about contracts of others");
     output.say(format_args!("next: 3bot contract audit {contract} {}", out.display()));
     Ok(Exit::Done)
 }
@@ -121,6 +124,11 @@ pub(crate) fn audit(context: &Context, output: &Output, arguments: &Audit) -> an
     found.versions.iter().for_each(|one| show_version(output, one));
     found.cancels.iter().for_each(|one| show_order(output, one));
     found.nodes.iter().for_each(|one| show_node(output, one));
+    for node in &found.strangers {
+        output.say(format_args!(
+            "node {node} has reported too, and is named by no version: passed over"
+        ));
+    }
     if !found.runs.is_empty() {
         output.say("what ran, by the reports of the nodes:");
         output
@@ -140,7 +148,13 @@ pub(crate) fn audit(context: &Context, output: &Output, arguments: &Audit) -> an
 /// What it comes to, in one line.
 fn conclude(output: &Output, found: &audit::Audit) -> Exit {
     let is_agreed = found.versions.iter().any(|version| version.agreed);
-    if !found.findings.is_empty() {
+    let is_silence = |finding: &audit::Finding| finding.code == Code::NoReports;
+    if !found.findings.is_empty() && found.findings.iter().all(is_silence) {
+        let count = found.findings.len();
+        let line = format_args!("what is there fits together; {count} nodes are not heard of");
+        output.say_in(Colour::Yellow, line);
+        Exit::Partial
+    } else if !found.findings.is_empty() {
         let count = found.findings.len();
         output.say_in(Colour::Red, format_args!("it does not fit together: {count} findings"));
         Exit::Rejected
@@ -150,6 +164,10 @@ fn conclude(output: &Output, found: &audit::Audit) -> Exit {
     } else if found.runs.is_empty() {
         output.say_in(Colour::Yellow, "not agreed on; nothing is shown to have run");
         Exit::Waiting
+    } else if found.log.as_ref().is_some_and(|log| log.seen.is_none()) {
+        let line = "all of it fits together; what was first, only the log says, with no witness";
+        output.say_in(Colour::Yellow, line);
+        Exit::Done
     } else if found.log.is_none() {
         let line = "all of it fits together; what was first, only the signers' own times say";
         output.say_in(Colour::Yellow, line);
@@ -212,7 +230,7 @@ fn show_log(output: &Output, log: Option<&Log>) {
 
 fn row(run: &Run) -> Vec<String> {
     vec![
-        run.node.short(),
+        run.node.to_string(),
         run.workload.clone(),
         run.version.to_string(),
         word(&run.state),

@@ -163,6 +163,25 @@ impl Life {
         id
     }
 
+    /// Version 1 for two nodes, approved at 10; those of these numbers report that it runs.
+    pub(crate) fn on_two_nodes(reporting: &[usize]) -> Self {
+        let mut life = Self::new();
+        let second = life.second_node();
+        let mut pool = life.world.pool();
+        pool.nodes.push(second);
+        pool.nodes.sort();
+        life.evidence.pools = vec![seal(&pool, life.world.key("farm"))];
+        let mut documents = vec![life.world.document(1), life.world.document(1)];
+        documents[1].node = second;
+        let id = life.evidence.pools[0].id().unwrap();
+        life.propose_for(1, &documents, |header| header.pool = id);
+        life.approve(1, 10);
+        for node in reporting {
+            life.tell_by(*node, running(30, 1), |_| {});
+        }
+        life
+    }
+
     /// The node reports, and the log has it.
     pub(crate) fn tell(&mut self, told: Told) -> StatementId {
         self.tell_by(0, told, |_| {})
