@@ -237,6 +237,8 @@ pub enum Code {
     Ended,
     /// Something ran, and no end was reported long after it had to end, or to give way to other bytes.
     RanOn,
+    /// Something ran on by what its node knew, and the contract lets a node without contact do that.
+    Unheard,
     /// Something ran before it was to start.
     TooEarly,
     /// Something was started for the first time after it was to start.

@@ -11,7 +11,7 @@ use contract::{
     Envelope, SigningKey, Timestamp,
     decision::{Approval, Cancel, Decision, Retention},
     farm::{Adoption, Farm, Pool},
-    header::Header,
+    header::{Header, OnPartition},
     node::Node,
     report::{Report, State},
     testkit::seal,
@@ -547,7 +547,11 @@ fn proofs_are_of_one_log_that_enough_witnesses_have_seen() {
 /// The form of the file is for as long as somebody may have to prove something.
 #[test]
 fn a_file_of_this_format_is_read_and_one_of_another_is_told() {
-    let mut life = Life::that_runs();
+    let mut life = Life::new();
+    life.propose(|header| header.execution.on_partition = OnPartition::Keep);
+    life.approve(1, 10);
+    life.tell((20, 1, None, State::Accepted, None));
+    life.tell(running(30, 1));
     life.cancel(100, 200, &["it", "legal"]);
     let evidence = life.proven();
     let written = serde_json::to_string(&evidence).unwrap();

@@ -1,10 +1,14 @@
 //! What ran by the nodes' own reports, each held against what was agreed on at its time.
 
-use super::{Code, Entries, Expected, Findings, Run, chains::Chain, court::Court};
+use super::{
+    Code, Entries, Expected, Findings, Run,
+    chains::Chain,
+    court::{CLOCK_S, Court},
+};
 use contract::{
     Bundle, Capacity, FlistId, NodeId, Past, Signed, Timestamp, Trust, Verdict,
     decision::Retention,
-    header::Header,
+    header::{Header, OnPartition},
     report::{Report, State},
     verdict::{self, Agreed, Case, Cause, Ended, Refusal},
     workload::{Container, Spec},
@@ -35,8 +39,13 @@ pub(super) fn runs(
     let mut court = Court::new(case, bundle, entries);
     let mut runs = Vec::new();
     for chain in chains {
-        let mut node =
-            NodeTrial { case, court: &mut court, trust: trust(chain, expected), entries };
+        let mut node = NodeTrial {
+            case,
+            court: &mut court,
+            trust: trust(chain, expected),
+            entries,
+            heard: None,
+        };
         let about: Vec<_> =
             chain.links.iter().filter(|link| link.body.contract == expected.contract).collect();
         let ends = ends(&about, case);
@@ -95,6 +104,8 @@ struct NodeTrial<'a, 'b> {
     court: &'a mut Court<'b>,
     trust: Trust,
     entries: Option<&'a Entries>,
+    /// When it last reported what might run.
+    heard: Option<Timestamp>,
 }
 
 impl NodeTrial<'_, '_> {
@@ -176,9 +187,33 @@ impl NodeTrial<'_, '_> {
             Verdict::Run(agreed) if agreed.header_id == header.id => Some(agreed),
             Verdict::Run(_) | Verdict::Stop(_) | Verdict::Refuse(_) => None,
         });
-        may_run.ok_or_else(|| {
-            let verdict = self.verdict(link, report.at, 0);
-            why_not(version, &verdict, &self.trust.past)
+        if let Some(agreed) = may_run {
+            self.heard = Some(report.at);
+            return Ok(agreed);
+        }
+        let verdict = self.verdict(link, report.at, 0);
+        let (code, text) = why_not(version, &verdict, &self.trust.past);
+        Err((if self.is_unheard(link, report.at, header) { Code::Unheard } else { code }, text))
+    }
+
+    /// Whether the version might run at a time by what the node knew when it last reported what might,
+    /// or, if that is later, as long before as the contract lets it go without contact.
+    fn is_unheard(
+        &mut self,
+        link: &Signed<Report>,
+        at: Timestamp,
+        header: &Signed<Header>,
+    ) -> bool {
+        let Some(heard) = self.heard else { return false };
+        let alone_s = match header.body.execution.on_partition {
+            OnPartition::Keep => i64::MAX,
+            OnPartition::StopAfterS(seconds) => i64::from(seconds) + CLOCK_S,
+        };
+        let since = heard.seconds().saturating_sub(at.seconds());
+        self.court.moments(heard).into_iter().any(|moment| {
+            let offset = since.saturating_add(moment).max(alone_s.saturating_neg());
+            let verdict = self.verdict(link, at, offset.min(0));
+            matches!(verdict, Verdict::Run(agreed) if agreed.header_id == header.id)
         })
     }
 
@@ -198,7 +233,9 @@ impl NodeTrial<'_, '_> {
             }
             Verdict::Run(_) => return None,
         };
-        Some((Code::RanOn, format!("{why}, and at {} no end was reported", last.body.at)))
+        let header = self.case.headers().iter().find(|one| Some(one.id) == run.body.header)?;
+        let code = if self.is_unheard(last, by, header) { Code::Unheard } else { Code::RanOn };
+        Some((code, format!("{why}, and at {} no end was reported", last.body.at)))
     }
 }
 

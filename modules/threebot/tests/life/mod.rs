@@ -5,7 +5,7 @@ use contract::{
     Envelope, FlistId, Signed, SigningKey, Statement, StatementId, Timestamp,
     bundle::Deployment,
     decision::{Action, Approval, Cancel, Decision},
-    header::Header,
+    header::{Header, OnPartition},
     merkle,
     node::{Node, node_id},
     report::{Ran, Report, State},
@@ -107,6 +107,7 @@ impl Life {
         let leaves: Vec<_> = documents.iter().map(|bytes| merkle::leaf(bytes)).collect();
         header.deployments.count = leaves.len() as u64;
         header.deployments.root = StatementId(merkle::root(&leaves));
+        header.execution.on_partition = OnPartition::StopAfterS(60);
         edit(&mut header);
         for (index, document) in documents.iter().enumerate() {
             let path = merkle::path(&leaves, index).unwrap();

@@ -4,7 +4,7 @@ use crate::life::{Life, again, at, codes, ran, running};
 use contract::{
     ContractId, Envelope, FlistId, NodeId, SigningKey,
     decision::{Action, Decision},
-    header::Header,
+    header::{Header, OnPartition},
     report::{Report, State},
     testkit::seal,
 };
@@ -205,4 +205,37 @@ fn a_decision_on_a_version_that_is_not_there_is_not_looked_into() {
     };
     assert_eq!(decided(2), []);
     assert_eq!(decided(1), [Code::Unsigned], "positive control");
+}
+
+/// Whether it had contact no report tells, so this has a word of its own.
+#[test]
+fn what_a_node_without_contact_may_run_on_is_told_apart() {
+    let withdrawn = |alone: OnPartition| {
+        let mut life = Life::new();
+        life.propose(|header| header.execution.on_partition = alone);
+        life.approve(1, 10);
+        life.tell(running(30, 1));
+        life.decide("legal", 1, Decision::Withdraw, 600);
+        life
+    };
+    let rows = [
+        (OnPartition::Keep, vec![Code::Unheard], Code::Unheard),
+        (OnPartition::StopAfterS(5000), vec![Code::Unheard], Code::Unheard),
+        (OnPartition::StopAfterS(60), vec![Code::NotAgreed, Code::RanOn], Code::RanOn),
+    ];
+    for (alone, reported, silent) in rows {
+        let mut life = withdrawn(alone);
+        life.tell(running(4000, 1));
+        assert_eq!(life.codes(), reported, "{alone:?}");
+        let mut life = withdrawn(alone);
+        about_others(&mut life, 4000);
+        assert_eq!(life.codes(), [silent], "{alone:?}");
+    }
+    let mut never = Life::new();
+    never.propose(|header| header.execution.on_partition = OnPartition::Keep);
+    never.tell(running(30, 1));
+    assert_eq!(never.codes(), [Code::NotAgreed], "it never might run");
+    let mut expired = withdrawn(OnPartition::Keep);
+    expired.tell(running(20_000, 1));
+    assert_eq!(expired.codes(), [Code::Ended, Code::RanOn], "no news is needed for that");
 }
