@@ -28,6 +28,14 @@ pub(super) struct Report {
     pub(super) n_bad: usize,
 }
 
+/// What it means that a group prints nothing and ends well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Silence {
+    /// It only wants a command to fail, and says so by how it ends.
+    Passes,
+    Fails,
+}
+
 /// One line that is a point.
 struct Point<'a> {
     is_good: bool,
@@ -42,7 +50,11 @@ enum Directive<'a> {
 }
 
 /// Judges the lines that a test printed, and whether it ended well.
-pub(super) fn judge<'a>(lines: impl Iterator<Item = &'a str>, ended: Result<(), String>) -> Report {
+pub(super) fn judge<'a>(
+    lines: impl Iterator<Item = &'a str>,
+    ended: Result<(), String>,
+    silence: Silence,
+) -> Report {
     let (mut n_good, mut n_bad, mut n_skipped) = (0, 0, 0);
     let (mut planned, mut bad, mut skipped) = (None, None, None);
     let mut lines = lines.peekable();
@@ -74,8 +86,8 @@ pub(super) fn judge<'a>(lines: impl Iterator<Item = &'a str>, ended: Result<(), 
     let n_points = n_good + n_bad + n_skipped;
     let outcome = match (ended, bad, planned) {
         (_, Some(why), _) | (Err(why), None, _) => Outcome::Failed(why),
-        // Some groups only want a command to fail, and say so by how they end.
-        (Ok(()), None, None) if is_silent => Outcome::Passed,
+        (Ok(()), None, None) if is_silent && silence == Silence::Passes => Outcome::Passed,
+        (Ok(()), None, None) if is_silent => Outcome::Failed("it printed nothing".to_owned()),
         (Ok(()), None, None) => Outcome::Failed("it printed no plan".to_owned()),
         // The plan of a report within a report is the inner one's.
         (Ok(()), None, Some(plan)) if plan > n_points => {
@@ -127,21 +139,24 @@ mod tests {
     use super::*;
 
     fn outcome(text: &str) -> Outcome {
-        judge(text.lines(), Ok(())).outcome
+        judge(text.lines(), Ok(()), Silence::Fails).outcome
     }
 
     #[test]
     fn a_group_passes_when_all_that_is_planned_is_good() {
         let text = "TAP version 13\nok 1 - a\n  ---\n  {\n    \"not ok\": 1\n  }\n  ...\nok 2 - b # SKIP c\n1..2\n";
-        let report = judge(text.lines(), Ok(()));
+        let report = judge(text.lines(), Ok(()), Silence::Fails);
         assert_eq!(report, Report { outcome: Outcome::Passed, n_good: 1, n_bad: 0 });
     }
 
     #[test]
-    fn a_group_that_prints_nothing_is_judged_by_its_end() {
-        assert_eq!(outcome(""), Outcome::Passed);
-        let ended = judge("".lines(), Err("exit status: 1".to_owned()));
-        assert_eq!(ended.outcome, Outcome::Failed("exit status: 1".to_owned()));
+    fn a_group_that_prints_nothing_fails_unless_its_end_says_all() {
+        let failed = |why: &str| Outcome::Failed(why.to_owned());
+        assert_eq!(outcome(""), failed("it printed nothing"));
+        let silent = |text: &str, ended| judge(text.lines(), ended, Silence::Passes).outcome;
+        assert_eq!(silent("", Ok(())), Outcome::Passed);
+        assert_eq!(silent("", Err("exit status: 1".to_owned())), failed("exit status: 1"));
+        assert_eq!(silent("words", Ok(())), failed("it printed no plan"));
     }
 
     #[test]
@@ -158,7 +173,8 @@ mod tests {
         }
         let many = "ok\n".repeat(POINTS_MAX + 1);
         assert!(matches!(outcome(&many), Outcome::Failed(_)));
-        let ended = judge("ok 1\n1..1".lines(), Err("exit status: 1".to_owned()));
+        let ended = Err("exit status: 1".to_owned());
+        let ended = judge("ok 1\n1..1".lines(), ended, Silence::Fails);
         assert_eq!(ended.outcome, Outcome::Failed("exit status: 1".to_owned()));
     }
 
