@@ -129,7 +129,9 @@ fn groups(suite: &Path) -> Result<BTreeMap<String, PathBuf>> {
         let tests = files.into_iter().filter(|path| path.extension().is_some_and(|end| end == "t"));
         for test in tests {
             let name = test.file_stem().and_then(|name| name.to_str()).context("a name")?;
-            groups.insert(name.to_owned(), test.clone());
+            if let Some(other) = groups.insert(name.to_owned(), test.clone()) {
+                bail!("{} and {} have one name", other.display(), test.display());
+            }
         }
     }
     ensure!(!groups.is_empty(), "{} has no built groups", suite.join(GROUPS).display());
@@ -190,8 +192,13 @@ fn report<'a>(
             let lines = rest[..length].iter().filter_map(|line| line.strip_prefix("| "));
             Ok::<_, anyhow::Error>(judge(lines, ended, silence))
         };
-        let reason = REASONS.iter().find(|(group, _)| group == name).map(|(_, reason)| *reason);
-        Ok(Group { name: name.clone(), ours: of("ours")?, crun: of("crun")?, reason })
+        let ours = of("ours")?;
+        let is_it = |group: &str, fails: &str| {
+            group == name && matches!(&ours.outcome, Outcome::Failed(why) if why == fails)
+        };
+        let reason = REASONS.iter().find(|(group, fails, _)| is_it(group, fails));
+        let reason = reason.map(|(.., reason)| *reason);
+        Ok(Group { name: name.clone(), ours, crun: of("crun")?, reason })
     };
     Ok(Report { groups: names.map(group).collect::<Result<_>>()?, extent })
 }
@@ -215,6 +222,15 @@ impl Report {
         self.groups.iter().filter(neither).map(|group| group.name.as_str())
     }
 
+    /// Reasons that excuse nothing: ours passes that group, or the suite has none of that name.
+    fn stale(&self) -> impl Iterator<Item = &'static str> {
+        let is_stale = |name: &&str| match self.groups.iter().find(|group| group.name == **name) {
+            Some(group) => group.passes(Who::Ours),
+            None => self.extent == Extent::Whole,
+        };
+        REASONS.iter().map(|(name, ..)| *name).filter(is_stale)
+    }
+
     /// What crun has to pass, or there was nothing to be measured by.
     fn least(&self) -> usize {
         match self.extent {
@@ -224,10 +240,11 @@ impl Report {
     }
 
     /// Whether crun passes what makes it a measure, we pass no fewer groups, and say why of each that only
-    /// crun passes.
+    /// crun passes, and of no other.
     pub fn is_kept(&self) -> bool {
         let crun = self.count(Who::Crun, PASSED);
         self.unexcused().next().is_none()
+            && self.stale().next().is_none()
             && crun >= self.least()
             && self.count(Who::Ours, PASSED) >= crun
     }
@@ -290,6 +307,10 @@ impl Report {
             writeln!(text, "crun passes fewer than {}: it is no measure here", self.least())
                 .expect("a String takes everything");
         }
+        for name in self.stale() {
+            writeln!(text, "the reason that is written down for {name} excuses nothing")
+                .expect("a String takes everything");
+        }
         for name in self.unexcused() {
             writeln!(text, "crun passes {name}, ours does not, and nobody wrote down why")
                 .expect("a String takes everything");
@@ -332,12 +353,17 @@ mod tests {
 
     #[test]
     fn what_only_crun_passes_needs_a_reason_and_passes_that_make_up_for_it() {
-        let (excused, _) = REASONS[0];
+        let (excused, fails, _) = REASONS[0];
+        let excuse = format!("not ok 1 - {fails}\n1..1");
         for (groups, is_kept) in [
             (&[("x", GOOD, GOOD)][..], true),
             (&[("x", BAD, GOOD), ("y", GOOD, BAD)], false),
-            (&[(excused, BAD, GOOD)], false),
-            (&[(excused, BAD, GOOD), ("y", GOOD, BAD)], true),
+            (&[(excused, &excuse, GOOD)], false),
+            (&[(excused, &excuse, GOOD), ("y", GOOD, BAD)], true),
+            // It fails, and not as it was written down.
+            (&[(excused, BAD, GOOD), ("y", GOOD, BAD)], false),
+            // It does not fail any more.
+            (&[(excused, GOOD, GOOD)], false),
         ] {
             let report = reported(groups, Extent::Named);
             assert_eq!(report.is_kept(), is_kept, "{}", report.table());
@@ -357,7 +383,8 @@ mod tests {
             assert_eq!(report.is_kept(), is_kept, "{}", report.table());
         }
         let names: Vec<_> = (0..WHOLE_LEAST).map(|n| format!("x{n}")).collect();
-        let mut groups: Vec<_> = names.iter().map(|name| (name.as_str(), GOOD, GOOD)).collect();
+        let mut groups: Vec<_> = REASONS.iter().map(|(name, ..)| (*name, BAD, BAD)).collect();
+        groups.extend(names.iter().map(|name| (name.as_str(), GOOD, GOOD)));
         assert!(reported(&groups, Extent::Whole).is_kept(), "the control");
         groups.pop();
         let report = reported(&groups, Extent::Whole);
@@ -384,6 +411,23 @@ mod tests {
             reported(&[("x", BAD, BAD), ("y", GOOD, GOOD), ("z", "1..0", BAD)], Extent::Named);
         assert!(report.table().contains("not compared, since neither passes: x, z\n"));
         assert_eq!(report.json()["not_compared"], json!(["x", "z"]));
+    }
+
+    #[test]
+    fn two_groups_of_one_name_are_an_error() {
+        let directory = crate::scratch().unwrap();
+        let suite = directory.path();
+        for file in FILES {
+            fs::write(suite.join(file), "").unwrap();
+        }
+        for one in ["a", "b"] {
+            fs::create_dir_all(suite.join(GROUPS).join(one)).unwrap();
+        }
+        fs::write(suite.join(GROUPS).join("a/x.t"), "").unwrap();
+        fs::write(suite.join(GROUPS).join("b/y.t"), "").unwrap();
+        assert_eq!(groups(suite).unwrap().len(), 2, "the control");
+        fs::write(suite.join(GROUPS).join("b/x.t"), "").unwrap();
+        assert!(groups(suite).is_err());
     }
 
     #[test]

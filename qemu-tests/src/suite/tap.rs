@@ -40,11 +40,10 @@ pub(super) enum Silence {
 struct Point<'a> {
     is_good: bool,
     description: &'a str,
-    directive: Directive<'a>,
+    directive: Option<Directive<'a>>,
 }
 
 enum Directive<'a> {
-    None,
     Skip(&'a str),
     Todo,
 }
@@ -61,7 +60,8 @@ pub(super) fn judge<'a>(
     let is_silent = lines.peek().is_none();
     for line in lines {
         if let Some(plan) = plan(line) {
-            planned = Some(plan);
+            // One report may follow another, each with its plan.
+            planned = Some(planned.unwrap_or(0_usize).saturating_add(plan));
             continue;
         }
         let Some(point) = point(line) else { continue };
@@ -71,12 +71,12 @@ pub(super) fn judge<'a>(
         }
         match (point.is_good, point.directive) {
             // A point that is to come is no promise yet, however it stands.
-            (_, Directive::Todo) => n_skipped += 1,
-            (true, Directive::Skip(why)) => {
+            (_, Some(Directive::Todo)) => n_skipped += 1,
+            (true, Some(Directive::Skip(why))) => {
                 n_skipped += 1;
                 skipped.get_or_insert_with(|| why.to_owned());
             }
-            (true, Directive::None) => n_good += 1,
+            (true, None) => n_good += 1,
             (false, _) => {
                 n_bad += 1;
                 bad.get_or_insert_with(|| point.description.to_owned());
@@ -89,8 +89,7 @@ pub(super) fn judge<'a>(
         (Ok(()), None, None) if is_silent && silence == Silence::Passes => Outcome::Passed,
         (Ok(()), None, None) if is_silent => Outcome::Failed("it printed nothing".to_owned()),
         (Ok(()), None, None) => Outcome::Failed("it printed no plan".to_owned()),
-        // The plan of a report within a report is the inner one's.
-        (Ok(()), None, Some(plan)) if plan > n_points => {
+        (Ok(()), None, Some(plan)) if plan != n_points => {
             Outcome::Failed(format!("{plan} points were planned, {n_points} came"))
         }
         (Ok(()), None, Some(_)) if n_good == 0 => {
@@ -118,19 +117,23 @@ fn point(line: &str) -> Option<Point<'_>> {
     }
     let rest = rest.trim_start().trim_start_matches(|c: char| c.is_ascii_digit()).trim_start();
     let rest = rest.strip_prefix("- ").unwrap_or(rest);
-    let (description, directive) = match rest.split_once("# ") {
-        Some((description, word)) => (description.trim_end(), directive(word)),
-        None => (rest, Directive::None),
-    };
+    // Descriptions have such signs too.
+    let mut signs = rest.match_indices("# ");
+    let found = signs.find_map(|(at, sign)| {
+        let (description, rest) = (rest.get(..at)?, rest.get(at + sign.len()..)?);
+        Some((description.trim_end(), directive(rest)?))
+    });
+    let (description, directive) = found.unzip();
+    let description = description.unwrap_or(rest);
     Some(Point { is_good, description, directive })
 }
 
-fn directive(text: &str) -> Directive<'_> {
+fn directive(text: &str) -> Option<Directive<'_>> {
     let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
     match word.to_ascii_uppercase().as_str() {
-        "TODO" => Directive::Todo,
-        "SKIP" => Directive::Skip(rest),
-        _ => Directive::None,
+        "TODO" => Some(Directive::Todo),
+        "SKIP" => Some(Directive::Skip(rest)),
+        _ => None,
     }
 }
 
@@ -147,6 +150,7 @@ mod tests {
         let text = "TAP version 13\nok 1 - a\n  ---\n  {\n    \"not ok\": 1\n  }\n  ...\nok 2 - b # SKIP c\n1..2\n";
         let report = judge(text.lines(), Ok(()), Silence::Fails);
         assert_eq!(report, Report { outcome: Outcome::Passed, n_good: 1, n_bad: 0 });
+        assert_eq!(outcome("ok 1 - a\n1..1\nok 1 - b\nok 2 - c\n1..2"), Outcome::Passed);
     }
 
     #[test]
@@ -164,6 +168,9 @@ mod tests {
         for (text, why) in [
             ("ok 1 - a\nnot ok 2 - b\nnot ok 3 - c\n1..3", "b"),
             ("ok 1 - a\n1..3", "3 points were planned, 1 came"),
+            ("1..2\nok 1 - a\nok 2 - b\nok 3 - c\n1..0", "2 points were planned, 3 came"),
+            ("ok 1 - a\n1..1\n1..1", "2 points were planned, 1 came"),
+            ("not ok 1 - a # b", "a # b"),
             ("ok 1 - a\n", "it printed no plan"),
             ("# nothing", "it printed no plan"),
             ("okay\n1..1", "1 points were planned, 0 came"),
@@ -182,6 +189,8 @@ mod tests {
     fn a_group_without_a_single_good_point_is_skipped() {
         let skipped = |why: &str| Outcome::Skipped(why.to_owned());
         assert_eq!(outcome("ok 1 # SKIP no such thing here\n1..1"), skipped("no such thing here"));
+        assert_eq!(outcome("ok 1 - C# or D # skip no such thing\n1..1"), skipped("no such thing"));
+        assert_eq!(outcome("ok 1 - a # b # SKIP c\n1..1"), skipped("c"));
         assert_eq!(outcome("1..0"), skipped("it tests nothing"));
         assert_eq!(outcome("not ok 1 - a # TODO later\n1..1"), skipped("it tests nothing"));
     }
