@@ -77,14 +77,15 @@ fn rules(node: &mut Node) {
 
 /// Nodes of the configuration are there as asked, and whether they can be used is for the rules.
 fn nodes(node: &mut Node) {
-    let script = "busybox stat -c %n,%F,%t:%T,%a,%u:%g /dev/below/btrfs /dev/pipe; true < /dev/below/btrfs && echo read";
+    let script = "busybox stat -c %n,%F,%t:%T,%a,%u:%g /dev/below/btrfs /dev/pipe /dev/zero; true < /dev/below/btrfs && echo read";
     let mut config = config(script);
     config["linux"]["devices"] = json!([
         { "path": "/dev/below/btrfs", "type": "c", "major": 10, "minor": 234, "fileMode": 0o640, "uid": 0, "gid": 5 },
         { "path": "/dev/pipe", "type": "p" },
-        { "path": "/dev/null", "type": "c", "major": 1, "minor": 3 }
+        { "path": "/dev/null", "type": "c", "major": 1, "minor": 3 },
+        { "path": "/dev/zero", "type": "c", "major": 1, "minor": 5, "fileMode": 0o640, "gid": 5 }
     ]);
-    let want = "/dev/below/btrfs,character special file,a:ea,640,0:5\n/dev/pipe,fifo,0:0,666,0:0\n";
+    let want = "/dev/below/btrfs,character special file,a:ea,640,0:5\n/dev/pipe,fifo,0:0,666,0:0\n/dev/zero,character special file,1:5,640,0:5\n";
     for (what, rules, readable) in [
         ("that cannot be used", vec![], false),
         (

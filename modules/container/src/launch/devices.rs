@@ -193,7 +193,8 @@ fn device(directory: BorrowedFd<'_>, name: &str, major: u32, minor: u32) -> io::
     Ok(())
 }
 
-/// A node with the directories above it. Nobody else has seen the mount, so nothing is in the way.
+/// A node with the directories above it. Nobody else has seen the mount, so nothing is in the way but the
+/// same node, of those that every container has.
 fn make_node(mount: BorrowedFd<'_>, node: &Node) -> io::Result<()> {
     let path = node.path.as_bytes();
     for (at, _) in path.iter().enumerate().filter(|(_, byte)| **byte == b'/') {
@@ -203,7 +204,10 @@ fn make_node(mount: BorrowedFd<'_>, node: &Node) -> io::Result<()> {
         }
     }
     let mode = Mode::from_raw_mode(node.mode);
-    mknodat(mount, path, node.kind, mode, makedev(node.major, node.minor))?;
+    match mknodat(mount, path, node.kind, mode, makedev(node.major, node.minor)) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(errno) => return Err(errno.into()),
+    }
     // mknod takes the umask away.
     chmodat(mount, path, mode, AtFlags::empty())?;
     let (uid, gid) = (Uid::from_raw(node.owner.0), Gid::from_raw(node.owner.1));

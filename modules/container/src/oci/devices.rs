@@ -16,6 +16,9 @@ use std::ffi::CString;
 const NODES_MAX: usize = 256;
 /// Rules of one container.
 const RULES_MAX: usize = 256;
+/// What fits into the number of a device, as a node has it: the kernel would make another device.
+const MAJOR_MAX: u32 = 0xfff;
+const MINOR_MAX: u32 = 0xf_ffff;
 /// What may be asked for, as the kernel counts it (`BPF_DEVCG_ACC_…`).
 const MKNOD: u8 = 1;
 const READ: u8 = 2;
@@ -40,7 +43,7 @@ const TERMINALS: [(u32, Option<u32>); 2] = [(5, Some(2)), (136, None)];
 /// A node below `/dev`, decided.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Node {
-    /// Relative to `/dev`.
+    /// Relative to `/dev`. One that every container has is there already.
     pub(crate) path: CString,
     pub(crate) kind: FileType,
     pub(crate) major: u32,
@@ -50,7 +53,7 @@ pub(crate) struct Node {
     pub(crate) owner: (u32, u32),
 }
 
-/// Nodes besides those that every container has.
+/// Nodes, also those that every container has: their mode and owner may be others.
 pub(super) fn nodes(linux: &Linux) -> Result<Vec<Node>, Invalid> {
     let all = linux.devices.as_deref().unwrap_or_default();
     if all.len() > NODES_MAX {
@@ -58,7 +61,7 @@ pub(super) fn nodes(linux: &Linux) -> Result<Vec<Node>, Invalid> {
     }
     let mut nodes: Vec<Node> = Vec::with_capacity(all.len());
     for device in all {
-        let Some(node) = node(device, linux)? else { continue };
+        let node = node(device, linux)?;
         if nodes.iter().any(|other| other.path == node.path) {
             return refuse(format!("linux.devices: {} is there twice", device.path));
         }
@@ -67,8 +70,7 @@ pub(super) fn nodes(linux: &Linux) -> Result<Vec<Node>, Invalid> {
     Ok(nodes)
 }
 
-/// `None` for one that every container has.
-fn node(device: &Device, linux: &Linux) -> Result<Option<Node>, Invalid> {
+fn node(device: &Device, linux: &Linux) -> Result<Node, Invalid> {
     let wrong = |why: &str| refuse(format!("linux.devices: {}: {why}", device.path));
     check_path("linux.devices", &device.path)?;
     let Some(path) = device.path.strip_prefix("/dev/") else {
@@ -86,11 +88,13 @@ fn node(device: &Device, linux: &Linux) -> Result<Option<Node>, Invalid> {
         (_, Some(major), Some(minor)) => (major, minor),
         _ => return wrong("it has no numbers"),
     };
-    if OWN.contains(&(path, major, minor)) && kind == FileType::CharacterDevice {
-        return Ok(None);
+    if major > MAJOR_MAX || minor > MINOR_MAX {
+        return wrong("no device has such numbers");
     }
+    let is_own = OWN.contains(&(path, major, minor)) && kind == FileType::CharacterDevice;
     let first = path.split('/').next().unwrap_or(path);
-    if OWN.iter().any(|(name, ..)| *name == first) || TAKEN.contains(&first) {
+    let is_taken = OWN.iter().any(|(name, ..)| *name == first) || TAKEN.contains(&first);
+    if is_taken && !is_own {
         return wrong("every container has another one there");
     }
     let owner = (
@@ -100,7 +104,7 @@ fn node(device: &Device, linux: &Linux) -> Result<Option<Node>, Invalid> {
     let (Some(uid), Some(gid)) = owner else { return wrong("its owner has no id outside") };
     let Ok(path) = CString::new(path) else { return wrong("its path has a NUL") };
     let mode = device.file_mode.unwrap_or(0o666) & 0o777;
-    Ok(Some(Node { path, kind, major, minor, mode, owner: (uid, gid) }))
+    Ok(Node { path, kind, major, minor, mode, owner: (uid, gid) })
 }
 
 fn host_id(id: u32, mappings: Option<&[Mapping]>) -> Option<u32> {
@@ -136,8 +140,7 @@ pub(super) fn program(rules: &[DeviceRule], reach: Reach) -> Result<Vec<[u8; 8]>
         return refuse(format!("linux.resources.devices: at most {RULES_MAX}"));
     }
     let mut all = rules.iter().map(|one| rule(one, reach)).collect::<Result<Vec<_>, _>>()?;
-    let own = OWN.iter().map(|(_, major, minor)| (*major, Some(*minor)));
-    all.extend(own.chain(TERMINALS).map(|(major, minor)| Rule {
+    all.extend(always().map(|(major, minor)| Rule {
         allow: true,
         is_block: Some(false),
         major: Some(major),
@@ -145,6 +148,11 @@ pub(super) fn program(rules: &[DeviceRule], reach: Reach) -> Result<Vec<[u8; 8]>
         access: ALL,
     }));
     Ok(assemble(&all))
+}
+
+/// The numbers of what every container may use.
+fn always() -> impl Iterator<Item = (u32, Option<u32>)> {
+    OWN.iter().map(|(_, major, minor)| (*major, Some(*minor))).chain(TERMINALS)
 }
 
 fn rule(rule: &DeviceRule, reach: Reach) -> Result<Rule, Invalid> {
@@ -172,6 +180,15 @@ fn rule(rule: &DeviceRule, reach: Reach) -> Result<Rule, Invalid> {
     let (Ok(major), Ok(minor)) = (number(rule.major), number(rule.minor)) else {
         return wrong("a number is too large");
     };
+    // What denies everything before others allow some of it is not about these.
+    let is_about = |(own, any): (u32, Option<u32>)| {
+        major == Some(own) && (minor.is_none() || any.is_none() || minor == any)
+    };
+    if !rule.allow && is_block != Some(true) && always().any(is_about) {
+        return wrong(
+            "every container may use null, zero, full, random, urandom, tty and terminals",
+        );
+    }
     // Making a node is not using it.
     if rule.allow && access != MKNOD && (is_block.is_none() || major.is_none()) {
         return wrong("what is allowed has a type and a major number");

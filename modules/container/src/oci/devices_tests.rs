@@ -134,6 +134,23 @@ fn rules_that_allow_kinds_of_devices_or_make_no_sense_are_refused() {
     assert!(compiled(Value::from([many, vec![json!({ "allow": false })]].concat())).is_err());
 }
 
+/// The user saw such a rule taken and the device used all the same.
+#[test]
+fn what_every_container_may_use_is_not_denied() {
+    for (rule, good) in [
+        (json!({ "allow": false, "type": "c", "major": 1, "minor": 3, "access": "w" }), false),
+        (json!({ "allow": false, "major": 1, "access": "rwm" }), false),
+        (json!({ "allow": false, "type": "c", "major": 136, "minor": 1 }), false),
+        (json!({ "allow": false, "type": "c", "major": 5, "minor": 2 }), false),
+        (json!({ "allow": false, "type": "c", "major": 5, "minor": 1 }), true),
+        (json!({ "allow": false, "type": "b", "major": 1, "minor": 3 }), true),
+        (json!({ "allow": false, "type": "c" }), true),
+        (json!({ "allow": true, "type": "c", "major": 1, "minor": 3, "access": "rwm" }), true),
+    ] {
+        assert_eq!(compiled(json!([rule])).is_ok(), good, "{rule}");
+    }
+}
+
 #[test]
 fn whoever_calls_says_that_disks_may_be_used_and_not_the_bundle() {
     for (rule, is_near) in [
@@ -170,6 +187,10 @@ fn nodes_are_made_below_dev_for_their_owner_outside() {
         owner: (3, 0),
     };
     assert_eq!(planned(fuse.clone(), false).unwrap()[0], want);
+    // One that every container has can have another mode and owner too.
+    let null = json!({ "path": "/dev/null", "type": "c", "major": 1, "minor": 3, "fileMode": 0o600, "uid": 3 });
+    let null = &planned(null, true).unwrap()[0];
+    assert_eq!((null.path.as_c_str(), null.mode, null.owner), (c"null", 0o600, (1003, 1000)));
     want.owner = (1003, 1000);
     assert_eq!(planned(fuse, true).unwrap()[0], want);
     for (path, kind, numbers, more, good) in [
@@ -178,6 +199,9 @@ fn nodes_are_made_below_dev_for_their_owner_outside() {
         ("/dev/null", "c", (1, 3), json!(0), true),
         ("/dev/null", "c", (1, 5), json!(0), false),
         ("/dev/null", "b", (1, 3), json!(0), false),
+        ("/dev/x", "c", (4095, 1_048_575), json!(0), true),
+        ("/dev/x", "c", (4096, 5), json!(0), false),
+        ("/dev/x", "c", (1, 1_048_576), json!(0), false),
         ("/dev/pts/0", "c", (136, 0), json!(0), false),
         ("/dev/.zos/x", "c", (1, 5), json!(0), false),
         ("/dev/../x", "c", (1, 5), json!(0), false),
