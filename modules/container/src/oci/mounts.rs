@@ -147,11 +147,7 @@ pub(super) fn check_shared(mounts: &[Mount], covered: &[&CString]) -> Result<(),
     for (at, shared) in mounts.iter().enumerate().filter(|(_, mount)| is_shared(mount)) {
         let others = mounts.iter().enumerate().filter(|(other, _)| *other != at);
         let mut places = others.map(|(_, mount)| &mount.target).chain(covered.iter().copied());
-        let covers = |place: &&CString| {
-            let rest = place.to_bytes().strip_prefix(shared.target.to_bytes());
-            rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
-        };
-        if let Some(place) = places.find(covers) {
+        if let Some(place) = places.find(|place| is_at_or_below(place, &shared.target)) {
             return refuse(format!(
                 "/{}: it would be mounted on the machine too, for mounts: /{} is shared",
                 place.to_string_lossy(),
@@ -160,6 +156,29 @@ pub(super) fn check_shared(mounts: &[Mount], covered: &[&CString]) -> Result<(),
         }
     }
     Ok(())
+}
+
+/// Refuses what is seen elsewhere and covered by a later mount: the propagation of a mount is set where it
+/// is found by its name, and there would be the other one.
+pub(super) fn check_covered(mounts: &[Mount]) -> Result<(), Invalid> {
+    for (at, mount) in mounts.iter().enumerate() {
+        if mount.propagation == Propagation::Private {
+            continue;
+        }
+        let mut later = mounts.iter().skip(at + 1);
+        if later.any(|other| is_at_or_below(&mount.target, &other.target)) {
+            return refuse(format!(
+                "mounts: /{} is covered by a later one, so it can only be private",
+                mount.target.to_string_lossy()
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn is_at_or_below(place: &CString, above: &CString) -> bool {
+    let rest = place.to_bytes().strip_prefix(above.to_bytes());
+    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
 }
 
 fn one(mount: config::Mount, bundle: &Path) -> Result<Mount, Invalid> {
@@ -347,6 +366,24 @@ mod tests {
         }
         assert_eq!(Propagation::parse("slave"), Some(Propagation::Slave));
         assert_eq!((Propagation::parse("rr"), Propagation::parse("rrslave")), (None, None));
+    }
+
+    /// The user saw a mount with the propagation of the one that it covers.
+    #[test]
+    fn what_is_covered_is_seen_nowhere_else() {
+        for (places, good) in [
+            ([("/a", "rslave"), ("/b", "rprivate")], true),
+            ([("/a", "rprivate"), ("/a", "rslave")], true),
+            ([("/a", "rslave"), ("/a/b", "rprivate")], true),
+            ([("/ab", "rslave"), ("/a", "rprivate")], true),
+            ([("/a", "rslave"), ("/a", "rprivate")], false),
+            ([("/a", "runbindable"), ("/a", "rslave")], false),
+            ([("/a/b", "rslave"), ("/a", "rprivate")], false),
+        ] {
+            let all = places.map(|(place, option)| mount(place, "bind", &["rbind", option]));
+            let all = plan(all.into(), Path::new("/bundle"), true, false).unwrap();
+            assert_eq!(check_covered(&all).is_ok(), good, "{places:?}");
+        }
     }
 
     #[test]

@@ -260,6 +260,7 @@ pub fn plan(id: &str, bundle: &Path, config: Config, reach: Reach) -> Result<Pla
         mounts::plan(config.mounts, bundle, own.is_new(Kind::Cgroup), own.has(Kind::User))?;
     let masked = paths("linux.maskedPaths", linux.masked_paths)?;
     let read_only = paths("linux.readonlyPaths", linux.readonly_paths)?;
+    mounts::check_covered(&mounts)?;
     mounts::check_shared(&mounts, &masked.iter().chain(&read_only).collect::<Vec<_>>())?;
     let terminal = terminal::plan(&process, &mounts)?;
     let namespaces = own.0.iter().filter(|(_, path)| path.is_none());
