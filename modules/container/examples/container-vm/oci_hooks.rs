@@ -20,6 +20,7 @@ pub(crate) fn run(node: &mut Node) {
     places(node);
     walls(node);
     failures(node);
+    nowhere_to_warn(node);
     times(node);
     shell(&format!("rm {LOG}"));
 }
@@ -317,6 +318,22 @@ fn late(node: &mut Node, stage: &str) {
         && log.contains(&format!("hook {stage} /bin/busybox: exit code 3: because"));
     node.check(&format!("oci: which is logged: {stage}"), good, &log);
     fs::remove_file(warnings).ok();
+}
+
+/// A start that fails for another reason than a hook before the program: `run` leaves nothing that nobody
+/// waits for. The control is the same with a log that can be written.
+fn nowhere_to_warn(node: &mut Node) {
+    let mut config = config("while :; do sleep 0.1; done");
+    config["hooks"] = json!({ "poststart": [{ "path": "/bin/busybox", "args": ["false"] }] });
+    write(&config);
+    let run = |log: &str| quiet(&["--log", log, "run", "--detach", "-b", BUNDLE, "c"]);
+    let begun = run("/pools/oci/hook-warnings") && state("c")["status"] == "running";
+    quiet(&["delete", "--force", "c"]);
+    fs::remove_file("/pools/oci/hook-warnings").ok();
+    let again = run("/pools/oci/none/hook-warnings");
+    let good = begun && !again && !left();
+    node.check("oci: what cannot begin is ended", good, (begun, again, left()));
+    quiet(&["delete", "--force", "c"]);
 }
 
 fn times(node: &mut Node) {

@@ -96,8 +96,15 @@ pub(super) fn create(
             return Err(error);
         }
     };
-    if held != then {
-        begin(root, id, warn)?;
+    if held != then
+        && let Err(error) = begin(root, id, warn)
+    {
+        // A hook that failed has ended it already. Otherwise nobody would start it, nor wait for it; the first
+        // failure is the one to tell.
+        if !matches!(error, OciError::Hook(_)) {
+            remove(root, id, Force::Yes, warn).ok();
+        }
+        return Err(error);
     }
     Ok(process)
 }
@@ -406,11 +413,16 @@ pub(super) enum Force {
 }
 
 pub(super) fn delete(root: &Path, id: &str, force: Force, warn: Warn<'_>) -> Result<(), OciError> {
-    let recording = |source| OciError::Record { id: id.to_owned(), source };
     let _lock = match lock(root, id) {
         Err(OciError::Missing(_)) if force == Force::Yes => return Ok(()),
         locked => locked?,
     };
+    remove(root, id, force, warn)
+}
+
+/// The caller has the lock.
+fn remove(root: &Path, id: &str, force: Force, warn: Warn<'_>) -> Result<(), OciError> {
+    let recording = |source| OciError::Record { id: id.to_owned(), source };
     let (place, record) = match find(root, id) {
         Err(OciError::Creating(_)) if force == Force::Yes => {
             let place = Place::new(root, id);
