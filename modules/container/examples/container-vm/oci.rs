@@ -218,7 +218,10 @@ fn process(node: &mut Node) {
         ("more groups", "Groups: 55 66"),
         ("bounding set", "CapBnd: 0000000000000021"),
         ("ambient set", "CapAmb: 0000000000000020"),
+        ("inheritable set", "CapInh: 0000000000000020"),
+        // Of these, a user keeps what is ambient.
         ("effective set of a user", "CapEff: 0000000000000020"),
+        ("permitted set of a user", "CapPrm: 0000000000000020"),
         ("no new privileges", "NoNewPrivs: 1"),
         ("resource limit", "Max open files 100 200 files"),
         ("score of the memory killer", "321"),

@@ -44,6 +44,9 @@ const OPTIONS: [(&str, &str); 31] = [
     ("sync", "sync"),
 ];
 
+/// Those of a bind mount that show. The others are the source's, or ask for nothing.
+const OF_BINDS: [&str; 3] = ["noexec", "nosuid", "ro"];
+
 pub(crate) fn run(node: &mut Node) {
     arguments(node);
     options(node);
@@ -88,7 +91,9 @@ fn options(node: &mut Node) {
         .iter()
         .filter(|(option, want)| {
             let is_new = words(&format!("/shared/new-{option}")).contains(want);
-            let is_old = !line(&format!("/shared/old-{option}")).is_empty();
+            let old = format!("/shared/old-{option}");
+            let is_old = !line(&old).is_empty()
+                && OF_BINDS.iter().all(|word| words(&old).contains(word) == (option == word));
             !(is_new && is_old)
         })
         .collect();
