@@ -10,7 +10,7 @@ use std::path::Path;
 
 /// What each option of a mount shows in the kernel's list, if anything: on the mount, or on its file
 /// system.
-const OPTIONS: [(&str, &str); 31] = [
+const OPTIONS: [(&str, &str); 34] = [
     ("async", "rw"),
     ("atime", "relatime"),
     ("defaults", "rw"),
@@ -38,10 +38,13 @@ const OPTIONS: [(&str, &str); 31] = [
     ("rslave", "rw"),
     ("runbindable", "rw"),
     ("rw", "rw"),
+    ("shared", "rw"),
     ("silent", "rw"),
+    ("slave", "rw"),
     ("strictatime", "rw"),
     ("suid", "rw"),
     ("sync", "sync"),
+    ("unbindable", "rw"),
 ];
 
 /// Those of a bind mount that show. The others are the source's, or ask for nothing.
