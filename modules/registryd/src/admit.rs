@@ -24,8 +24,8 @@ use rusqlite::Connection;
 
 /// A decision may be issued so far ahead of our clock: clocks differ.
 const AHEAD_MAX_S: i64 = 300;
-/// Decisions of one signer on one contract.
-const APPROVALS_MAX: u64 = 1024;
+/// Decisions of one signer on one contract; with many stakeholders fewer, so that there is room for all.
+const APPROVALS_MAX: usize = 1024;
 /// Payloads of all versions of one contract. With [`APPROVALS_BYTES_MAX`] and the documents of one
 /// node it leaves room in a bundle for everything else.
 const HEADERS_BYTES_MAX: u64 = 4 << 20;
@@ -400,6 +400,8 @@ fn decides(connection: &Connection, approval: &Approval, now: Timestamp) -> Resu
         }
     };
     judges.push(header);
+    let most = judges.iter().map(|judge| STATEMENTS_MAX / judge.body.stakeholders.len().max(1));
+    let most = most.min().unwrap_or(APPROVALS_MAX).min(APPROVALS_MAX);
     let mut holders = judges.iter().flat_map(|judge| &judge.body.stakeholders);
     if !holders.any(|holder| holder.identity == approval.signer) {
         let text = format!("{} is no stakeholder of it", approval.signer);
@@ -414,17 +416,18 @@ fn decides(connection: &Connection, approval: &Approval, now: Timestamp) -> Resu
         connection,
         "SELECT COUNT(*) FROM approvals WHERE contract = ?1 AND signer = ?2",
         &[&approval.contract.0, &approval.signer.0],
-        APPROVALS_MAX,
+        most as u64,
         "decisions of one signer on one contract",
     )?;
-    // A bundle carries one decision for each signer and subject.
+    // Whoever exports the contract takes all of them.
     at_most(
         connection,
-        "SELECT COUNT(*) FROM (SELECT DISTINCT subject, signer FROM approvals WHERE contract = ?1)",
+        "SELECT COUNT(*) FROM approvals WHERE contract = ?1",
         &[&approval.contract.0],
         STATEMENTS_MAX as u64,
         "decisions on one contract",
     )?;
+    // A bundle carries one decision for each signer and subject.
     at_most(
         connection,
         "SELECT COALESCE(SUM(bytes), 0) FROM

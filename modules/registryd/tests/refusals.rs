@@ -7,10 +7,11 @@ mod common;
 
 use common::{NETWORK, Registry, World, agree, prepare, seal, world};
 use contract::{
-    Envelope, SigningKey,
+    Envelope, IdentityId, SigningKey,
     bundle::Deployment,
     decision::{Action, Decision},
     farm::Adoption,
+    header::Stakeholder,
     identity::Identity,
     node::Node,
 };
@@ -65,7 +66,7 @@ async fn signatures_of_others_are_dropped_and_of_co_signers_are_merged() {
     let half = Envelope::seal(&body, &[&one, stranger]).unwrap();
     let accepted = push(&registry.client, &half).await.unwrap();
     assert!(accepted.new && !accepted.complete);
-    let id = contract::IdentityId(accepted.id.0);
+    let id = IdentityId(accepted.id.0);
     assert!(registry.client.identity(&id).await.is_err(), "half an identity is none");
     let accepted = push(&registry.client, &seal(&body, &two)).await.unwrap();
     assert!(accepted.new && accepted.complete);
@@ -106,7 +107,7 @@ async fn farms_and_nodes_are_signed_by_themselves_and_only_go_forward() {
     let old = Node { image: "older".into(), ..world.node(2) };
     assert_eq!(refused(push(client, &seal(&old, &world.node_key)).await), "old_version");
 
-    let nobody = contract::farm::Farm { farm: contract::IdentityId([5; 32]), ..farm(1) };
+    let nobody = contract::farm::Farm { farm: IdentityId([5; 32]), ..farm(1) };
     assert_eq!(refused(push(client, &seal(&nobody, world.key("farm"))).await), "unknown_identity");
 }
 
@@ -204,6 +205,26 @@ async fn only_decisions_that_can_count_are_taken() {
         assert_eq!(refused(push(client, &seal(body, world.key(signer))).await), code);
     }
     assert!(push(client, &seal(&base, world.key("it"))).await.unwrap().new);
+}
+
+#[tokio::test]
+async fn no_stakeholder_takes_the_room_of_another() {
+    let (_data, world, registry) = ready().await;
+    let client = &registry.client;
+    let mut header = world.header(1, None);
+    let with = |n: u8| Stakeholder { identity: IdentityId([n; 32]), ..header.stakeholders[0] };
+    let others: Vec<_> = (0..61).map(with).collect();
+    header.stakeholders.extend(others);
+    header.stakeholders.sort_by_key(|holder| holder.identity);
+    let header = seal(&header, world.key("owner"));
+    client.push(&header).await.unwrap();
+    for second in 0..64 {
+        let decision = world.decide("it", &header, Decision::Approve, -second);
+        assert!(push(client, &decision).await.unwrap().new);
+    }
+    let more = world.decide("it", &header, Decision::Approve, -64);
+    assert_eq!(refused(push(client, &more).await), "too_many");
+    assert!(push(client, &world.approve("legal", &header)).await.unwrap().new);
 }
 
 #[tokio::test]

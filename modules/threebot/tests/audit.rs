@@ -200,6 +200,20 @@ async fn a_report_that_contradicts_another_is_exported() {
     assert_eq!(story.codes(&story.evidence().await), [Code::Forked, Code::OtherBytes]);
 }
 
+/// Every node that has registered may sign what it likes.
+#[tokio::test]
+async fn reports_of_a_node_that_the_contract_does_not_name_are_not_exported() {
+    let story = Story::tell().await;
+    story.run().await;
+    let stranger = FakeNode::new(9, &story.world.actor("farmer").own.signer);
+    stranger.register(&story.world.grid).await;
+    let about = (story.contract, 1, Some("miner"));
+    stranger.report_run(&story.world.grid, about, State::Running, Some(story.ran.clone())).await;
+    let evidence = story.evidence().await;
+    assert_eq!((evidence.reports.len(), evidence.nodes.len()), (5, 1));
+    assert_eq!(story.codes(&evidence), []);
+}
+
 /// More reports about others than `results` follows.
 #[tokio::test]
 async fn a_long_chain_is_exported_whole() {
