@@ -244,7 +244,8 @@ fn a_contract_lives_and_ends_as_its_stakeholders_decide() -> Result<()> {
     // The talker counts anew, and says this number again later: here it is the one of before.
     let since = listener.messages().into_iter().skip(heard);
     let before: Vec<_> = since.take_while(|message| !says(1)(message)).collect();
-    ensure!(before.iter().any(says(last + 1)), "no line of before the cut: {before:?}");
+    let begin = || listener.messages().into_iter().skip(heard).take(3).collect::<Vec<_>>();
+    ensure!(before.iter().any(says(last + 1)), "no {} of before the cut: {:?}", last + 1, begin());
     ensure!(before.last().is_some_and(|mark| mark["dropped"] == 1), "no mark: {before:?}");
     ensure!(listener.check()? == dropped + 1, "lines were dropped");
     stage.hostile.set(Mood::Honest);

@@ -1,12 +1,14 @@
 //! How far each sink is, in a file beside the lines: what it has is not sent again after a restart.
 //!
 //! Written rarely, so that a restart sends the lines of two seconds twice, and by a thread of its own: a
-//! file is made and renamed, which waits while btrfs commits, and sinks do not. A file that cannot be
-//! read means that nothing was sent.
+//! write may wait while btrfs commits, and sinks do not. A file that cannot be read means that nothing was
+//! sent.
 
 use sha2::{Digest as _, Sha256};
 use std::{
-    fs, io,
+    fs::{self, OpenOptions},
+    io,
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     sync::mpsc::{Receiver, SyncSender, sync_channel},
     thread,
@@ -71,11 +73,12 @@ pub(crate) fn load(path: &Path) -> u64 {
     fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
 }
 
-/// Remembers it.
+/// Remembers it, in the place of what was there and as long as that: a power cut leaves one or the other.
+/// Of another file under its name, which nobody synced, it may leave the name alone, and all lines would
+/// be sent again.
 pub(crate) fn store(path: &Path, number: u64) -> io::Result<()> {
-    let fresh = path.with_extension("new");
-    fs::write(&fresh, number.to_string())?;
-    fs::rename(fresh, path)
+    let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+    file.write_all_at(format!("{number:020}\n").as_bytes(), 0)
 }
 
 /// Forgets sinks that are not among `urls`.
@@ -87,8 +90,8 @@ fn retain(directory: &Path, urls: &[String]) -> io::Result<()> {
     };
     for entry in entries {
         let path = entry?.path();
-        let is_position = path.extension().is_some_and(|it| it == "sent" || it == "new");
-        if is_position && !wanted.contains(&path.with_extension("sent")) {
+        let is_position = path.extension().is_some_and(|it| it == "sent");
+        if is_position && !wanted.contains(&path) {
             fs::remove_file(path)?;
         }
     }
@@ -111,6 +114,7 @@ pub(crate) mod tests {
         let urls = ["redis://a/x".to_owned(), "redis://b/x".to_owned()];
         let [a, b] = urls.each_ref().map(|url| path(directory.path(), url));
         assert_eq!(load(&a), 0);
+        store(&a, u64::MAX).unwrap();
         store(&a, 7).unwrap();
         store(&b, 8).unwrap();
         fs::write(directory.path().join("0.log"), "").unwrap();
