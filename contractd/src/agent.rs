@@ -111,7 +111,8 @@ pub(crate) fn run() -> anyhow::Result<()> {
         boot: node.boot_id.clone(),
         key: node.key(),
     };
-    let probes = probe::spawn().context("starting the thread of health checks")?;
+    let probes = probe::spawn(paths::LAUNCHER_SOCKET.into())
+        .context("starting the thread of health checks")?;
     let scrubs = scrub::spawn(&store).context("starting the threads that read the store")?;
     let threads = Threads { orders, probes, scrubs };
     let boot_id = node.boot_id.clone();

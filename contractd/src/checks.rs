@@ -26,7 +26,22 @@ pub(crate) struct Question {
 pub(crate) struct Answer {
     pub(crate) id: String,
     pub(crate) since_ms: u64,
-    pub(crate) outcome: Result<(), Bad>,
+    pub(crate) outcome: Outcome,
+}
+
+/// What an answer is.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Outcome {
+    Good,
+    Bad(Bad),
+    /// None: the node could not ask, for this reason, which is no fault of the container.
+    Unasked(String),
+}
+
+impl From<Result<(), Bad>> for Outcome {
+    fn from(judged: Result<(), Bad>) -> Self {
+        judged.map_or_else(Self::Bad, |()| Self::Good)
+    }
 }
 
 /// Everything that is asked, by id.
@@ -61,8 +76,15 @@ impl Checks {
             return;
         }
         let up = Duration::from_millis(asked_ms.saturating_sub(check.since_ms));
-        check.state = health::next(&check.health, check.state, up, answer.outcome);
-        if let (State::Unhealthy, Err(bad)) = (check.state, answer.outcome) {
+        let answered = match &answer.outcome {
+            Outcome::Good => Some(Ok(())),
+            Outcome::Bad(bad) => Some(Err(bad)),
+            Outcome::Unasked(_) => None,
+        };
+        if let Some(answered) = answered {
+            check.state = health::next(&check.health, check.state, up, answered);
+        }
+        if let (State::Unhealthy, Some(Err(bad))) = (check.state, answered) {
             check.fault = Some(health::fault(&check.health, bad));
         }
         check.turn = Turn::Ask(check.next_ms(asked_ms));

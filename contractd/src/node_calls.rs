@@ -54,6 +54,7 @@ pub(crate) fn observe() -> Result<(Have, Vec<Volume>), CallError> {
     let attachments = ipc::call(paths::NETD_SOCKET, &netd::Attachments {})?.attachments;
     let volumes = ipc::call(paths::STORAGED_SOCKET, &storaged::Volumes {})?.volumes;
     let have = Have {
+        pids: workloads.iter().map(|one| (one.id.clone(), one.pid)).collect(),
         processes: workloads.into_iter().map(|one| (one.id, one.state)).collect(),
         attachments: attachments.into_iter().map(|one| (one.id, one.address)).collect(),
         volumes: volumes.iter().map(|one| (one.id.clone(), one.size_bytes)).collect(),
@@ -123,14 +124,7 @@ pub(crate) fn start(
         return Err(StartError::new(STORE_DAMAGED, describe(&faults)));
     }
     let network = attach(want)?;
-    let run = &body.body().run;
-    let run = container::plan::Run {
-        command: run.entrypoint.iter().chain(&run.arguments).cloned().collect(),
-        env: run.env.clone(),
-        cwd: run.cwd.clone(),
-        uid: run.uid,
-        gid: run.gid,
-    };
+    let run = run(&body.body().run);
     let attachments = container::plan::Attachments {
         id: want.id.clone(),
         root: launcher::Root {
@@ -152,6 +146,35 @@ pub(crate) fn start(
         image_digest: root.image_digest,
         files: body.body().contents.len() as u64 + 1,
     })
+}
+
+/// What the launcher has to know to execute the command of a health check.
+pub(crate) fn command(
+    want: &Want,
+    store: &Store,
+    pid: i32,
+    (command, timeout_s): (&[String], u32),
+) -> Result<launcher::Check, StartError> {
+    let Kind::Container { container, flist, .. } = &want.kind else {
+        return Err(StartError::new("not_a_container", "only containers are asked"));
+    };
+    let body = store
+        .flist(*flist)
+        .map_err(|error| StartError::new(error.code(), daemon::chain(&error)))?;
+    let run = run(&body.body().run);
+    container::plan::check(&want.name, container, &run, (&want.id, pid), (command, timeout_s))
+        .map_err(|error| StartError::new("spec_invalid", daemon::chain(&error)))
+}
+
+/// How an flist wants to be run.
+fn run(run: &flist::body::Run) -> container::plan::Run {
+    container::plan::Run {
+        command: run.entrypoint.iter().chain(&run.arguments).cloned().collect(),
+        env: run.env.clone(),
+        cwd: run.cwd.clone(),
+        uid: run.uid,
+        gid: run.gid,
+    }
 }
 
 /// What is wrong with files of the store, in a sentence.

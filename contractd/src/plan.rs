@@ -147,6 +147,8 @@ pub(crate) struct Have {
     /// Boot clock in milliseconds.
     pub(crate) now_ms: u64,
     pub(crate) processes: BTreeMap<String, ProcessState>,
+    /// The number of each of these processes.
+    pub(crate) pids: BTreeMap<String, i32>,
     pub(crate) runs: BTreeMap<String, Run>,
     /// Address of each attached container, by its id.
     pub(crate) attachments: BTreeMap<String, IpAddr>,
@@ -223,6 +225,11 @@ const DIGITS: usize = 29;
 /// The prefix of the ids of all workloads of a contract.
 pub(crate) fn prefix(contract: &ContractId) -> String {
     format!("c-{}-", &contract.to_string()[..DIGITS])
+}
+
+/// The prefix of an id of a workload.
+pub(crate) fn prefix_of(id: &str) -> &str {
+    id.get(.."c-".len() + DIGITS + "-".len()).unwrap_or(id)
 }
 
 /// The id of a workload on a node.

@@ -92,6 +92,8 @@ pub(crate) struct Reconciler {
     failures: BTreeMap<String, Failure>,
     checks: Checks,
     probes: Probes,
+    /// Commands of health checks, each of a process that was started then.
+    commands: BTreeMap<String, (u64, node_api::launcher::Check)>,
     upkeep: upkeep::Upkeep,
     scrubs: Scrubs,
     rounds: Rounds,
@@ -157,6 +159,7 @@ impl Reconciler {
             failures: BTreeMap::new(),
             checks: Checks::default(),
             probes,
+            commands: BTreeMap::new(),
             upkeep: upkeep::Upkeep::default(),
             scrubs,
             rounds,
@@ -285,6 +288,7 @@ impl Reconciler {
         self.is_behind = false;
         let (Ok(at), Ok(now_ms)) = (clock::now(), clock::boot_ms()) else { return Ok(()) };
         let now = Now { at, worth: self.worth };
+        self.hear_containers();
         let (mut have, volumes) = match node_calls::observe() {
             Ok(seen) => seen,
             // Without eyes nothing is decided.

@@ -82,10 +82,7 @@ pub(crate) fn work_is_populated() -> bool {
 
 /// Removes the cgroup of a workload that has no process left. Nothing to remove is success.
 pub(crate) fn remove_work(id: &str) -> io::Result<()> {
-    match remove_tree(&work(id)?, DEPTH_MAX) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        done => done,
-    }
+    remove_tree(&work(id)?, DEPTH_MAX)
 }
 
 /// Whether an id may name a directory.
@@ -102,15 +99,23 @@ fn work(id: &str) -> io::Result<PathBuf> {
     }
 }
 
-/// Cgroups are removed leaf by leaf; their files go with them.
+/// Cgroups are removed leaf by leaf; their files go with them. One that is gone is removed: the launcher
+/// removes that of a health check itself, perhaps now.
 fn remove_tree(path: &Path, depth: usize) -> io::Result<()> {
+    match remove_children(path, depth).and_then(|()| fs::remove_dir(path)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
+fn remove_children(path: &Path, depth: usize) -> io::Result<()> {
     for entry in fs::read_dir(path)? {
         let entry = entry?;
         if entry.file_type()?.is_dir() && depth > 0 {
             remove_tree(&entry.path(), depth - 1)?;
         }
     }
-    fs::remove_dir(path)
+    Ok(())
 }
 
 fn make(path: &Path) -> io::Result<()> {
@@ -146,5 +151,9 @@ mod tests {
         fs::create_dir_all(root.join("a/b/c")).unwrap();
         remove_tree(&root, DEPTH_MAX).unwrap();
         assert!(!root.exists());
+        remove_tree(&root, DEPTH_MAX).expect("who was quicker is no failure");
+        fs::create_dir(&root).unwrap();
+        fs::write(root.join("file"), "").unwrap();
+        assert!(remove_tree(&root, DEPTH_MAX).is_err(), "what is there and stays is one");
     }
 }

@@ -53,6 +53,14 @@ pub fn sleeper(root: &Path) -> Result<()> {
     archive::guest_program("sleeper", &root.join("bin")).map(drop)
 }
 
+/// Makes the tree of a container in `root` whose health check looks for a file (`guest/patient.rs`).
+pub fn patient(root: &Path) -> Result<()> {
+    for directory in ["bin", "var/lib/nginx"] {
+        fs::create_dir_all(root.join(directory))?;
+    }
+    archive::guest_program("patient", &root.join("bin")).map(drop)
+}
+
 /// Makes the tree of a container in `root` that talks (`guest/talker.rs`).
 pub fn talker(root: &Path) -> Result<()> {
     for directory in ["bin", "var/lib/nginx"] {

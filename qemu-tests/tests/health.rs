@@ -18,6 +18,9 @@ const GOOD: &str = r#"{ http = { port = 80 }, interval = "5s", timeout = "5s", r
 /// There is no such page.
 const BAD: &str = "{ http = { port = 80, path = \"/missing\" }, interval = \"5s\", timeout = \"5s\", \
                    retries = 3, start_period = \"10s\" }";
+/// A command that passes twice after each start, and then fails. It may take its time on a slow machine.
+const ASKED: &str =
+    r#"{ exec = ["/bin/patient", "ask"], interval = "20s", timeout = "20s", retries = 1 }"#;
 /// A sink of lines in the farmer's own network.
 const LAN: &str = "redis://10.0.2.101/lines";
 
@@ -59,6 +62,34 @@ fn what_works_stays_up_and_what_does_not_is_started_again() -> Result<()> {
     ensure!(states.iter().zip(pattern).all(|(have, wanted)| have == wanted), "{states:?}");
     let status = stage.status(&bad)?;
     ensure!(text(&status, "/state")? != "running", "{status}");
+
+    // One that is asked by a command: it works, then it does not, and the command says why.
+    let tree = directory.path().join("patient");
+    content::patient(&tree)?;
+    let patient = stage.publish_tree(&tree, "published-3", &["--entrypoint=/bin/patient"])?;
+    let terms = Terms {
+        name: "web-3",
+        port: 8082,
+        flist: &patient,
+        published: "published-3",
+        health: Some(ASKED),
+        logs: None,
+        ..terms
+    };
+    let asked = stage.propose(&stage.write_source(&terms)?)?;
+    stage.approve_all(&asked)?;
+    let said = stage.wait_result(&asked, "unhealthy", 0)?;
+    let message = said["message"].as_str().context("no message")?;
+    let wanted = "failed 1 times in a row; the last by \"/bin/patient\": it returned 3 and said \
+                  \"/tmp/asked has ?3? bytes\"";
+    ensure!(message.contains(wanted), "{message}");
+    wait::until("it is started once more, and works", START, || {
+        let codes = codes(&stage, &asked)?;
+        Ok((codes.iter().filter(|code| *code == "running").count() >= 2).then_some(()))
+    })?;
+    let states = codes(&stage, &asked)?;
+    let pattern = ["starting", "running", "unhealthy"].iter().cycle();
+    ensure!(states.iter().zip(pattern).all(|(have, wanted)| have == wanted), "{states:?}");
 
     // It said why, and nobody in the farmer's network heard of it.
     ensure!(listener.n_connections() == 0, "somebody connected: {:?}", listener.messages());

@@ -65,7 +65,7 @@ fn have(now_ms: u64, since_ms: u64, passed: bool) -> Have {
 }
 
 fn answer(since_ms: u64, outcome: Result<(), Bad>) -> Answer {
-    Answer { id: ID.into(), since_ms, outcome }
+    Answer { id: ID.into(), since_ms, outcome: outcome.into() }
 }
 
 /// Whom it asks at that time.
@@ -110,6 +110,30 @@ fn enough_bad_answers_are_a_fault_and_then_nobody_is_asked() {
     assert!(checks.faults()[ID].contains("2 times in a row"), "{:?}", checks.faults());
     assert_eq!(asks(&mut checks, BORN_MS + 1_000_000, false), 0);
     assert_eq!(checks.healthy().count(), 0);
+}
+
+/// The launcher was started again in the middle of each check: nothing is held against the container, and
+/// what it has said before still counts.
+#[test]
+fn that_the_node_could_not_ask_is_no_answer() {
+    let mut checks = Checks::default();
+    let unasked = Answer {
+        id: ID.into(),
+        since_ms: BORN_MS,
+        outcome: Outcome::Unasked("nobody listens".into()),
+    };
+    let mut at_ms = BORN_MS + 8_000;
+    assert_eq!(asks(&mut checks, at_ms, false), 1);
+    checks.take(&answer(BORN_MS, Err(Bad::Closed)));
+    for _ in 0..5 {
+        at_ms += 10_000;
+        assert_eq!(asks(&mut checks, at_ms, false), 1);
+        checks.take(&unasked);
+        assert_eq!((checks.healthy().count(), checks.faults().len()), (0, 0));
+    }
+    assert_eq!(asks(&mut checks, at_ms + 10_000, false), 1);
+    checks.take(&answer(BORN_MS, Err(Bad::Closed)));
+    assert_eq!(checks.faults().len(), 1);
 }
 
 #[test]

@@ -36,7 +36,7 @@ pub fn health_answer(data: &[u8]) -> bool {
             assert!((100..=599).contains(&status) && !(200..=399).contains(&status));
             true
         }
-        Err(Bad::Closed | Bad::Late | Bad::NotHttp) => false,
+        Err(Bad::Closed | Bad::Late | Bad::NotHttp | Bad::Command(_)) => false,
     }
 }
 

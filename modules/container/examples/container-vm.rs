@@ -10,6 +10,8 @@
 
 #[path = "container-vm/cases.rs"]
 mod cases;
+#[path = "container-vm/checks.rs"]
+mod checks;
 #[path = "container-vm/cves.rs"]
 mod cves;
 #[path = "container-vm/node.rs"]

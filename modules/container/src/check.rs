@@ -1,9 +1,9 @@
-//! The bounds of a [`Start`]: what the launcher accepts from its caller.
+//! The bounds of a [`Start`] and of a [`Check`]: what the launcher accepts from its caller.
 //!
 //! contractd builds requests with [`crate::plan`] and they pass; the launcher checks again, because
 //! it is the last one before the kernel.
 
-use node_api::launcher::{Limits, Mount, MountSource, Start};
+use node_api::launcher::{Check, Limits, Mount, MountSource, Start};
 use std::collections::BTreeSet;
 use thiserror::Error;
 
@@ -19,6 +19,8 @@ pub const MOUNTS_MAX: usize = 64;
 pub const DNS_MAX: usize = 8;
 /// Below this the kernel cannot even build the process.
 pub const MEMORY_MIN: u64 = 4 << 20;
+/// Seconds that the command of a health check may take: as in a contract.
+const COMMAND_S_MAX: u32 = 60;
 /// Bytes of a path, with the NUL (`PATH_MAX`).
 const PATH_MAX: usize = 4096;
 /// Directories that the launcher fills itself.
@@ -65,6 +67,24 @@ pub fn check(start: &Start) -> Result<[u8; 32], Invalid> {
     }
     check_limits(&start.limits)?;
     Ok(digest)
+}
+
+/// Checks a command that is to be executed in a container.
+pub fn check_command(check: &Check) -> Result<(), Invalid> {
+    check_id(&check.id)?;
+    // Neither nobody nor init.
+    if check.pid <= 1 {
+        return refuse("the first process of a container has a number above 1");
+    }
+    check_strings(&check.command, &check.env)?;
+    check_path("the working directory", &check.cwd)?;
+    if check.uid >= IDS || check.gid >= IDS {
+        return refuse(format!("user and group ids are below {IDS}"));
+    }
+    if !(1..=COMMAND_S_MAX).contains(&check.timeout_s) {
+        return refuse(format!("a command has 1 to {COMMAND_S_MAX} seconds"));
+    }
+    Ok(())
 }
 
 /// An id of a workload: `[a-z0-9-]{1,64}`. It names a cgroup directory.
@@ -235,6 +255,39 @@ pub(crate) mod tests {
             let mut start = good();
             change(&mut start);
             assert!(check(&start).is_err(), "{what}");
+        }
+    }
+
+    #[test]
+    fn every_bound_of_a_command_is_kept() {
+        type Change = fn(&mut Check);
+        let good = Check {
+            id: "c1-web".to_owned(),
+            pid: 2,
+            command: vec!["ready".to_owned()],
+            env: vec!["PATH=/bin".to_owned()],
+            cwd: "/".to_owned(),
+            uid: 0,
+            gid: 0,
+            timeout_s: 60,
+        };
+        assert_eq!(check_command(&good), Ok(()));
+        let bad: [(&str, Change); 10] = [
+            ("id leaves its directory", |c| c.id = "../x".to_owned()),
+            ("init", |c| c.pid = 1),
+            ("every process", |c| c.pid = -1),
+            ("no program", |c| c.command.clear()),
+            ("a NUL", |c| c.command.push("a\0b".to_owned())),
+            ("no variable", |c| c.env.push("x".to_owned())),
+            ("a relative directory", |c| c.cwd = "x".to_owned()),
+            ("a user outside the map", |c| c.uid = IDS),
+            ("no time", |c| c.timeout_s = 0),
+            ("too much time", |c| c.timeout_s = 61),
+        ];
+        for (what, change) in bad {
+            let mut check = good.clone();
+            change(&mut check);
+            assert!(check_command(&check).is_err(), "{what}");
         }
     }
 

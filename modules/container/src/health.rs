@@ -9,9 +9,11 @@
 //! ```
 //!
 //! Of what an HTTP server sends, [`STATUS_BYTES`] bytes are looked at, and nothing of it goes any
-//! further but three digits.
+//! further but three digits. Of what a command says, the last [`SAID_MAX`] characters are told when it has
+//! failed, so that its owner need not guess: visible ASCII, in quotes.
 
 use contract::workload::{Health, Probe};
+use node_api::launcher::{CheckEnd, CheckReply};
 use std::{fmt, time::Duration};
 
 /// As much of an answer as is read: `HTTP/1.1 200` and the byte behind.
@@ -19,6 +21,10 @@ pub const STATUS_BYTES: usize = 13;
 /// A container that starts is asked this often, so that it need not be long until it is known to
 /// work, unless the contract wants it more often.
 const INTERVAL_OF_START: Duration = Duration::from_secs(2);
+/// The same for one in which a command is executed, which costs more.
+const INTERVAL_OF_START_BY_COMMAND: Duration = Duration::from_secs(5);
+/// Characters of what a command has said that are told.
+const SAID_MAX: usize = 200;
 
 /// What is known about a container that runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +38,7 @@ pub enum State {
 }
 
 /// An answer that is not what the contract wants.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Bad {
     /// Nobody listens, or the connection broke.
     Closed,
@@ -42,10 +48,12 @@ pub enum Bad {
     NotHttp,
     /// Another status.
     Status(u16),
+    /// The command has not returned 0, as a clause.
+    Command(String),
 }
 
 /// What follows from an answer to a question that was asked so long after the start.
-pub fn next(health: &Health, state: State, up: Duration, answer: Result<(), Bad>) -> State {
+pub fn next(health: &Health, state: State, up: Duration, answer: Result<(), &Bad>) -> State {
     let bad = |before: u32, more: fn(u32) -> State| match before.saturating_add(1) {
         bad if bad >= health.retries => State::Unhealthy,
         bad => more(bad),
@@ -63,7 +71,10 @@ pub fn next(health: &Health, state: State, up: Duration, answer: Result<(), Bad>
 pub fn interval(health: &Health, state: State, up: Duration) -> Duration {
     let interval = Duration::from_secs(health.interval_s.into());
     match state {
-        State::Starting(_) if is_start(health, up) => interval.min(INTERVAL_OF_START),
+        State::Starting(_) if is_start(health, up) => interval.min(match health.probe {
+            Probe::Tcp { .. } | Probe::Http { .. } => INTERVAL_OF_START,
+            Probe::Exec { .. } => INTERVAL_OF_START_BY_COMMAND,
+        }),
         State::Starting(_) | State::Healthy(_) | State::Unhealthy => interval,
     }
 }
@@ -101,12 +112,49 @@ fn status(bytes: &[u8]) -> Option<u16> {
     is_status.then(|| digits.iter().fold(0, |sum, digit| sum * 10 + u16::from(**digit - b'0')))
 }
 
+/// What the end of a command means.
+pub fn judge_command(reply: &CheckReply) -> Result<(), Bad> {
+    let end = match reply.end {
+        CheckEnd::Exited(0) => return Ok(()),
+        CheckEnd::Exited(code) => format!("it returned {code}"),
+        CheckEnd::Killed(signal) => format!("it was ended by signal {signal}"),
+        CheckEnd::Late => "it was killed because its time was over".to_owned(),
+        CheckEnd::Stuck => "the one before was killed and has not ended".to_owned(),
+    };
+    let said = shown(&reply.said);
+    Err(Bad::Command(if said.is_empty() { end } else { format!("{end} and said \"{said}\"") }))
+}
+
+/// A command that the launcher could not execute, through no fault of the node.
+pub fn not_executed(why: &str) -> Bad {
+    Bad::Command(format!("it could not be executed: \"{}\"", shown(why)))
+}
+
+/// The end of a text of others, as a part of a sentence of ours: whatever it has, it closes no quotes,
+/// begins no line and looks like what it is.
+fn shown(text: &str) -> String {
+    let words: Vec<String> = text
+        .split(|c: char| c.is_whitespace() || c.is_control())
+        .filter(|word| !word.is_empty())
+        .map(|word| {
+            let seen = |c: char| if c.is_ascii_graphic() && c != '"' { c } else { '?' };
+            word.chars().map(seen).collect()
+        })
+        .collect();
+    let text = words.join(" ");
+    // ASCII alone is left: a byte is a character.
+    text.get(text.len().saturating_sub(SAID_MAX)..).unwrap_or_default().to_owned()
+}
+
 /// Why a container is started again, as a sentence.
-pub fn fault(health: &Health, last: Bad) -> String {
-    let (port, wanted) = match &health.probe {
-        Probe::Tcp { port } => (port, String::new()),
+pub fn fault(health: &Health, last: &Bad) -> String {
+    let (place, wanted) = match &health.probe {
+        Probe::Tcp { port } => (format!("at port {port}"), String::new()),
         Probe::Http { port, status_min, status_max, .. } => {
-            (port, format!(", not {status_min} to {status_max}"))
+            (format!("at port {port}"), format!(", not {status_min} to {status_max}"))
+        }
+        Probe::Exec { command } => {
+            (format!("by \"{}\"", shown(command.first().map_or("", String::as_str))), String::new())
         }
     };
     let last = match last {
@@ -114,9 +162,10 @@ pub fn fault(health: &Health, last: Bad) -> String {
         Bad::Late => format!("nothing within {} s", health.timeout_s),
         Bad::NotHttp => "something else than HTTP/1".to_owned(),
         Bad::Status(status) => format!("status {status}{wanted}"),
+        Bad::Command(clause) => clause.clone(),
     };
     let times = health.retries;
-    format!("its health check failed {times} times in a row; the last at port {port}: {last}")
+    format!("its health check failed {times} times in a row; the last {place}: {last}")
 }
 
 #[cfg(test)]
@@ -132,7 +181,7 @@ mod tests {
     fn check(rows: &[(u64, Result<(), Bad>, State)]) {
         let mut state = State::Starting(0);
         for (up, answer, wanted) in rows {
-            state = next(&health(), state, Duration::from_secs(*up), *answer);
+            state = next(&health(), state, Duration::from_secs(*up), answer.as_ref().copied());
             assert_eq!(state, *wanted, "after {up} s");
         }
     }
@@ -174,6 +223,9 @@ mod tests {
         assert_eq!(at(State::Starting(0), 0), 2);
         assert_eq!(at(State::Starting(0), 30), 10);
         assert_eq!(at(State::Healthy(0), 1), 10);
+        let by_command =
+            Health { probe: Probe::Exec { command: vec!["ready".to_owned()] }, ..health() };
+        assert_eq!(interval(&by_command, State::Starting(0), Duration::ZERO).as_secs(), 5);
     }
 
     #[test]
@@ -199,6 +251,42 @@ mod tests {
             let first = &bytes[..bytes.len().min(STATUS_BYTES)];
             assert_eq!(judge_status(first, 200, 399), wanted, "{}", bytes.escape_ascii());
         }
+    }
+
+    fn reply(end: CheckEnd, said: &str) -> CheckReply {
+        CheckReply { end, said: said.to_owned() }
+    }
+
+    #[test]
+    fn a_command_that_returns_0_is_a_good_answer_whatever_it_says() {
+        assert_eq!(judge_command(&reply(CheckEnd::Exited(0), "not ready")), Ok(()));
+        for (end, said, clause) in [
+            (CheckEnd::Exited(1), "", "it returned 1"),
+            (CheckEnd::Exited(3), "no\ttable\n", "it returned 3 and said \"no table\""),
+            (CheckEnd::Killed(11), "x", "it was ended by signal 11 and said \"x\""),
+            (CheckEnd::Late, " \n", "it was killed because its time was over"),
+            (CheckEnd::Stuck, "", "the one before was killed and has not ended"),
+        ] {
+            assert_eq!(judge_command(&reply(end, said)), Err(Bad::Command(clause.to_owned())));
+        }
+        let Bad::Command(clause) = not_executed("no such file\nor \"directory\"") else { panic!() };
+        assert_eq!(clause, "it could not be executed: \"no such file or ?directory?\"");
+    }
+
+    /// The sentence is signed by the node: nobody else may write a part of it that looks like one of its own.
+    #[test]
+    fn what_a_command_says_stays_between_its_quotes() {
+        let said = "ok\"; \u{1b}[31mall\u{202e} is well\r\n\0x\u{fffd}é";
+        assert_eq!(shown(said), "ok?; [31mall? is well x??");
+        let long = "a".repeat(SAID_MAX) + "end";
+        assert_eq!(shown(&long).len(), SAID_MAX);
+        assert!(shown(&long).ends_with("aend"));
+        let exec = Probe::Exec { command: vec!["/bin/\"x\ny".to_owned(), "-q".to_owned()] };
+        let health = Health { probe: exec, ..health() };
+        assert_eq!(
+            fault(&health, &Bad::Command("it returned 1".to_owned())),
+            "its health check failed 3 times in a row; the last by \"/bin/?x y\": it returned 1"
+        );
     }
 
     #[test]

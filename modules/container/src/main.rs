@@ -1,7 +1,7 @@
 //! The launcher: `/bin/launcher`, a child of init with one thread.
 //!
-//! Owns nothing for longer than one start. Serves one connection at a time, because a process with
-//! one thread can be copied safely; a start takes milliseconds.
+//! Owns nothing for longer than one start or one health check. Serves one connection at a time, because a
+//! process with one thread can be copied safely; a start takes milliseconds, and for a check a copy waits.
 
 #![forbid(unsafe_code)]
 

@@ -6,7 +6,7 @@
 
 use crate::check::{self, Invalid};
 use contract::workload::{Container, MountSource as Wanted};
-use node_api::launcher::{Limits, Mount, MountSource, Root, Start};
+use node_api::launcher::{Check, Limits, Mount, MountSource, Root, Start};
 use std::{collections::BTreeMap, net::IpAddr};
 use thiserror::Error;
 
@@ -82,17 +82,13 @@ pub fn plan(
     if command.is_empty() {
         return Err(PlanError::NoProgram);
     }
-    let (uid, gid) = match &container.user {
-        Some(user) => parse_user(user).ok_or_else(|| PlanError::User(user.clone()))?,
-        None => (run.uid, run.gid),
-    };
-    let cwd = container.cwd.as_deref().unwrap_or(&run.cwd);
+    let (uid, gid) = user(container, run)?;
     let start = Start {
         id: attachments.id.clone(),
         root: attachments.root.clone(),
         command: command.clone(),
         env: merge_env(&run.env, &container.env, name),
-        cwd: if cwd.is_empty() { "/".to_owned() } else { cwd.to_owned() },
+        cwd: cwd(container, run),
         uid,
         gid,
         hostname: name.to_owned(),
@@ -110,6 +106,44 @@ pub fn plan(
         Ok(_digest) => Ok(start),
         Err(source) => Err(PlanError::Invalid { id: start.id, source }),
     }
+}
+
+/// Decides about the command of a health check in a container whose first process has this number: it
+/// has the variables, the directory and the user of the container's own program.
+pub fn check(
+    name: &str,
+    container: &Container,
+    run: &Run,
+    (id, pid): (&str, i32),
+    (command, timeout_s): (&[String], u32),
+) -> Result<Check, PlanError> {
+    let (uid, gid) = user(container, run)?;
+    let check = Check {
+        id: id.to_owned(),
+        pid,
+        command: command.to_vec(),
+        env: merge_env(&run.env, &container.env, name),
+        cwd: cwd(container, run),
+        uid,
+        gid,
+        timeout_s,
+    };
+    match check::check_command(&check) {
+        Ok(()) => Ok(check),
+        Err(source) => Err(PlanError::Invalid { id: check.id, source }),
+    }
+}
+
+fn user(container: &Container, run: &Run) -> Result<(u32, u32), PlanError> {
+    match &container.user {
+        Some(user) => parse_user(user).ok_or_else(|| PlanError::User(user.clone())),
+        None => Ok((run.uid, run.gid)),
+    }
+}
+
+fn cwd(container: &Container, run: &Run) -> String {
+    let cwd = container.cwd.as_deref().unwrap_or(&run.cwd);
+    if cwd.is_empty() { "/".to_owned() } else { cwd.to_owned() }
 }
 
 /// `uid` or `uid:gid`; without one the group is 0, as OCI has it for a user that is in no file.

@@ -14,7 +14,7 @@ pub enum Reason {
     ImageMissing,
     /// The kernel measured another digest on the metadata image than the request names.
     ImageDigestMismatch,
-    /// The verified root could not be mounted.
+    /// The verified root could not be mounted, or a program of it not read that runs beside another.
     RootMountFailed,
     /// No regular, executable file of the flist has the name of the program.
     EntrypointMissing,

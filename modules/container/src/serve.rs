@@ -1,12 +1,21 @@
-//! Calls, one connection after the other on one thread.
+//! Calls, one connection after the other on one thread. A health check is answered by a process that
+//! gets its connection.
 
-use container::launch::{Launcher, Supervisor};
-use ipc::{Call, Failure, Incoming, Method as _, Outcome, Received};
-use node_api::{init::Adopt, launcher::Start, paths};
+use container::launch::{self, Launcher, Minders, Supervisor};
+use ipc::{Answer, Call, Failure, Incoming, Method as _, Outcome, Received};
+use node_api::{
+    init::Adopt,
+    launcher::{Check, CheckReply, Start},
+    paths,
+};
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    io::Errno,
+};
 use std::{
     io,
     os::{
-        fd::BorrowedFd,
+        fd::{AsFd as _, BorrowedFd},
         unix::net::{UnixListener, UnixStream},
     },
     time::Duration,
@@ -20,7 +29,16 @@ const REQUESTS_MAX: u32 = 64;
 
 /// Answers until the listener breaks.
 pub(crate) fn serve(listener: &UnixListener, launcher: &Launcher) -> io::Error {
+    let mut minders = Minders::default();
     loop {
+        match wait(listener, &minders) {
+            Ok(true) => {}
+            Ok(false) => {
+                minders.reap(launcher);
+                continue;
+            }
+            Err(errno) => return errno.into(),
+        }
         let stream = match listener.accept() {
             Ok((stream, _)) => stream,
             Err(error)
@@ -37,11 +55,27 @@ pub(crate) fn serve(listener: &UnixListener, launcher: &Launcher) -> io::Error {
             continue;
         }
         // A broken connection concerns only the peer, which sees it at its end.
-        converse(&stream, launcher).ok();
+        converse(&stream, listener, launcher, &mut minders).ok();
     }
 }
 
-fn converse(stream: &UnixStream, launcher: &Launcher) -> io::Result<()> {
+/// Waits until somebody calls, or a minder has ended; tells whether somebody calls.
+fn wait(listener: &UnixListener, minders: &Minders) -> Result<bool, Errno> {
+    let mut all = vec![PollFd::new(listener, PollFlags::IN)];
+    all.extend(minders.pidfds().map(|pidfd| PollFd::new(pidfd, PollFlags::IN)));
+    match poll(&mut all, None) {
+        Ok(_) => Ok(all.first().is_some_and(|first| !first.revents().is_empty())),
+        Err(Errno::INTR) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn converse(
+    stream: &UnixStream,
+    listener: &UnixListener,
+    launcher: &Launcher,
+    minders: &mut Minders,
+) -> io::Result<()> {
     stream.set_read_timeout(Some(PEER_TIME))?;
     stream.set_write_timeout(Some(PEER_TIME))?;
     let mut incoming = Incoming::default();
@@ -58,12 +92,36 @@ fn converse(stream: &UnixStream, launcher: &Launcher) -> io::Result<()> {
             }
         };
         let (method, outcome) = match Call::parse(message) {
+            Ok(call) if call.method() == Check::NAME => {
+                match execute(call, stream, listener, launcher, minders) {
+                    // From here on the connection is another's.
+                    Ok(()) => return Ok(()),
+                    Err(failure) => (Check::NAME.to_owned(), Err(failure)),
+                }
+            }
             Ok(call) => (call.method().to_owned(), answer(call, launcher)),
             Err(error) => (String::new(), Err(Failure::from(error))),
         };
         send_all(stream, &ipc::encode_outcome(&method, &outcome))?;
     }
     Ok(())
+}
+
+/// Has a health check's command executed by a process that answers by itself.
+fn execute(
+    call: Call,
+    stream: &UnixStream,
+    listener: &UnixListener,
+    launcher: &Launcher,
+    minders: &mut Minders,
+) -> Result<(), Failure> {
+    let check: Check = call.parameters()?;
+    let answer = |done: Result<CheckReply, launch::Failure>| {
+        let outcome = done.map_err(|failure| failure.to_wire()).and_then(Answer::of);
+        // Who does not listen any more has no use for it.
+        send_all(stream, &ipc::encode_outcome(Check::NAME, &outcome)).ok();
+    };
+    minders.spawn(launcher, &check, listener.as_fd(), answer).map_err(|failure| failure.to_wire())
 }
 
 fn answer(call: Call, launcher: &Launcher) -> Outcome {

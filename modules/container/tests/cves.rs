@@ -4,9 +4,10 @@
 #![expect(clippy::tests_outside_test_module, reason = "an integration test is a test module")]
 
 const TABLE: &str = include_str!("../../../docs/containers.md");
-const CHECKS: [&str; 5] = [
+const CHECKS: [&str; 6] = [
     include_str!("../examples/container-vm/cves.rs"),
     include_str!("../examples/container-vm/cases.rs"),
+    include_str!("../examples/container-vm/checks.rs"),
     include_str!("../examples/container-vm/oci_holes.rs"),
     include_str!("../examples/container-vm/oci_exec.rs"),
     include_str!("../examples/container-vm/oci_terminal.rs"),

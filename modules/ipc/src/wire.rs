@@ -165,6 +165,13 @@ pub struct Answer {
     pub fds: Vec<OwnedFd>,
 }
 
+impl Answer {
+    /// A reply without descriptors.
+    pub fn of(reply: impl Serialize) -> Outcome {
+        Ok(Self { parameters: serde_json::to_value(reply)?, fds: Vec::new() })
+    }
+}
+
 /// How a call ended.
 pub type Outcome = Result<Answer, Failure>;
 
@@ -232,17 +239,25 @@ impl Call {
         M: Method,
         E: Into<Failure>,
     {
-        let parameters = serde_json::from_value(self.parameters).map_err(|error| {
-            Failure::new("InvalidParameter", format!("{}: {error}", self.method))
-        })?;
+        let parameters = understand(&self.method, self.parameters)?;
         let (reply, fds) = body(parameters, self.fds).map_err(Into::into)?;
         Ok(Answer { parameters: serde_json::to_value(reply)?, fds })
+    }
+
+    /// What it asks for, to be answered by somebody else.
+    pub fn parameters<M: Method>(self) -> Result<M, Failure> {
+        understand(&self.method, self.parameters)
     }
 
     /// Answers a method that this daemon does not have.
     pub fn unknown(self) -> Outcome {
         Err(Failure::new("MethodNotFound", format!("there is no method {}", self.method)))
     }
+}
+
+fn understand<M: Method>(method: &str, parameters: Value) -> Result<M, Failure> {
+    serde_json::from_value(parameters)
+        .map_err(|error| Failure::new("InvalidParameter", format!("{method}: {error}")))
 }
 
 /// Bytes of a request.

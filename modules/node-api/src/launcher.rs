@@ -1,4 +1,5 @@
-//! The launcher: starts the process of a container, as a child of init, and forgets it.
+//! The launcher: starts the process of a container, as a child of init, and forgets it; and executes
+//! the commands of health checks.
 
 use crate::method;
 use serde::{Deserialize, Serialize};
@@ -92,4 +93,59 @@ pub struct StartReply {
     pub pid: i32,
     /// Digest that the kernel measured on the entry point, hexadecimal.
     pub entrypoint_digest: String,
+}
+
+/// Executes a command in a container that runs, behind the walls of its program, for its health check.
+///
+/// Answered when the command and everything that it has started have ended: at the latest
+/// [`Check::TAKES_MAX`] after its own time. Of each container one is executed at a time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// Id of the workload.
+    pub id: String,
+    /// Process id of the container's first process in the root PID namespace.
+    pub pid: i32,
+    /// Program and arguments; the program is a file of the container's root.
+    pub command: Vec<String>,
+    /// `NAME=value`.
+    pub env: Vec<String>,
+    /// Working directory inside the root.
+    pub cwd: String,
+    /// User id inside the container.
+    pub uid: u32,
+    /// Group id inside the container.
+    pub gid: u32,
+    /// Seconds from its execution until it is killed.
+    pub timeout_s: u32,
+}
+method!(Check, "io.zeroos.launcher.Check", CheckReply);
+
+impl Check {
+    /// Commands of all containers that are executed at once: each costs the node a process that waits.
+    pub const AT_ONCE_MAX: usize = 128;
+    /// What setting up and taking down may take together, beside the time of the command itself.
+    pub const TAKES_MAX: std::time::Duration = std::time::Duration::from_secs(90);
+}
+
+/// Answer to [`Check`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckReply {
+    /// How the command ended.
+    pub end: CheckEnd,
+    /// The end of what it wrote to its output, as it came: what is no UTF-8 is replaced.
+    pub said: String,
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CheckEnd {
+    /// It returned this code.
+    Exited(i32),
+    /// A signal ended it.
+    Killed(i32),
+    /// It was killed because its time was over.
+    Late,
+    /// It was not executed: what the one before has started was killed, and has not ended.
+    Stuck,
 }

@@ -484,14 +484,15 @@ fn container(
 }
 
 fn health(name: &str, written: &source::Health, problems: &mut Problems) -> Option<Health> {
-    let probe = match (&written.http, written.tcp) {
-        (Some(http), None) => {
+    let probe = match (&written.http, written.tcp, &written.exec) {
+        (Some(http), None, None) => {
             let [status_min, status_max] = http.status;
             Probe::Http { port: http.port, path: http.path.clone(), status_min, status_max }
         }
-        (None, Some(port)) => Probe::Tcp { port },
-        (Some(_), Some(_)) | (None, None) => {
-            problems.add(format!("container {name}: `health` has either `http` or `tcp`"));
+        (None, Some(port), None) => Probe::Tcp { port },
+        (None, None, Some(command)) => Probe::Exec { command: command.clone() },
+        _ => {
+            problems.add(format!("container {name}: `health` has one of `http`, `tcp` and `exec`"));
             return None;
         }
     };
@@ -509,15 +510,21 @@ fn fits_flist(container: &Container, flist: &FlistBody) -> Vec<String> {
     let mut problems = Vec::new();
     let Run { entrypoint, arguments, .. } = &flist.body().run;
     let own = entrypoint.iter().chain(arguments).next();
-    match container.command.first().or(own) {
-        None => problems.push("the flist names no program: give it a `command`".to_owned()),
-        Some(program) if program.starts_with('/') => match entry(flist, program) {
+    let program = container.command.first().or(own);
+    if program.is_none() {
+        problems.push("the flist names no program: give it a `command`".to_owned());
+    }
+    let asked = match container.health.as_deref().map(|health| &health.probe) {
+        Some(Probe::Exec { command }) => command.first(),
+        Some(Probe::Tcp { .. } | Probe::Http { .. }) | None => None,
+    };
+    // The others are found by the PATH of the container.
+    for program in program.into_iter().chain(asked).filter(|program| program.starts_with('/')) {
+        match entry(flist, program) {
             Found::Nothing => problems.push(format!("the flist has no file {program}")),
             Found::Directory => problems.push(format!("{program} is a directory of the flist")),
             Found::File | Found::BehindLink => {}
-        },
-        // Found by the PATH of the container.
-        Some(_) => {}
+        }
     }
     for mount in &container.mounts {
         match entry(flist, &mount.path) {

@@ -231,7 +231,7 @@ impl Default for Stop {
     }
 }
 
-/// How the node finds out whether a container works: by `http` or by `tcp`.
+/// How the node finds out whether a container works: by `http`, by `tcp` or by `exec`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Health {
@@ -239,6 +239,8 @@ pub struct Health {
     pub http: Option<HttpProbe>,
     /// A connection to this port of the container.
     pub tcp: Option<u16>,
+    /// A program of the flist and its arguments, executed in the container.
+    pub exec: Option<Vec<String>>,
     /// Time between two questions.
     #[serde(default = "ten_seconds")]
     pub interval: Span,

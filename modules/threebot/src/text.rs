@@ -179,6 +179,10 @@ fn health(health: &Health) -> [String; 2] {
             let path = clean(path);
             format!("GET {path} at its port {port} gives a status of {status_min} to {status_max}")
         }
+        Probe::Exec { command } => {
+            let words: Vec<_> = command.iter().map(|word| format!("{word:?}")).collect();
+            format!("the command {} in it returns 0", words.join(" "))
+        }
     };
     [
         format!("    works when {question}, asked every {interval_s} s, within {timeout_s} s"),

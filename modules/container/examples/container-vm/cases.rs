@@ -1,7 +1,7 @@
 //! The checks, in the order in which a container meets its walls.
 
 use crate::{
-    cves,
+    checks, cves,
     node::{self, Node, shell},
     oci, ways,
 };
@@ -32,6 +32,7 @@ pub(crate) fn run(node: &mut Node) {
     refusals(node);
     hostile(node);
     cves::run(node);
+    checks::run(node);
     deaths(node);
     residue(node);
     oci::run(node);

@@ -11,7 +11,7 @@ use super::{
     devices::{self, Covers},
     enter::{Container, Namespaces},
     entry,
-    execution::{Executable, Execution},
+    execution::{Executable, Execution, Mounts},
     failure::{Context as _, Failure, fail},
     hook::{Scene, run_all},
     setup::{Finish, Names, Order, Place, Prepared, Process, Setup, Source},
@@ -79,7 +79,7 @@ pub(crate) fn create(
         .context(Reason::LimitsRefused, "putting the rules for devices in force")?;
     let execution = Execution {
         process: &setup.process,
-        program: Executable::Named(&paths),
+        program: Executable::Named(&paths, Mounts::All),
         filters: plan.filter.as_slice(),
         domain: None,
         streams: &|| terminal.map_or(Ok(()), |terminal| terminal.connect(plan.uid)),
@@ -99,7 +99,7 @@ pub(crate) fn create(
         run(Stage::Prestart, Scene::Machine)?;
         run(Stage::CreateRuntime, Scene::Machine)?;
         let namespaces = &Namespaces::of(pid, pidfd)?;
-        let container = Container { namespaces, cgroup: group.as_fd() };
+        let container = Container { namespaces, cgroup: Some(group.as_fd()) };
         run(Stage::CreateContainer, Scene::Namespaces(container))
     };
     let record = |group: &Group| {

@@ -3,11 +3,17 @@
 use super::failure::{Context as _, Failure, fail};
 use crate::reason::Reason;
 use node_api::launcher::Limits;
-use rustix::fs::{Mode, OFlags};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::{Mode, OFlags},
+    io::Errno,
+};
 use std::{
-    fs, io,
+    fs::{self, File},
+    io::{self, Read as _, Seek as _},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
+    time::Instant,
 };
 
 /// Period of `cpu.max` in microseconds.
@@ -23,6 +29,10 @@ const REMOVE_TRIES: u32 = 200;
 
 /// Groups that are looked at when the launcher starts; also bounds the files of the parent.
 const GROUPS_MAX: usize = 65_536;
+
+/// The group of a health check's command, inside that of its container. It has no limits of its own,
+/// so all that the command takes counts for the container.
+const CHECK: &str = "check";
 
 /// A cgroup that is removed on drop unless it is kept.
 #[derive(Debug)]
@@ -59,8 +69,91 @@ pub(super) fn settings(limits: &Limits) -> [(&'static str, String); 5] {
 /// well, which init would do when it forgets them.
 pub(super) fn sweep(parent: &Path) {
     for entry in fs::read_dir(parent).into_iter().flatten().take(GROUPS_MAX).flatten() {
+        end_check(&entry.path());
         // One with a process stays (`EBUSY`), and the files of the parent are no directories.
         fs::remove_dir(entry.path()).ok();
+    }
+}
+
+/// Ends what is left of a health check in the container of this group. Waits for nobody: what has not
+/// ended yet is met again by the next check.
+pub(super) fn end_check(container: &Path) {
+    let group = container.join(CHECK);
+    // There is none, or it is gone by now.
+    kill(&group);
+    fs::remove_dir(group).ok();
+}
+
+/// Kills every process in a group and in those inside it.
+fn kill(group: &Path) {
+    // It fails only if the group is gone, and then nothing is left to kill.
+    fs::write(group.join("cgroup.kill"), "1").ok();
+}
+
+/// Whether an error says that a group is not there, also one that went while its file was open.
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || Errno::from_io_error(error) == Some(Errno::NODEV)
+}
+
+/// Where a health check's command and all that it starts are.
+#[derive(Debug)]
+pub(super) struct CheckGroup(PathBuf);
+
+impl CheckGroup {
+    /// Made anew inside the group of a container. Whatever a check before has left is ended first.
+    pub(super) fn make(container: &Path, deadline: Instant) -> io::Result<Self> {
+        let group = Self(container.join(CHECK));
+        group.remove(deadline)?;
+        fs::create_dir(&group.0)?;
+        Ok(group)
+    }
+
+    /// Takes a process in, which is not waited for by anybody else.
+    pub(super) fn take(&self, pid: i32) -> io::Result<()> {
+        fs::write(self.0.join("cgroup.procs"), pid.to_string())
+    }
+
+    /// Kills all that is in it.
+    pub(super) fn kill(&self) {
+        kill(&self.0);
+    }
+
+    /// Ends all that is in it, and removes it. There may be none.
+    pub(super) fn remove(&self, deadline: Instant) -> io::Result<()> {
+        self.kill();
+        self.wait_until_empty(deadline)?;
+        match fs::remove_dir(&self.0) {
+            Err(error) if is_gone(&error) => Ok(()),
+            done => done,
+        }
+    }
+
+    fn wait_until_empty(&self, deadline: Instant) -> io::Result<()> {
+        let mut events = match File::open(self.0.join("cgroup.events")) {
+            Err(error) if is_gone(&error) => return Ok(()),
+            done => done?,
+        };
+        loop {
+            let mut text = String::new();
+            events.rewind()?;
+            match events.read_to_string(&mut text) {
+                Err(error) if is_gone(&error) => return Ok(()),
+                done => done?,
+            };
+            if text.lines().any(|line| line == "populated 0") {
+                return Ok(());
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
+            // The kernel calls it urgent when the file has other words than were read.
+            match poll(&mut [PollFd::new(&events, PollFlags::PRI)], Some(&timeout)) {
+                Err(Errno::INTR) => {}
+                done => drop(done?),
+            }
+        }
     }
 }
 
@@ -72,6 +165,8 @@ impl Group {
         id: &str,
         settings: impl IntoIterator<Item = (S, String)>,
     ) -> Result<Self, Failure> {
+        // Of a container that has ended, nothing is in it.
+        fs::remove_dir(path.join(CHECK)).ok();
         match fs::remove_dir(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
@@ -128,8 +223,7 @@ impl Group {
 
     /// Kills every process in it.
     pub(super) fn kill(&self) {
-        // It fails only if the cgroup is gone, and then nothing is left to kill.
-        fs::write(self.path.join("cgroup.kill"), "1").ok();
+        kill(&self.path);
     }
 }
 
@@ -154,6 +248,13 @@ impl Drop for Group {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_group_that_went_is_told_from_one_that_fails() {
+        for (errno, gone) in [(Errno::NOENT, true), (Errno::NODEV, true), (Errno::BUSY, false)] {
+            assert_eq!(is_gone(&errno.into()), gone, "{errno}");
+        }
+    }
 
     #[test]
     fn limits_become_what_the_kernel_takes() {

@@ -1,5 +1,5 @@
-//! Processes that enter a container which is there: hooks of its bundle, and what `exec` starts. Only
-//! for the OCI face: nobody enters a container of the node.
+//! Processes that enter a container which is there: hooks of its bundle, what `exec` starts, and the
+//! commands of health checks, which are all that enters a container of the node ([`super::minder`]).
 //!
 //! ```text
 //! we                       between                         entered, a child of ours
@@ -16,7 +16,9 @@
 
 use super::{
     Pipes, Process, bundle,
-    execution::{Ends, Executable, Execution, become_ids, leave_session_keyring, write_setting},
+    execution::{
+        Ends, Executable, Execution, Mounts, become_ids, leave_session_keyring, write_setting,
+    },
     failure::{Context as _, Failure, fail},
     namespace, status,
     status::{At as _, Done, Step},
@@ -83,6 +85,16 @@ impl Namespaces {
         read().context(Reason::NamespaceFailed, "opening the namespaces of the container")
     }
 
+    /// Whether none of them is ours.
+    pub(super) fn are_foreign(&self) -> rustix::io::Result<bool> {
+        for ((name, _), id) in KINDS.iter().zip(&self.ids) {
+            if rustix::fs::stat(format!("/proc/self/ns/{name}"))?.st_ino == *id {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// What names them as long as one of their processes lives.
     pub(crate) fn ids(&self) -> &[u64] {
         &self.ids
@@ -98,7 +110,8 @@ impl Namespaces {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Container<'a> {
     pub(crate) namespaces: &'a Namespaces,
-    pub(crate) cgroup: BorrowedFd<'a>,
+    /// Where who enters is born; `None` is where we are.
+    pub(crate) cgroup: Option<BorrowedFd<'a>>,
 }
 
 /// Starts a process of a container beside its first, a child of ours. `hand_over` is told its number
@@ -114,7 +127,7 @@ pub(crate) fn exec(
     let paths = bundle::programs(plan)?;
     let execution = Execution {
         process: &process,
-        program: Executable::Named(&paths),
+        program: Executable::Named(&paths, Mounts::All),
         filters: plan.filter.as_slice(),
         domain: None,
         streams: &|| terminal.map_or(Ok(()), |terminal| terminal.connect(plan.uid)),
@@ -164,7 +177,7 @@ impl Process {
             let pid = spawned.at(Step::Enter)?.pid;
             rustix::io::write(born_write.as_fd(), &pid.to_le_bytes()).at(Step::Enter).map(drop)
         };
-        let options = Spawn { namespaces: 0, cgroup: Some(cgroup), parent: Parent::Caller };
+        let options = Spawn { namespaces: 0, cgroup, parent: Parent::Caller };
         let spawned = clone::spawn(options, || pipes.child(between))
             .context(Reason::LimitsRefused, ATTEMPT)?;
         drop(born_write);
@@ -174,8 +187,7 @@ impl Process {
             .map(|in_time| in_time && rustix::io::read(&born_read, &mut number) == Ok(4));
         // Its work is done, or will not be.
         pidfd_send_signal(&spawned.pidfd, Signal::KILL).ok();
-        waitid(WaitId::PidFd(spawned.pidfd.as_fd()), WaitIdOptions::EXITED)
-            .context(Reason::NamespaceFailed, ATTEMPT)?;
+        reap(spawned.pidfd.as_fd());
         if !told.context(Reason::NamespaceFailed, ATTEMPT)? {
             let Pipes { status: (read, write), .. } = pipes;
             drop(write);
@@ -210,9 +222,16 @@ impl Process {
     /// Waits for the end of a child of ours, and lets its number go: nobody sends a signal to that any
     /// more.
     pub(super) fn forget(&self) {
-        // Somebody who ignores the ends of children has none to wait for.
-        waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED).ok();
+        reap(self.pidfd.as_fd());
     }
+}
+
+/// Waits for the end of a child that ends. One that hangs in the kernel is left to whoever is the parent
+/// of orphans.
+fn reap(pidfd: BorrowedFd<'_>) {
+    status::wait_for_end(pidfd);
+    // Somebody who ignores the ends of children has none to wait for.
+    waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED | WaitIdOptions::NOHANG).ok();
 }
 
 /// Closes every other descriptor above stderr.

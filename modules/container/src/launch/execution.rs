@@ -41,7 +41,16 @@ pub(super) enum Executable<'a> {
     /// The file that was measured.
     Measured(&'a Entry),
     /// The first of these paths that is an executable file for the process's user.
-    Named(&'a [CString]),
+    Named(&'a [CString], Mounts),
+}
+
+/// Where a program that is named may lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mounts {
+    /// In the root or in what is mounted below it.
+    All,
+    /// In the root itself. What leads out of it is refused also where a link leads back in.
+    Root,
 }
 
 /// Makes one descriptor stdin, and another stdout and stderr.
@@ -83,6 +92,14 @@ impl Ends<'_> {
 impl Execution<'_> {
     /// Never returns if all goes well.
     pub(super) fn run(&self, ends: Ends<'_>) -> Done {
+        let done = self.go(ends);
+        match self.program {
+            Executable::Measured(_) => done,
+            Executable::Named(..) => done.map_err(told_apart),
+        }
+    }
+
+    fn go(&self, ends: Ends<'_>) -> Done {
         umask(Mode::from_raw_mode(self.process.umask));
         setsid().at(Step::Limits)?;
         clone::reset_signals().at(Step::Limits)?;
@@ -95,7 +112,7 @@ impl Execution<'_> {
         }
         let file = match self.program {
             Executable::Measured(entry) => entry.file.as_fd(),
-            Executable::Named(_) => ends.gate,
+            Executable::Named(..) => ends.gate,
         };
         let hold = self.hold.unwrap_or(ends.gate);
         // Before the working directory, which may be named through /proc/self/fd.
@@ -187,6 +204,18 @@ impl Execution<'_> {
     }
 }
 
+/// Of a program that runs beside another: what the machine could not give, as a damaged file, is told from
+/// what is not there.
+fn told_apart(failed: StepFailed) -> StepFailed {
+    match (failed.step, failed.errno) {
+        (
+            Step::Cwd | Step::Entry | Step::Exec,
+            Errno::IO | Errno::NFILE | Errno::MFILE | Errno::NOMEM,
+        ) => StepFailed { step: Step::Content, ..failed },
+        _ => failed,
+    }
+}
+
 /// What is handed to the kernel.
 enum Found<'a> {
     Measured(BorrowedFd<'a>),
@@ -207,10 +236,10 @@ impl Executable<'_> {
                     Err(Errno::STALE).at(Step::Entry)
                 }
             }
-            Self::Named(paths) => {
+            Self::Named(paths, mounts) => {
                 let mut last = Errno::NOENT;
                 for path in *paths {
-                    match named(path) {
+                    match named(path, *mounts) {
                         Err(Errno::NOENT | Errno::NOTDIR) => {}
                         Err(errno) => last = errno,
                         Ok(found) => return Ok(found),
@@ -224,10 +253,14 @@ impl Executable<'_> {
 
 /// A file that the calling user may execute. It is not reached through the links of `/proc`, one of
 /// which still leads to the program of the launcher.
-fn named(path: &CStr) -> rustix::io::Result<Found<'_>> {
+fn named(path: &CStr, mounts: Mounts) -> rustix::io::Result<Found<'_>> {
+    let resolve = match mounts {
+        Mounts::All => ResolveFlags::NO_MAGICLINKS,
+        Mounts::Root => ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV,
+    };
     let open = |flags| {
         let flags = flags | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS)
+        openat2(CWD, path, flags, Mode::empty(), resolve)
     };
     let (file, is_readable) = match open(OFlags::RDONLY) {
         // A program need not be readable.
@@ -268,4 +301,27 @@ pub(super) fn leave_session_keyring() -> std::io::Result<()> {
 pub(super) fn write_setting(file: &CStr, value: &[u8]) -> rustix::io::Result<()> {
     let fd = openat(CWD, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
     rustix::io::write(&fd, value).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_machine_cannot_give_is_not_missing() {
+        for (step, errno, wanted) in [
+            (Step::Entry, Errno::NOENT, Step::Entry),
+            (Step::Entry, Errno::ACCESS, Step::Entry),
+            (Step::Entry, Errno::IO, Step::Content),
+            (Step::Entry, Errno::NFILE, Step::Content),
+            (Step::Cwd, Errno::NOENT, Step::Cwd),
+            (Step::Cwd, Errno::IO, Step::Content),
+            (Step::Exec, Errno::NOEXEC, Step::Exec),
+            (Step::Exec, Errno::NOMEM, Step::Content),
+            (Step::Privileges, Errno::NOMEM, Step::Privileges),
+        ] {
+            let told = told_apart(StepFailed { step, which: 0, errno });
+            assert_eq!(told, StepFailed { step: wanted, which: 0, errno });
+        }
+    }
 }

@@ -6,9 +6,9 @@
 //! all the walls of its program once they are not, because then they are files of the container.
 
 use super::{
-    Process, bundle,
+    Process, bundle, ending,
     enter::Container,
-    execution::{self, Ends, Executable, Execution},
+    execution::{self, Ends, Executable, Execution, Mounts},
     failure::{Context as _, Failure},
     status::{At as _, Done, Step},
 };
@@ -20,25 +20,18 @@ use crate::{
     reason::Reason,
 };
 use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    fs::{CWD, MemfdFlags, OFlags, fcntl_setfl, memfd_create},
-    io::Errno,
+    fs::{CWD, MemfdFlags, memfd_create},
     process::{WaitId, WaitIdOptions, chdir, setsid, waitid},
 };
 use std::{
     fs::File,
-    io::{self, Read as _, Seek as _, Write as _},
+    io::{self, Seek as _, Write as _},
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::Path,
     slice,
     time::Instant,
 };
 use sys::clone::{self, Parent, Spawn, Strings};
-
-/// Bytes of what a hook says that are told when it fails.
-const SAID_MAX: usize = 1024;
-/// What a pipe holds.
-const PIPE_BYTES: usize = 64 << 10;
 
 /// Where a hook runs.
 #[derive(Debug, Clone, Copy)]
@@ -98,7 +91,7 @@ pub(crate) fn run(
             let process = process.context(Reason::PlanInvalid, attempt())?;
             let execution = Execution {
                 process: &process,
-                program: Executable::Named(slice::from_ref(&hook.path)),
+                program: Executable::Named(slice::from_ref(&hook.path), Mounts::All),
                 filters: plan.filter.as_slice(),
                 domain: None,
                 streams: &|| execution::connect(state.as_fd(), output.as_fd()),
@@ -143,44 +136,20 @@ fn pid_inside(pid: i32) -> io::Result<i32> {
 }
 
 /// `NSpid` of proc(5): the numbers in all namespaces, the innermost last.
-fn last_pid(status: &str) -> Option<i32> {
+pub(super) fn last_pid(status: &str) -> Option<i32> {
     let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
     numbers.split_ascii_whitespace().last()?.parse().ok()
 }
 
 /// Waits for the end of a hook, and reads what it says meanwhile. Its number stays its own.
 fn until_end(process: &Process, said: OwnedFd, deadline: Instant) -> io::Result<()> {
-    fcntl_setfl(&said, OFlags::NONBLOCK)?;
-    let (mut said, mut text, mut is_open) = (File::from(said), Vec::new(), true);
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
-        let wanted = if is_open { PollFlags::IN } else { PollFlags::empty() };
-        let mut both = [
-            PollFd::new(&process.pidfd, PollFlags::IN),
-            PollFd::from_borrowed_fd(said.as_fd(), wanted),
-        ];
-        // A pipe without writers would wake us for ever.
-        let watched = if is_open { &mut both[..] } else { &mut both[..1] };
-        match poll(watched, Some(&timeout)) {
-            Err(Errno::INTR) => continue,
-            done => done?,
-        };
-        let ended = !both[0].revents().is_empty();
-        // Not by what `poll` gives: whoever never stops talking is late too.
-        if !ended && left.is_zero() {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "it took too long"));
-        }
-        is_open = is_open && hear(&mut said, &mut text);
-        if ended {
-            // What is in the pipe still.
-            (0..PIPE_BYTES / SAID_MAX).all(|_| is_open && hear(&mut said, &mut text));
-            break;
-        }
+    let seen = ending::watch(process.pidfd.as_fd(), said, deadline, usize::MAX)?;
+    if !seen.ended {
+        return Err(io::Error::new(io::ErrorKind::TimedOut, "it took too long"));
     }
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
     let status = waitid(WaitId::PidFd(process.pidfd.as_fd()), options)?;
-    let text = String::from_utf8_lossy(&text);
+    let text = String::from_utf8_lossy(&seen.said);
     // It may come from an image, and goes to somebody's terminal.
     let last = text.trim_end().lines().last().unwrap_or("it said nothing").escape_debug();
     match status.map(|status| (status.exit_status(), status.terminating_signal())) {
@@ -188,22 +157,6 @@ fn until_end(process: &Process, said: OwnedFd, deadline: Instant) -> io::Result<
         Some((Some(code), _)) => Err(io::Error::other(format!("exit code {code}: {last}"))),
         Some((None, Some(signal))) => Err(io::Error::other(format!("signal {signal}: {last}"))),
         _ => Err(io::Error::other("it ended in an unknown way")),
-    }
-}
-
-/// Reads what is there. The end of it is kept; gives whether more can come.
-fn hear(said: &mut File, text: &mut Vec<u8>) -> bool {
-    let mut some = [0; SAID_MAX];
-    match said.read(&mut some) {
-        Ok(0) => false,
-        Ok(n) => {
-            text.extend_from_slice(&some[..n]);
-            text.drain(..text.len().saturating_sub(SAID_MAX));
-            true
-        }
-        Err(error) => {
-            matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
-        }
     }
 }
 
@@ -239,6 +192,7 @@ impl<'a> Plain<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Read as _;
 
     #[test]
     fn the_innermost_number_is_the_last() {
@@ -252,19 +206,5 @@ mod tests {
         let mut text = String::new();
         File::from(state("{}").unwrap()).read_to_string(&mut text).unwrap();
         assert_eq!(text, "{}");
-    }
-
-    #[test]
-    fn of_what_is_said_the_end_is_kept() {
-        let (read, mut write) = io::pipe().unwrap();
-        let mut read = File::from(OwnedFd::from(read));
-        let mut text = Vec::new();
-        for word in ["a", "b", "c"] {
-            write.write_all(word.repeat(SAID_MAX / 2).as_bytes()).unwrap();
-            assert!(hear(&mut read, &mut text));
-        }
-        assert_eq!(text, ["b", "c"].map(|word| word.repeat(SAID_MAX / 2)).concat().as_bytes());
-        drop(write);
-        assert!(!hear(&mut read, &mut text));
     }
 }

@@ -1,4 +1,4 @@
-//! Starts the first process of a container and hands it to init.
+//! Starts the first process of a container and hands it to init; executes the commands of health checks.
 //!
 //! ```text
 //! launcher                                        child (a child of init from the beginning)
@@ -23,6 +23,7 @@ mod bundle;
 mod cgroup;
 mod child;
 mod devices;
+mod ending;
 mod enter;
 mod entry;
 mod execution;
@@ -30,6 +31,7 @@ mod failure;
 mod filter;
 mod hook;
 mod landlock;
+mod minder;
 mod mounts;
 mod namespace;
 mod root;
@@ -42,6 +44,7 @@ pub(crate) use bundle::{Made, create};
 pub(crate) use enter::{Container, Namespaces, exec};
 pub use failure::Failure;
 pub(crate) use hook::{Scene, run, run_all};
+pub use minder::Minders;
 pub(crate) use namespace::Maps;
 pub(crate) use setup::{Capabilities, Privileges};
 pub(crate) use terminal::{Console, Terminal};
@@ -127,7 +130,7 @@ impl Launcher {
         let filters = filter::load()?;
         let domain = landlock::Domain::prepare()?;
         let null = devices::open_null()?;
-        let (log_read, log_write) = log_pipe(start)?;
+        let (log_read, log_write) = log_pipe(start.id_base + start.uid, start.id_base + start.gid)?;
         let limits = cgroup::settings(&start.limits);
         let cgroup = cgroup::Group::replace(self.cgroups.join(&start.id), &start.id, limits)?;
         let process = namespace::within_network(
@@ -320,9 +323,8 @@ fn pipe() -> Result<(OwnedFd, OwnedFd), Failure> {
 
 /// stdout and stderr. The write end belongs to the container's user, so that a program may open
 /// `/dev/stdout` again.
-fn log_pipe(start: &Start) -> Result<(OwnedFd, OwnedFd), Failure> {
+fn log_pipe(uid: u32, gid: u32) -> Result<(OwnedFd, OwnedFd), Failure> {
     let (read, write) = pipe()?;
-    let (uid, gid) = (start.id_base + start.uid, start.id_base + start.gid);
     rustix::fs::fchown(
         &write,
         Some(rustix::fs::Uid::from_raw(uid)),

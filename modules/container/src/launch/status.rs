@@ -49,10 +49,11 @@ pub(super) enum Step {
     Exec,
     Enter,
     Terminal,
+    Content,
 }
 
 impl Step {
-    const ALL: [(Self, Reason, &'static str); 23] = [
+    const ALL: [(Self, Reason, &'static str); 24] = [
         (Self::Gate, Reason::NamespaceFailed, "waiting for the launcher"),
         (Self::Keys, Reason::IsolationFailed, "joining a session keyring of its own"),
         (Self::Settings, Reason::IsolationFailed, "writing the settings of its namespaces"),
@@ -80,6 +81,7 @@ impl Step {
         (Self::Exec, Reason::ExecFailed, "executing the program"),
         (Self::Enter, Reason::NamespaceFailed, "entering the namespaces of a container"),
         (Self::Terminal, Reason::MountFailed, "making a terminal from /dev/pts of the container"),
+        (Self::Content, Reason::RootMountFailed, "reading the files of the container"),
     ];
 
     fn from_byte(byte: u8) -> Option<(Self, Reason, &'static str)> {

@@ -43,6 +43,12 @@ const SETTINGS: [(&CStr, &[u8]); 3] = [
     (c"/proc/self/oom_score_adj", b"0"),
 ];
 
+/// The settings of a process that enters a container: those of its namespaces are made already.
+pub(super) fn own_settings() -> Vec<(CString, Vec<u8>)> {
+    let own = SETTINGS.iter().filter(|(file, _)| file.to_bytes().starts_with(b"/proc/self/"));
+    own.map(|(file, value)| ((*file).to_owned(), value.to_vec())).collect()
+}
+
 /// Files of the kernel about the node, hidden. One that does not exist is skipped. The command line
 /// may hold a token with which machines are enrolled.
 const MASKED: [&CStr; 15] = [
@@ -101,22 +107,29 @@ pub(super) fn setup(
         order: Order::Made,
         propagation: MountPropagationFlags::PRIVATE,
         hostname: Some(start.hostname.clone()),
-        process: process(start).context(Reason::PlanInvalid, "preparing arguments")?,
+        process: process((&start.command, &start.env), &start.cwd, (start.uid, start.gid))
+            .context(Reason::PlanInvalid, "preparing arguments")?,
     })
 }
 
-fn process(start: &Start) -> std::io::Result<Process> {
-    let keep = if start.uid == 0 { ROOT_CAPABILITIES } else { CapabilitySet::empty() };
+/// What every process has that the launcher executes in a container: command and environment, working
+/// directory, user and group are all that differs.
+pub(super) fn process(
+    (command, env): (&[String], &[String]),
+    cwd: &str,
+    (uid, gid): (u32, u32),
+) -> std::io::Result<Process> {
+    let keep = if uid == 0 { ROOT_CAPABILITIES } else { CapabilitySet::empty() };
     let limits = RESOURCE_LIMITS.map(|(resource, soft, hard)| {
         let hard = hard.min(getrlimit(resource).maximum.unwrap_or(u64::MAX));
         (resource, Some(soft.min(hard)), Some(hard))
     });
     Ok(Process {
-        argv: clone::Strings::new(&start.command)?,
-        envp: clone::Strings::new(&start.env)?,
-        cwd: CString::new(start.cwd.as_str())?,
-        uid: start.uid,
-        gid: start.gid,
+        argv: clone::Strings::new(command)?,
+        envp: clone::Strings::new(env)?,
+        cwd: CString::new(cwd)?,
+        uid,
+        gid,
         groups: Vec::new(),
         capabilities: Capabilities {
             bounding: keep,

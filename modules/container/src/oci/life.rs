@@ -380,7 +380,7 @@ pub(super) fn inside<T>(
     if namespaces.ids() != record.namespaces {
         return Err(entering("its process has left the namespaces that were made for it".into()));
     }
-    Ok(body(Container { namespaces: &namespaces, cgroup: group.as_fd() }))
+    Ok(body(Container { namespaces: &namespaces, cgroup: Some(group.as_fd()) }))
 }
 
 /// To the first process, or to every one of the container.

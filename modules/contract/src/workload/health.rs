@@ -1,13 +1,14 @@
 //! Health checks: what a node asks a container, how often, and when that is enough.
 //!
-//! Refuses checks that execute something in the container, because nobody enters one after its
-//! start.
+//! Refuses a command that is not one of bounded words, and one that would be executed too often.
 
-use alloc::string::String;
+use alloc::{string::String, vec::Vec};
 use serde::{Deserialize, Serialize};
 
 /// Bounds of the time between two questions in seconds: a node asks many containers.
 const INTERVAL_S: core::ops::RangeInclusive<u32> = 2..=3600;
+/// Least time between two commands in seconds: each is a process that the node sets up.
+const INTERVAL_S_OF_COMMANDS: u32 = 5;
 /// Longest wait for an answer in seconds.
 const TIMEOUT_S_MAX: u32 = 60;
 /// Most questions without a good answer, one after the other.
@@ -16,6 +17,9 @@ const RETRIES_MAX: u32 = 100;
 const START_PERIOD_S_MAX: u32 = 3600;
 /// Longest path of a question in bytes.
 const PATH_BYTES_MAX: usize = 1024;
+/// Most words of a command, and most bytes of all of them.
+const WORDS_MAX: usize = 64;
+const WORDS_BYTES_MAX: usize = 4096;
 
 /// How a node finds out whether a container works.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,7 +37,7 @@ pub struct Health {
     pub start_period_s: u32,
 }
 
-/// A question to a container, from the node, at the container's own address.
+/// A question to a container: from the node at the container's own address, or by a process inside.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Probe {
@@ -52,6 +56,12 @@ pub enum Probe {
         status_min: u16,
         /// The highest.
         status_max: u16,
+    },
+    /// A program of the flist, executed in the container with what its own program has. It is a good
+    /// answer when it returns 0.
+    Exec {
+        /// Program and arguments.
+        command: Vec<String>,
     },
 }
 
@@ -84,9 +94,24 @@ impl Health {
             {
                 Err("a health check expects a range of statuses from 100 to 599")
             }
+            Probe::Exec { command } => check_command(command, self.interval_s),
             Probe::Tcp { .. } | Probe::Http { .. } => Ok(()),
         }
     }
+}
+
+fn check_command(command: &[String], interval_s: u32) -> Result<(), &'static str> {
+    if command.len() > WORDS_MAX || command.first().is_none_or(String::is_empty) {
+        return Err("the command of a health check is a program and at most 63 arguments");
+    }
+    let bytes: usize = command.iter().map(String::len).sum();
+    if bytes > WORDS_BYTES_MAX || command.iter().any(|word| word.contains('\0')) {
+        return Err("the command of a health check has at most 4096 bytes and no NUL");
+    }
+    if interval_s < INTERVAL_S_OF_COMMANDS {
+        return Err("a health check executes its command at most every 5 seconds");
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -103,6 +128,38 @@ mod tests {
     fn http(path: &str) -> Health {
         let probe = Probe::Http { port: 80, path: path.into(), status_min: 200, status_max: 399 };
         Health { probe, interval_s: 10, timeout_s: 5, retries: 3, start_period_s: 30 }
+    }
+
+    fn exec(command: &[&str]) -> Health {
+        let command = command.iter().map(|&word| word.into()).collect();
+        Health { probe: Probe::Exec { command }, ..http("/") }
+    }
+
+    #[test]
+    fn a_command_is_of_bounded_words_and_not_executed_all_the_time() {
+        let most = ["x"; WORDS_MAX];
+        let long = "x".repeat(WORDS_BYTES_MAX);
+        let good = [exec(&["/bin/ready"]), exec(&most), exec(&[&long]), exec(&["a", "", "\u{1b}"])];
+        for health in good {
+            assert_eq!(health.check(), Ok(()), "{health:?}");
+        }
+        let often = |interval_s| Health { interval_s, timeout_s: 2, ..exec(&["a"]) };
+        assert_eq!(often(5).check(), Ok(()));
+        let bad = [
+            exec(&[]),
+            exec(&[""]),
+            exec(&["", "a"]),
+            exec(&[&most[..], &["x"]].concat()),
+            exec(&[&long, "x"]),
+            exec(&["a", "b\0c"]),
+            often(4),
+        ];
+        for health in bad {
+            assert!(health.check().is_err(), "{health:?}");
+        }
+        let text = serde_json::to_string(&exec(&["a", "b"])).unwrap();
+        assert!(text.starts_with(r#"{"probe":{"exec":{"command":["a","b"]}},"#), "{text}");
+        assert_eq!(strict::read::<Health>(text.as_bytes(), 4096).unwrap(), exec(&["a", "b"]));
     }
 
     #[test]
@@ -177,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_executed_and_no_word_is_unknown() {
+    fn no_word_is_unknown() {
         let good = serde_json::to_string(&http("/")).unwrap();
         assert_eq!(strict::read::<Health>(good.as_bytes(), 4096).unwrap(), http("/"));
         for (from, to) in [

@@ -225,6 +225,19 @@ fn the_same_input_gives_the_same_bytes() {
 }
 
 #[test]
+fn a_health_check_is_a_command_in_the_words_of_the_contract() {
+    let mut example = Example::full();
+    let asked = "http = { port = 80, path = \"/ready?full=1\", status = [200, 204] }";
+    example.text = example.text.replacen(asked, "exec = [\"/bin/server\", \"--check\"]", 1);
+    let plan = example.plan();
+    let health = plan.documents[0].containers().next().unwrap().health.clone().unwrap();
+    let command = vec!["/bin/server".to_owned(), "--check".to_owned()];
+    assert_eq!(health.probe, Probe::Exec { command });
+    let text = crate::text::version(&plan.header, &plan.documents, &example.people).join("\n");
+    assert!(text.contains("works when the command \"/bin/server\" \"--check\" in it returns 0, "));
+}
+
+#[test]
 fn defaults_are_filled_in_and_everything_is_sorted() {
     let plan = Example::two_nodes().plan();
     let header = &plan.header;
@@ -283,6 +296,11 @@ fn everything_that_is_wrong_is_said_at_once() {
     check("flist = \"shop\"", "flist = \"shp\"", &["no [flists.shp]"]);
     check("/bin/server", "/bin/none", &["the flist has no file /bin/none"]);
     check("\"/bin/server\"", "\"/bin\"", &["/bin is a directory of the flist"]);
+    check("http = { port = 80,", "tcp = 80, http = { port = 80,", &["one of `http`, `tcp`"]);
+    let asked = "http = { port = 80, path = \"/ready?full=1\", status = [200, 204] }";
+    check(asked, "interval = \"9s\"", &["one of `http`, `tcp` and `exec`"]);
+    check(asked, "exec = [\"/bin/none\"]", &["the flist has no file /bin/none"]);
+    check(asked, "exec = []", &["a health check is a program"]);
     check("path = \"/tmp\"", "path = \"/cache\"", &["no directory /cache to mount on"]);
     check(&node, "n1", &["\"n1\" is no node id", "data runs nowhere", "web runs nowhere"]);
     check("expires = \"10d\"", "expires = \"2020-01-01T00:00:00Z\"", &["expires", "approve_by"]);
