@@ -2,7 +2,8 @@
 //!
 //! Decides and asks: it owns no kernel object itself. `judge` holds contracts against the consensus
 //! rule, `plan` decides the next steps, `node_calls` has the other daemons take them, `checks` and
-//! `probe` find out whether containers work, `rounds` and `scrub` whether their files are still right, `results` signs what happened. It serves nobody, so nobody can tell it anything but by a signed statement.
+//! `probe` find out whether containers work, `strain` what to say of those that have too little,
+//! `rounds` and `scrub` whether their files are still right, `results` signs what happened. It serves nobody, so nobody can tell it anything but by a signed statement.
 
 #![forbid(unsafe_code)]
 
@@ -30,6 +31,7 @@ mod rounds;
 mod scrub;
 mod status;
 mod storage;
+mod strain;
 
 use std::process::ExitCode;
 

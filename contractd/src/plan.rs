@@ -13,6 +13,7 @@
 //! files are bad:    Up → Signal → Stopping ──exit or Kill──► Waiting → Fetch → ready → Start
 //! ```
 
+use crate::strain::Strains;
 use contract::{
     ContractId, FlistId, StatementId,
     report::Ran,
@@ -78,6 +79,9 @@ pub(crate) struct Run {
     pub(crate) passed: bool,
     /// What the kernel measured when it was started.
     pub(crate) ran: Option<Ran>,
+    /// What strains it since.
+    #[serde(default)]
+    pub(crate) strains: Strains,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -403,6 +407,7 @@ pub(crate) fn intent(
         },
         passed: container.health.is_none(),
         ran: None,
+        strains: Strains::default(),
     }
 }
 

@@ -9,6 +9,7 @@ mod lines;
 pub(crate) mod log;
 mod start;
 mod store;
+mod strain;
 mod upkeep;
 
 use crate::{
@@ -336,6 +337,7 @@ impl Reconciler {
                 break;
             }
         }
+        self.look_at_strains(&have)?;
         have.runs = self.runs.clone();
         have.flists = self.files.clone();
         have.unfetched = self.unfetched.iter().map(|(of, (code, _))| (*of, *code)).collect();
@@ -444,6 +446,7 @@ impl Reconciler {
                         stop: Stop { signal, grace_ms: 0 },
                         passed: true,
                         ran: None,
+                        strains: crate::strain::Strains::default(),
                     };
                     self.runs.insert(id.clone(), run);
                 }

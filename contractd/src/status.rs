@@ -125,6 +125,7 @@ fn workload(want: &Want, have: &Have) -> Option<Line> {
                 } else {
                     Line::new(State::Accepted, STARTING, "its processes run; no good answer yet")
                 };
+                line.message += &run.strains.sentence();
                 line.ran.clone_from(&run.ran);
                 return Some(line);
             }
@@ -201,6 +202,7 @@ mod tests {
             stop: Stop { signal: 15, grace_ms: 5000 },
             passed,
             ran: None,
+            strains: crate::strain::Strains::default(),
         };
         let have = Have {
             processes: process.iter().map(|state| (id.clone(), *state)).collect(),

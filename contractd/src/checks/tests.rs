@@ -54,6 +54,7 @@ fn have(now_ms: u64, since_ms: u64, passed: bool) -> Have {
         stop: Stop { signal: 15, grace_ms: 5000 },
         passed,
         ran: None,
+        strains: crate::strain::Strains::default(),
     };
     Have {
         now_ms,

@@ -50,6 +50,7 @@ fn run(revision: &str, phase: Phase) -> Run {
         stop: Stop { signal: 15, grace_ms: 5000 },
         passed: true,
         ran: None,
+        strains: Strains::default(),
     }
 }
 

@@ -218,6 +218,7 @@ mod tests {
                 stop,
                 passed: true,
                 ran: None,
+                strains: crate::strain::Strains::default(),
             };
             let waits = match reaped(run, "its program returned 1".into(), 10_000) {
                 None => None,

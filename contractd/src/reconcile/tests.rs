@@ -315,6 +315,7 @@ fn what_was_started_in_another_boot_is_forgotten() {
             stop,
             passed: true,
             ran: None,
+            strains: crate::strain::Strains::default(),
         };
         serde_json::to_string(&run).unwrap()
     };

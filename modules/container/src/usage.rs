@@ -1,4 +1,5 @@
-//! What the kernel counts for one container: its use, its pressure, and how often it met a limit.
+//! What the kernel counts for one container, or for the whole node: use, pressure, and how often a
+//! limit was met.
 //!
 //! Parsing is pure. A word that this kernel adds is skipped, one that it lacks counts as nothing:
 //! numbers about a container decide nothing, they are told.
@@ -45,11 +46,38 @@ pub struct Pressure {
     pub full: Stall,
 }
 
+/// `io.stat`: what went to and came from disks, summed over all of them. A device that lies on another
+/// is counted beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Io {
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// Bytes written.
+    pub written_bytes: u64,
+    /// Reads.
+    pub reads: u64,
+    /// Writes.
+    pub writes: u64,
+}
+
+/// What went through the link of a container, as the container sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Traffic {
+    /// Bytes that the container was sent.
+    pub received_bytes: u64,
+    /// Bytes that it sent.
+    pub sent_bytes: u64,
+}
+
 /// Everything about one container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Usage {
     /// Time on processors, in microseconds.
     pub cpu_us: u64,
+    /// Periods in which it wanted to run under its limit.
+    pub cpu_periods: u64,
+    /// Those of them in which its share was used up.
+    pub cpu_periods_throttled: u64,
     /// Time that it was held back because its share was used up.
     pub cpu_throttled_us: u64,
     /// Memory now, page cache and tmpfs included.
@@ -62,6 +90,8 @@ pub struct Usage {
     pub pids: u64,
     /// How often there were too many to make another.
     pub pids_refused: u64,
+    /// Its disks.
+    pub io: Io,
     /// Waiting for a processor.
     pub cpu_pressure: Pressure,
     /// Waiting for memory.
@@ -82,12 +112,15 @@ pub fn read(group: &Path) -> io::Result<Usage> {
     let cpu = file("cpu.stat")?;
     Ok(Usage {
         cpu_us: keyed(&cpu, "usage_usec"),
+        cpu_periods: keyed(&cpu, "nr_periods"),
+        cpu_periods_throttled: keyed(&cpu, "nr_throttled"),
         cpu_throttled_us: keyed(&cpu, "throttled_usec"),
         memory_bytes: number(&file("memory.current")?),
         memory_peak_bytes: number(&file("memory.peak")?),
         memory_events: memory_events(&file("memory.events")?),
         pids: number(&file("pids.current")?),
         pids_refused: keyed(&file("pids.events")?, "max"),
+        io: io_stat(&file("io.stat")?),
         cpu_pressure: pressure(&file("cpu.pressure")?),
         memory_pressure: pressure(&file("memory.pressure")?),
         io_pressure: pressure(&file("io.pressure")?),
@@ -96,17 +129,38 @@ pub fn read(group: &Path) -> io::Result<Usage> {
 
 impl Usage {
     /// Which limit the container met in its life, for the sentence that says how it ended.
-    pub fn limit_met(&self) -> Option<&'static str> {
-        if self.memory_events.oom > 0 {
-            Some("it needed more memory than its contract gives it")
-        } else if self.memory_events.oom_kill > 0 {
-            Some("the node ran out of memory")
+    pub fn limit_met(&self) -> Option<String> {
+        let MemoryEvents { oom, oom_kill, .. } = self.memory_events;
+        if oom > 0 {
+            let (oom, killed) = (times(oom), processes(oom_kill));
+            Some(format!("it needed more memory than its contract gives it {oom}, {killed} killed"))
+        } else if oom_kill > 0 {
+            Some(format!("the node ran out of memory, {} killed", processes(oom_kill)))
         } else if self.pids_refused > 0 {
-            Some("it wanted more processes than its contract gives it")
+            let refused = times(self.pids_refused);
+            Some(format!("it wanted more processes than its contract gives it {refused}"))
         } else {
             None
         }
     }
+}
+
+/// `once`, `7 times`.
+pub fn times(n: u64) -> String {
+    if n == 1 { "once".to_owned() } else { format!("{n} times") }
+}
+
+/// `1 process was`, `7 processes were`.
+pub fn processes(n: u64) -> String {
+    if n == 1 { "1 process was".to_owned() } else { format!("{n} processes were") }
+}
+
+/// Reads what went through a link of the node that leads to a container: what the node has sent there,
+/// the container has received.
+pub fn traffic(links: &Path, link: &str) -> io::Result<Traffic> {
+    let counted = links.join(link).join("statistics");
+    let count = |name: &str| read_file(&counted.join(name)).map(|text| number(&text));
+    Ok(Traffic { received_bytes: count("tx_bytes")?, sent_bytes: count("rx_bytes")? })
 }
 
 fn read_file(path: &Path) -> io::Result<String> {
@@ -121,6 +175,20 @@ pub fn memory_events(text: &str) -> MemoryEvents {
         max: keyed(text, "max"),
         oom: keyed(text, "oom"),
         oom_kill: keyed(text, "oom_kill"),
+    }
+}
+
+/// Parses `io.stat`.
+pub fn io_stat(text: &str) -> Io {
+    let sum = |key: &str| {
+        let pair = |word: &str| Some(number(word.strip_prefix(key)?.strip_prefix('=')?));
+        text.split_whitespace().filter_map(pair).fold(0, u64::saturating_add)
+    };
+    Io {
+        read_bytes: sum("rbytes"),
+        written_bytes: sum("wbytes"),
+        reads: sum("rios"),
+        writes: sum("wios"),
     }
 }
 
@@ -211,18 +279,47 @@ mod tests {
 
     #[test]
     fn the_limit_that_hurt_most_is_named() {
-        let met = |events: MemoryEvents, pids_refused| {
-            Usage { memory_events: events, pids_refused, ..Usage::default() }.limit_met()
+        let check = |events: MemoryEvents, pids_refused, wanted: Option<&str>| {
+            let usage = Usage { memory_events: events, pids_refused, ..Usage::default() };
+            assert_eq!(usage.limit_met().as_deref(), wanted);
         };
         let none = MemoryEvents::default();
-        assert_eq!(met(none, 0), None);
+        check(none, 0, None);
         // To have met `max` is what a busy page cache does all day.
-        assert_eq!(met(MemoryEvents { max: 9, ..none }, 0), None);
-        assert!(met(none, 1).is_some_and(|why| why.contains("processes")));
-        let own = MemoryEvents { max: 9, oom: 1, oom_kill: 1 };
-        assert!(met(own, 1).is_some_and(|why| why.contains("its contract")));
-        let nodes = MemoryEvents { oom_kill: 1, ..none };
-        assert!(met(nodes, 0).is_some_and(|why| why.contains("the node")));
+        check(MemoryEvents { max: 9, ..none }, 0, None);
+        check(none, 1, Some("it wanted more processes than its contract gives it once"));
+        check(
+            MemoryEvents { max: 9, oom: 2, oom_kill: 1 },
+            1,
+            Some("it needed more memory than its contract gives it 2 times, 1 process was killed"),
+        );
+        let nodes = MemoryEvents { oom_kill: 3, ..none };
+        check(nodes, 0, Some("the node ran out of memory, 3 processes were killed"));
+    }
+
+    #[test]
+    fn disks_are_summed() {
+        let text = "8:0 rbytes=4096 wbytes=10 rios=1 wios=2 dbytes=7 dios=7\n\
+                    7:1 rbytes=1 wbytes=x rios=3\n8:16 \n";
+        let wanted = Io { read_bytes: 4097, written_bytes: 10, reads: 4, writes: 2 };
+        assert_eq!(io_stat(text), wanted);
+        let most = format!("8:0 rbytes={0}\n8:1 rbytes={0}\n", u64::MAX);
+        assert_eq!(io_stat(&most).read_bytes, u64::MAX);
+        for nothing in ["", "rbytes", "xrbytes=4", "rbytes=-4"] {
+            assert_eq!(io_stat(nothing), Io::default(), "{nothing:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_node_sends_the_container_receives() {
+        let links = tempfile::tempdir().unwrap();
+        assert!(traffic(links.path(), "zc2").is_err());
+        let counted = links.path().join("zc2/statistics");
+        std::fs::create_dir_all(&counted).unwrap();
+        std::fs::write(counted.join("rx_bytes"), "11\n").unwrap();
+        std::fs::write(counted.join("tx_bytes"), "22\n").unwrap();
+        let wanted = Traffic { received_bytes: 22, sent_bytes: 11 };
+        assert_eq!(traffic(links.path(), "zc2").unwrap(), wanted);
     }
 
     #[test]

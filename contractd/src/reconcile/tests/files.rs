@@ -37,6 +37,7 @@ fn what_runs_from_damaged_files_is_to_be_stopped_and_they_are_wanted_again() {
         stop: Stop { signal: 15, grace_ms: 1 },
         passed: true,
         ran: None,
+        strains: crate::strain::Strains::default(),
     };
     let up = || Phase::Up { since_ms: 1 };
     let (code, message) = ("exited".to_owned(), "by signal 7".to_owned());
@@ -105,6 +106,7 @@ fn files_that_do_not_measure_right_are_not_used_and_read_before_anything_is_stop
         stop: Stop { signal: 15, grace_ms: 1 },
         passed: true,
         ran: None,
+        strains: crate::strain::Strains::default(),
     };
     this.runs.insert(wants[0].id.clone(), run);
     this.look_for_files(&wants);

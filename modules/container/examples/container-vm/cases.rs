@@ -307,14 +307,14 @@ fn limits(node: &mut Node) {
     let (ended, limit) = run_to_limit(node, &start);
     let killed = ended.as_ref().is_ok_and(|ended| ended.signal == Some(9));
     node.check("too much memory kills the container", killed, &ended);
-    let told = limit.is_some_and(|why| why.contains("more memory than its contract"));
+    let told = limit.as_ref().is_some_and(|why| why.contains("more memory than its contract"));
     node.check("and it is known why", told, limit);
     let mut start = node.request(&["/bin/probe", "probe", "fork-bomb"]);
     start.limits.pids_max = 20;
     let (ended, limit) = run_to_limit(node, &start);
     let bounded = ended.as_ref().is_ok_and(|ended| ended.output == "threads=19 refused=true\n");
     node.check("threads are bounded", bounded, &ended);
-    let told = limit.is_some_and(|why| why.contains("more processes"));
+    let told = limit.as_ref().is_some_and(|why| why.contains("more processes"));
     node.check("which is known as well", told, limit);
     let start = node.request(&["sh", "-c", "echo fine"]);
     let (_, limit) = run_to_limit(node, &start);
@@ -361,7 +361,7 @@ fn limits(node: &mut Node) {
 fn run_to_limit(
     node: &mut Node,
     start: &node_api::launcher::Start,
-) -> (Result<node::Ended, ipc::CallError>, Option<&'static str>) {
+) -> (Result<node::Ended, ipc::CallError>, Option<String>) {
     let running = match node.start(start) {
         Ok(running) => running,
         Err(error) => return (Err(error), None),

@@ -428,7 +428,7 @@ fn memory(node: &mut Node) {
     let told = usage.ok().and_then(|usage| usage.limit_met());
     let ended = running.wait();
     let good = ended.signal == Some(9)
-        && told.is_some_and(|why| why.contains("more memory than its contract"));
+        && told.as_ref().is_some_and(|why| why.contains("more memory than its contract"));
     node.check("check: its memory is the container's", good, (&reply, &ended, told));
     let mut start = node.request(&["sh", "-c", WAIT]);
     start.limits.pids_max = 8;
