@@ -172,8 +172,9 @@ fn wants_of(agreed: &Agreed) -> Vec<Want> {
                     })
                     .collect();
                 needs.extend(volumes.iter().map(|(_, id)| id.clone()));
-                // Where its lines are sent, a running container takes up by itself.
-                let lasting = Container { logs: Vec::new(), ..container.clone() };
+                // Where its lines and statistics are sent, a running container takes up by itself.
+                let lasting =
+                    Container { logs: Vec::new(), stats: Vec::new(), ..container.clone() };
                 let spec = serde_json::to_string(&Spec::Container(lasting))
                     .expect("a workload is strings and numbers");
                 let revision = id::sha256(format!("{}\n{spec}", flist.digest).as_bytes());

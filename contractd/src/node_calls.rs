@@ -56,6 +56,7 @@ pub(crate) fn observe() -> Result<(Have, Vec<Volume>), CallError> {
     let have = Have {
         pids: workloads.iter().map(|one| (one.id.clone(), one.pid)).collect(),
         processes: workloads.into_iter().map(|one| (one.id, one.state)).collect(),
+        links: attachments.iter().map(|one| (one.id.clone(), one.link.clone())).collect(),
         attachments: attachments.into_iter().map(|one| (one.id, one.address)).collect(),
         volumes: volumes.iter().map(|one| (one.id.clone(), one.size_bytes)).collect(),
         ..Have::default()

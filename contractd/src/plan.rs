@@ -156,6 +156,8 @@ pub(crate) struct Have {
     pub(crate) runs: BTreeMap<String, Run>,
     /// Address of each attached container, by its id.
     pub(crate) attachments: BTreeMap<String, IpAddr>,
+    /// The node's end of its cable.
+    pub(crate) links: BTreeMap<String, String>,
     /// Quota in bytes, by id.
     pub(crate) volumes: BTreeMap<String, u64>,
     /// Volumes that could not be made, or found.
@@ -407,7 +409,9 @@ pub(crate) fn intent(
         },
         passed: container.health.is_none(),
         ran: None,
-        strains: Strains::default(),
+        strains: previous
+            .filter(|run| run.revision == revision)
+            .map_or_else(Strains::default, |run| run.strains.of_next_life()),
     }
 }
 

@@ -343,7 +343,8 @@ impl Reconciler {
         have.unfetched = self.unfetched.iter().map(|(of, (code, _))| (*of, *code)).collect();
         have.failures = self.failures.clone();
         self.send_lines(&wants, &have, &wipes);
-        self.report(&wants, &have, &wipes, at)?;
+        let reported = self.report(&wants, &have, &wipes, at);
+        self.bear("results", reported)?;
         self.keep_house(&wants, &have)
     }
 
@@ -571,6 +572,26 @@ impl Reconciler {
             Err(error) => {
                 self.complain(about, daemon::chain(&error));
                 false
+            }
+        }
+    }
+
+    /// Whether something was written that can be written later as well: a disk that is full is no reason
+    /// to end. A file that is damaged is one.
+    fn bear(
+        &mut self,
+        about: &str,
+        done: Result<(), DatabaseError>,
+    ) -> Result<bool, DatabaseError> {
+        match done {
+            Ok(()) => {
+                self.complaints.remove(about);
+                Ok(true)
+            }
+            Err(error) if error.is_damage() => Err(error),
+            Err(error) => {
+                self.complain(about, daemon::chain(&error));
+                Ok(false)
             }
         }
     }

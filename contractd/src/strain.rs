@@ -13,14 +13,17 @@
 //! ```
 //!
 //! What was told is remembered with the run of the container, and so is the pause: nothing is told
-//! twice because contractd was started again. Without a sample nothing changes. All times are those of
-//! the boot clock.
+//! twice because contractd was started again. The next life of the container begins without strains, but
+//! not without the pauses: one that meets its limit and ends, over and over, is told no oftener. Without
+//! a sample nothing changes, and what nobody has seen did not last. All times are those of the boot clock.
 
 use container::usage::{self, Pressure, Usage};
 use serde::{Deserialize, Serialize};
 
 /// A container is looked at this often at most, in milliseconds: what is looked at is of a minute.
 pub(crate) const LOOK_MS: u64 = 10_000;
+/// Between looks that are further apart, nobody knows what was.
+const GAP_MS: u64 = 3 * LOOK_MS;
 /// Pressure holds this long before it counts, and is gone this long before it does not.
 const BEGIN_MS: u64 = 30_000;
 const END_MS: u64 = 300_000;
@@ -51,6 +54,9 @@ pub(crate) struct Strains {
     /// When it was looked at.
     #[serde(skip)]
     looked_ms: u64,
+    /// When there was something to see.
+    #[serde(skip)]
+    seen_ms: Option<u64>,
 }
 
 /// A limit that is met or not; how often, by two counters that mean it.
@@ -93,6 +99,13 @@ impl Strains {
         self.looked_ms = now_ms;
         let Some(usage) = usage else { return false };
         let before = self.clone();
+        let seen_ms = self.seen_ms.replace(now_ms);
+        if seen_ms.is_some_and(|seen_ms| now_ms.saturating_sub(seen_ms) > GAP_MS) {
+            self.periods = None;
+            for level in self.levels() {
+                level.since_ms = None;
+            }
+        }
         let events = usage.memory_events;
         self.memory.look(now_ms, [events.max, 0]);
         self.killed.look(now_ms, [events.oom, events.oom_kill]);
@@ -111,6 +124,24 @@ impl Strains {
             level.look(now_ms, (some.avg60, full.avg60), threshold);
         }
         !self.remembers_the_same(&before)
+    }
+
+    /// How the next life of the same container begins.
+    pub(crate) fn of_next_life(&self) -> Self {
+        let mut next = self.clone();
+        let limit = |pause: Pause| Limit { pause, ..Limit::default() };
+        next.memory = limit(self.memory.pause);
+        next.killed = limit(self.killed.pause);
+        next.pids = limit(self.pids.pause);
+        for level in next.levels() {
+            *level = Level { pause: level.pause, ..Level::default() };
+        }
+        (next.periods, next.looked_ms, next.seen_ms) = (None, 0, None);
+        next
+    }
+
+    fn levels(&mut self) -> [&mut Level; 4] {
+        [&mut self.throttled, &mut self.cpu, &mut self.memory_pressure, &mut self.io]
     }
 
     fn remembers_the_same(&self, other: &Self) -> bool {

@@ -4,7 +4,10 @@
 //! node. Pure but for its state file, which the owner reads and writes.
 
 use crate::plan::Fact;
-use node_api::netd::{self, Port, Protocol};
+use node_api::{
+    boot::Metrics,
+    netd::{self, Port, Protocol},
+};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -75,8 +78,8 @@ pub(crate) enum Refusal {
     PortZero,
     #[error("port {host}/{} is asked for twice", name(*protocol))]
     PortTwice { host: u16, protocol: Protocol },
-    #[error("port 68/udp belongs to the node")]
-    PortOfNode,
+    #[error("port {host}/{} belongs to the node", name(*protocol))]
+    PortOfNode { host: u16, protocol: Protocol },
     #[error("port {host}/{} of the node already leads to container {other}", name(*protocol))]
     PortTaken { host: u16, protocol: Protocol, other: String },
     #[error("{ATTACHMENTS_MAX} containers are attached, no more can be")]
@@ -129,6 +132,7 @@ impl Containers {
         let address = |(id, one): (&String, &Attachment)| netd::Attachment {
             id: id.clone(),
             address: one.address().into(),
+            link: one.link(),
         };
         self.table.iter().map(address).collect()
     }
@@ -167,7 +171,7 @@ impl Containers {
                 return Err(Refusal::PortZero);
             }
             if (protocol, host) == (Protocol::Udp, PORT_DHCP) {
-                return Err(Refusal::PortOfNode);
+                return Err(Refusal::PortOfNode { host, protocol });
             }
             if !seen.insert((protocol, host)) {
                 return Err(Refusal::PortTwice { host, protocol });
@@ -192,6 +196,16 @@ impl Containers {
         let free = above.chain(NUMBER_MIN..u16::MAX).find(|number| !used.contains(number));
         free.ok_or(Refusal::Full)
     }
+}
+
+/// Where the node shows its own figures, no container shows others.
+pub(crate) fn check_metrics(ports: &[Port], metrics: Option<&Metrics>) -> Result<(), Refusal> {
+    let shown = |port: &&Port| {
+        port.protocol == Protocol::Tcp && metrics.is_some_and(|metrics| metrics.port == port.host)
+    };
+    ports.iter().find(shown).map_or(Ok(()), |Port { host, protocol, .. }| {
+        Err(Refusal::PortOfNode { host: *host, protocol: *protocol })
+    })
 }
 
 /// An id becomes a file name: nothing else may pass.
@@ -298,5 +312,22 @@ mod tests {
         }
         assert!(attach(&table, &"a".repeat(64), &[]).is_ok());
         assert!(attach(&table, &"a".repeat(65), &[]).is_err());
+    }
+
+    /// Another page stood where the node's own was read.
+    #[test]
+    fn no_container_has_the_port_of_the_nodes_figures() {
+        let metrics = Metrics { port: 9100, from: vec![] };
+        let ports = |host| {
+            [
+                port(Protocol::Udp, 9100, 1),
+                port(Protocol::Tcp, 80, 9100),
+                port(Protocol::Tcp, host, 80),
+            ]
+        };
+        let refused = check_metrics(&ports(9100), Some(&metrics)).unwrap_err();
+        assert_eq!(refused.to_string(), "port 9100/tcp belongs to the node");
+        assert_eq!(check_metrics(&ports(9101), Some(&metrics)), Ok(()));
+        assert_eq!(check_metrics(&ports(9100), None), Ok(()));
     }
 }

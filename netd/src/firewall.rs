@@ -1,14 +1,15 @@
 //! The firewall: one nft table, written whole as text and replaced in one step.
 //!
 //! Owns the table `inet zos`. What the node does not serve is dropped, and it serves nothing but
-//! published ports of containers. Containers reach the internet, not one another, not the node, and
+//! published ports of containers and, if the farmer wants it, figures of its own to those whom he
+//! names. Containers reach the internet, not one another, not the node, and
 //! not the farmer's printers, cameras and router, unless the farmer opens his network to them.
 
 use crate::{
     containers::{Containers, LINK_PREFIX, RANGE, RANGE_PREFIX, name},
     paths::NFT,
 };
-use node_api::boot::Lan;
+use node_api::boot::{Lan, Metrics};
 use std::{fmt::Write, io, net::IpAddr, process::Stdio, time::Duration};
 use thiserror::Error;
 use tokio::{io::AsyncWriteExt, process::Command, time::timeout};
@@ -49,7 +50,12 @@ pub(crate) enum FirewallError {
 
 /// The whole table. Adding it before deleting it makes the deletion succeed the first time too. `dns` is
 /// what the next container would be told of.
-pub(crate) fn rules(containers: &Containers, lan: Lan, dns: &[IpAddr]) -> String {
+pub(crate) fn rules(
+    containers: &Containers,
+    lan: Lan,
+    metrics: Option<&Metrics>,
+    dns: &[IpAddr],
+) -> String {
     let range = format!("{RANGE}/{RANGE_PREFIX}");
     let (mut inside, mut name_servers) = (Vec::new(), Vec::new());
     let mut published = String::new();
@@ -69,6 +75,7 @@ pub(crate) fn rules(containers: &Containers, lan: Lan, dns: &[IpAddr]) -> String
         }
     }
     let (inside, name_servers) = (elements(&inside), elements(&name_servers));
+    let readers: String = metrics.map(readers).unwrap_or_default();
     let special = match lan {
         Lan::Closed => format!("\n\t\tip daddr {{ {} }} drop", SPECIAL.join(", ")),
         Lan::Open => String::new(),
@@ -96,7 +103,7 @@ table inet zos {{
 		icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert, nd-router-advert, mld-listener-query }} accept
 		udp sport 67 udp dport 68 accept
 		ip6 saddr fe80::/10 udp sport 547 udp dport 546 accept
-	}}
+{readers}	}}
 	chain forward {{
 		type filter hook forward priority filter; policy drop;
 		iifname "{LINK_PREFIX}*" oifname "{LINK_PREFIX}*" drop
@@ -120,6 +127,15 @@ table inet zos {{
 }}
 "#
     )
+}
+
+/// Who may read the node's figures: a rule for each range, because those of a set must not overlap.
+fn readers(Metrics { port, from }: &Metrics) -> String {
+    let rule = |(address, prefix): &(IpAddr, u8)| {
+        let family = if address.is_ipv4() { "ip" } else { "ip6" };
+        format!("\t\t{family} saddr {address}/{prefix} tcp dport {port} accept\n")
+    };
+    from.iter().map(rule).collect()
 }
 
 /// The elements of a set; an empty one has no such line.
@@ -169,7 +185,7 @@ mod tests {
     /// Two hundred containers took nft two hundred times.
     #[test]
     fn a_container_without_ports_comes_and_goes_under_the_same_rules() {
-        let rules = |containers: &Containers| rules(containers, Lan::Closed, &SERVERS);
+        let rules = |containers: &Containers| rules(containers, Lan::Closed, None, &SERVERS);
         let attach = |containers: &Containers, number: usize| {
             containers.attach(&format!("c{number}"), &[], &SERVERS).unwrap()
         };
@@ -197,7 +213,7 @@ mod tests {
 
     #[test]
     fn a_node_without_containers_lets_nothing_in() {
-        let rules = rules(&Containers::default(), Lan::Closed, &SERVERS);
+        let rules = rules(&Containers::default(), Lan::Closed, None, &SERVERS);
         assert_eq!(rules, include_str!("../tests/data/empty.nft"));
     }
 
@@ -211,15 +227,32 @@ mod tests {
 
     #[test]
     fn containers_are_let_out_and_their_ports_in() {
-        let rules = rules(&two_containers(), Lan::Closed, &[]);
+        let rules = rules(&two_containers(), Lan::Closed, None, &[]);
         assert_eq!(rules, include_str!("../tests/data/containers.nft"));
+    }
+
+    #[test]
+    fn figures_are_read_by_those_who_are_named_and_by_no_container() {
+        let from = [("10.0.0.0", 8), ("10.1.0.0", 16), ("2001:db8::", 32)];
+        let from = from.map(|(address, prefix)| (address.parse().unwrap(), prefix)).to_vec();
+        let metrics = Metrics { port: 9100, from };
+        let closed = rules(&two_containers(), Lan::Closed, None, &[]);
+        let open = rules(&two_containers(), Lan::Closed, Some(&metrics), &[]);
+        let added = "\t\tip saddr 10.0.0.0/8 tcp dport 9100 accept\n\
+                     \t\tip saddr 10.1.0.0/16 tcp dport 9100 accept\n\
+                     \t\tip6 saddr 2001:db8::/32 tcp dport 9100 accept\n";
+        assert_eq!(open.replace(added, ""), closed, "there is no other difference");
+        // Behind what drops packets of containers, in the chain of what is meant for the node.
+        let place = |text: &str| open.find(text).unwrap();
+        assert!(place("iifname \"zc*\" drop") < place(added));
+        assert!(place(added) < place("chain forward"));
     }
 
     /// A customer's container looked at the farmer's cameras.
     #[test]
     fn only_a_farmer_who_says_so_opens_his_network_to_containers() {
-        let closed = rules(&two_containers(), Lan::Closed, &[]);
-        let open = rules(&two_containers(), Lan::Open, &[]);
+        let closed = rules(&two_containers(), Lan::Closed, None, &[]);
+        let open = rules(&two_containers(), Lan::Open, None, &[]);
         let drops: Vec<&str> =
             closed.lines().filter(|line| line.trim().starts_with("ip daddr")).collect();
         let [drop] = *drops else { panic!("{drops:?}") };

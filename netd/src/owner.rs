@@ -13,7 +13,7 @@
 
 use crate::{
     apply,
-    containers::{Containers, Refusal},
+    containers::{self, Containers, Refusal},
     dhcp::{
         client::Lease,
         message::Mac,
@@ -295,6 +295,7 @@ impl Owner {
     }
 
     async fn attach(&mut self, id: &str, ports: &[Port]) -> Result<AttachReply, CallError> {
+        containers::check_metrics(ports, self.parts.config.metrics.as_ref())?;
         let former = self.containers.clone();
         let dns = self.dns();
         let next = former.attach(id, ports, &dns)?;
@@ -332,7 +333,7 @@ impl Owner {
     }
 
     async fn detach(&mut self, id: &str) -> Result<(), CallError> {
-        crate::containers::check_id(id)?;
+        containers::check_id(id)?;
         let was_attached = self.containers.table.contains_key(id);
         self.remember(self.containers.detach(id))?;
         let facts = self.converge().await;
@@ -401,7 +402,8 @@ impl Owner {
 
     /// Closes before it opens: the rules come first, and stay when the rest fails.
     async fn enforce_rules(&mut self) -> Option<String> {
-        let rules = firewall::rules(&self.containers, self.parts.config.lan, &self.dns());
+        let BootConfig { lan, metrics, .. } = &self.parts.config;
+        let rules = firewall::rules(&self.containers, *lan, metrics.as_ref(), &self.dns());
         if self.rules.as_ref() == Some(&rules) {
             return None;
         }

@@ -47,6 +47,8 @@ pub struct Terms<'a> {
     pub health: Option<&'a str>,
     /// A URL that its output is sent to.
     pub logs: Option<&'a str>,
+    /// A URL that its statistics are sent to.
+    pub stats: Option<&'a str>,
 }
 
 impl<'a> Terms<'a> {
@@ -55,8 +57,8 @@ impl<'a> Terms<'a> {
     pub fn of_web(node: &'a str, pool: &'a str, flist: &'a str) -> Self {
         let (name, published) = ("web", "published");
         let (port, cpu, volume_mib) = (8080, "0.3", 64);
-        let (health, logs) = (None, None);
-        Self { name, node, pool, flist, published, port, cpu, volume_mib, health, logs }
+        let (health, logs, stats) = (None, None, None);
+        Self { name, node, pool, flist, published, port, cpu, volume_mib, health, logs, stats }
     }
 }
 
@@ -230,10 +232,13 @@ impl Stage {
 
     /// Writes the source of a contract that runs a web server on a node.
     pub fn write_source(&self, terms: &Terms<'_>) -> Result<PathBuf> {
-        let Terms { name, node, pool, flist, published, port, cpu, volume_mib, health, logs } =
-            terms;
+        let Terms { name, node, pool, flist, published, port, cpu, volume_mib, .. } = terms;
+        let Terms { health, logs, stats, .. } = terms;
         let health = health.map(|health| format!("health = {health}\n")).unwrap_or_default();
-        let logs = logs.map(|to| format!("logs = [{{ to = \"{to}\" }}]\n")).unwrap_or_default();
+        let sink = |word: &str, to: Option<&str>| {
+            to.map(|to| format!("{word} = [{{ to = \"{to}\" }}]\n")).unwrap_or_default()
+        };
+        let (logs, stats) = (sink("logs", *logs), sink("stats", *stats));
         let stakeholders: String = STAKEHOLDERS
             .map(|(name, role)| {
                 format!("[[stakeholders]]\nidentity = \"{name}\"\nrole = \"{role}\"\n\n")
@@ -250,7 +255,7 @@ impl Stage {
              urls = [\"{REGISTRY_URL}/content\"]\n\n\
              [containers.web]\nflist = \"nginx\"\ncpu = {cpu}\nmemory = \"128 MiB\"\n\
              ports = [\"{port}:80/tcp\"]\n\
-             mounts = [{{ path = \"/var/lib/nginx\", volume = \"data\" }}]\n{health}{logs}\n\
+             mounts = [{{ path = \"/var/lib/nginx\", volume = \"data\" }}]\n{health}{logs}{stats}\n\
              [volumes.data]\nsize = \"{volume_mib} MiB\"\n"
         );
         let path = self.directory.join(format!("{name}.toml"));

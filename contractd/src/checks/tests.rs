@@ -32,6 +32,7 @@ fn want(health: Option<Health>) -> Want {
         stop: workload::Stop { signal: 15, grace_s: 5 },
         health: health.map(Box::new),
         logs: Vec::new(),
+        stats: Vec::new(),
     };
     let kind = Kind::Container {
         container: Box::new(container),

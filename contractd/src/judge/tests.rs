@@ -259,3 +259,28 @@ fn a_place_is_given_back_when_nothing_of_it_runs_and_its_time_is_over_for_certai
     let never = kept(&world, world.agreed());
     assert_eq!(holds(&never, &refused(Code::NotYet), false, unsure), None);
 }
+
+#[test]
+fn sinks_change_under_a_container_that_goes_on() {
+    let world = world();
+    let contracts = BTreeMap::from([(world.contract(), kept(&world, world.agreed()))]);
+    let (mut verdicts, _) = judge(&contracts, &trust(&world, 0), &pools(&[]), world.at(10));
+    let Some(Verdict::Run(mut agreed)) = verdicts.remove(&world.contract()) else {
+        panic!("it is agreed on")
+    };
+    let mut revision = |change: &dyn Fn(&mut Container)| {
+        for workload in &mut agreed.document.workloads {
+            if let Spec::Container(container) = &mut workload.spec {
+                change(container);
+            }
+        }
+        match &wants_of(&agreed)[0].kind {
+            Kind::Container { revision, .. } => revision.clone(),
+            Kind::Volume { .. } => panic!("it has no volume"),
+        }
+    };
+    let first = revision(&|_| {});
+    assert_eq!(revision(&|container| container.stats = container.logs.clone()), first);
+    assert_eq!(revision(&|container| container.logs.clear()), first);
+    assert_ne!(revision(&|container| container.memory_bytes += 1), first);
+}

@@ -23,6 +23,7 @@ fn want(name: &str, flist: FlistId, revision: &str) -> Want {
         stop: workload::Stop { signal: 15, grace_s: 5 },
         health: None,
         logs: vec![],
+        stats: vec![],
     };
     Want {
         id: workload_id(&CONTRACT, name),
@@ -228,6 +229,21 @@ fn the_wait_of_a_failing_start_grows_over_its_announcement() {
     let before = Run { delay_ms: Some(7), ..run("r1", Phase::Up { since_ms: 1 }) };
     assert_eq!(intent("boot", "r1", (container, FLIST), Some(&before), 5).delay_ms, Some(7));
     assert_eq!(intent("boot", "r2", (container, FLIST), Some(&before), 5).delay_ms, None);
+}
+
+/// A container that met a limit and ended was told of in each of its lives.
+#[test]
+fn the_pauses_of_strains_go_on_with_the_next_life_of_a_version() {
+    use container::usage::Usage;
+    let wants = [want("web", FLIST, "r1")];
+    let Kind::Container { container, .. } = &wants[0].kind else { panic!("a container") };
+    let mut before = run("r1", Phase::Up { since_ms: 1 });
+    before.strains.look(60_000, Some(&Usage { pids_refused: 1, ..Usage::default() }));
+    assert!(!before.strains.sentence().is_empty());
+    let next = |revision| intent("boot", revision, (container, FLIST), Some(&before), 5).strains;
+    assert_eq!(next("r1"), before.strains.of_next_life());
+    assert_ne!(next("r1"), Strains::default());
+    assert_eq!(next("r2"), Strains::default());
 }
 
 #[test]

@@ -1,13 +1,14 @@
-//! Lines of containers: tells logd where they are to be sent, and whose lines may go.
+//! Lines and statistics of containers: tells logd where they are to be sent, and whose lines may go.
 //!
 //! A logd that is not there is told as soon as it is there again. One that hangs keeps a turn waiting
-//! for two seconds: one in five seconds, and those in which sinks change.
+//! for two seconds: one in five seconds, and those in which sinks change. New links of containers do not
+//! count as such a change: they come and go with everything that is started again.
 
 use super::Reconciler;
 use crate::plan::{self, Have, Kind, Want};
 use contract::{ContractId, StatementId};
 use node_api::{
-    logd::{Delete, Send, Source},
+    logd::{self, Delete, Send, Source},
     paths,
 };
 use std::{collections::BTreeMap, time::Duration};
@@ -33,13 +34,22 @@ impl Reconciler {
         have: &Have,
         wipes: &BTreeMap<ContractId, StatementId>,
     ) {
-        let sources = sources(wants, &self.lines.told, have);
+        let mut sources = sources(wants, &self.lines.told, have);
+        match logd::cut(&mut sources) {
+            0 => drop(self.complaints.remove("sinks")),
+            n_cut => {
+                let most = logd::SINKS_MAX;
+                self.complain("sinks", format!("{n_cut} get nothing: a node has {most} at most"));
+            }
+        }
+        sources.retain(|source| !source.logs.is_empty() || !source.stats.is_empty());
         if sources == self.lines.told && have.now_ms < self.lines.again_ms {
             return;
         }
         self.lines.again_ms = have.now_ms.saturating_add(TELL_MS);
         self.lines.told.clone_from(&sources);
-        let told = call(&Send { node: self.trust.node.to_string(), sources }).and_then(|reply| {
+        let (node, links) = (self.trust.node.to_string(), have.links.clone());
+        let told = call(&Send { node, sources, links }).and_then(|reply| {
             let doomed = doomed(reply.kept, wipes, have);
             doomed.into_iter().try_for_each(|delete| call(&delete).map(drop))
         });
@@ -60,6 +70,7 @@ fn sources(wants: &[Want], told: &[Source], have: &Have) -> Vec<Source> {
             contract: want.contract.to_string(),
             workload: want.name.clone(),
             logs: container.logs.iter().map(|sink| sink.to.clone()).collect(),
+            stats: container.stats.iter().map(|sink| sink.to.clone()).collect(),
         }),
         Kind::Volume { .. } => None,
     };
@@ -71,7 +82,6 @@ fn sources(wants: &[Want], told: &[Source], have: &Have) -> Vec<Source> {
     };
     let ending = told.iter().filter(|source| is_ending(&source.id)).cloned();
     let mut all: Vec<Source> = wanted.values().cloned().chain(ending).collect();
-    all.retain(|source| !source.logs.is_empty());
     all.sort_by(|a, b| a.id.cmp(&b.id));
     all
 }
@@ -105,7 +115,8 @@ mod tests {
 
     fn source(id: &str) -> Source {
         let logs = vec!["redis://r/c".to_owned()];
-        Source { id: id.into(), contract: "c".into(), workload: "w".into(), logs }
+        let (contract, workload) = ("c".into(), "w".into());
+        Source { id: id.into(), contract, workload, logs, stats: vec![] }
     }
 
     #[test]

@@ -153,10 +153,11 @@ impl Reconciler {
     }
 
     pub(super) fn save_run(&self, id: &str) -> Result<(), DatabaseError> {
-        let run = self
-            .runs
-            .get(id)
-            .map(|run| serde_json::to_string(run).expect("a run is strings and numbers"));
+        self.record_run(id, self.runs.get(id))
+    }
+
+    pub(super) fn record_run(&self, id: &str, run: Option<&Run>) -> Result<(), DatabaseError> {
+        let run = run.map(|run| serde_json::to_string(run).expect("a run is strings and numbers"));
         self.database.set_run(id, run.as_deref())
     }
 }

@@ -28,9 +28,18 @@ impl Reconciler {
         for (_, id) in due.into_iter().take(LOOKS_MAX) {
             // One that cannot be seen now, because it is just ending, is not seen to have changed.
             let seen = usage::read(&Path::new(paths::CGROUP_WORK).join(&id)).ok();
-            let run = self.runs.get_mut(&id);
-            if run.is_some_and(|run| run.strains.look(have.now_ms, seen.as_ref())) {
-                self.save_run(&id)?;
+            let Some(run) = self.runs.get_mut(&id) else { continue };
+            let mut next = run.clone();
+            if !next.strains.look(have.now_ms, seen.as_ref()) {
+                *run = next;
+                continue;
+            }
+            // What is not on disk is not told: another contractd would tell it again. It can wait.
+            let saved = self.record_run(&id, Some(&next));
+            if self.bear("strains", saved)? {
+                self.runs.insert(id, next);
+            } else if let Some(run) = self.runs.get_mut(&id) {
+                run.strains.look(have.now_ms, None);
             }
         }
         Ok(())

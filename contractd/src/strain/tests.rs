@@ -106,6 +106,45 @@ fn without_a_sample_nothing_changes() {
     assert_eq!(ended, [(65 * MINUTE + END_MS, String::new())]);
 }
 
+/// A minute of pressure, an hour without a look and another moment of it were one long strain.
+#[test]
+fn what_nobody_has_seen_did_not_last() {
+    let mut strains = Strains::default();
+    let mut look = |at_ms: u64, some| {
+        strains.look(at_ms, Some(&pressed(some)));
+        !strains.sentence().is_empty()
+    };
+    assert!(!look(0, 50) && !look(20_000, 50));
+    assert!(!look(20_001 + GAP_MS, 50), "it begins anew");
+    assert!(!look(40_000 + GAP_MS, 50));
+    assert!(look(20_001 + GAP_MS + BEGIN_MS, 50));
+    // Its end is seen as well, or it has not ended.
+    assert!(look(MINUTE * 3, 0) && look(MINUTE * 60, 0));
+    for at_ms in (MINUTE * 60..MINUTE * 60 + END_MS).step_by(10_000) {
+        assert!(look(at_ms, 0), "{at_ms}");
+    }
+    assert!(!look(MINUTE * 60 + END_MS, 0));
+}
+
+/// A container that met its limit and ended, over and over, was told of in each of its lives.
+#[test]
+fn the_next_life_begins_without_strains_but_with_their_pauses() {
+    let mut strains = Strains::default();
+    let usage = |now_ms| Some(Usage { memory_events: met(now_ms).memory_events, ..pressed(50) });
+    follow(&mut strains, MINUTE, 20 * MINUTE, usage);
+    let mut next = strains.of_next_life();
+    assert_eq!((next.sentence(), next.looked_ms()), (String::new(), 0));
+    assert_eq!(next.memory.pause, strains.memory.pause);
+    let over_ms = strains.memory.pause.until_ms;
+    assert!(over_ms > 21 * MINUTE);
+    follow(&mut next, 21 * MINUTE, over_ms - 21 * MINUTE, |_| Some(met(7)));
+    assert_eq!(next.sentence(), "", "not before the pause is over");
+    let told = follow(&mut next, over_ms, 5_000, |_| Some(met(7)));
+    assert_eq!(told, [(over_ms, "; it met its limit of memory 7 times".to_owned())]);
+    let first = Strains::default().of_next_life();
+    assert_eq!(first, Strains::default());
+}
+
 #[test]
 fn a_limit_that_is_met_all_day_is_told_a_few_times() {
     let mut strains = Strains::default();

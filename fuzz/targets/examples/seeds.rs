@@ -80,6 +80,12 @@ fn statements() {
         }
     }
     put("statement", "document-logs", &[&[10][..], &json(&document)].concat());
+    for workload in &mut document.workloads {
+        if let Spec::Container(container) = &mut workload.spec {
+            container.stats = container.logs.split_off(1);
+        }
+    }
+    put("statement", "document-stats", &[&[10][..], &json(&document)].concat());
     put("bundle", "agreed", &json(&world.agreed()));
     put("bundle", "updated", &json(&world.updated(|_| {}, &["it", "legal"])));
     for (first, name) in [(0, "agreed"), (1, "updated"), (2, "half")] {
@@ -269,11 +275,16 @@ fn node() {
          zos.dns=10.0.2.3 zos.ntp=10.0.2.4,ntp.test zos.takeover=SERIAL zos.bench=poweroff"
     );
     put("boot_options", "all", options.as_bytes());
+    put("boot_options", "metrics", b"zos.metrics=9100,10.0.0.0/8,fd00::1");
     put("boot_options", "ipv6", b"zos.ip=fd00::1/64,fd00::2 zos.dns=fd00::3");
     put("health_answer", "good", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
     put("health_answer", "other", b"HTTP/1.0 503 \r\n");
     put("redis_answer", "taken", b":12\r\n:0\r\n");
     put("redis_answer", "refused", b"-NOAUTH Authentication required.\r\n");
+    let page = b"GET /metrics HTTP/1.1\r\nHost: node:9100\r\nAccept: text/plain\r\n\r\n";
+    put("page_question", "page", page);
+    put("page_question", "missing", b"GET /?a HTTP/1.0\r\n\r\n");
+    put("page_question", "other", b"POST /metrics HTTP/1.1\r\n\r\n");
     put("line_records", "lines", &line_records());
     let call = |method: &str, parameters: &str| {
         format!("{{\"method\":\"io.zeroos.{method}\",\"parameters\":{parameters}}}\0")

@@ -27,7 +27,8 @@ pub use net::{
     MAC, dhcp_client, dhcp_message, dhcp6_client, dhcp6_message, router_announcement, sntp_answer,
 };
 pub use node::{
-    boot_options, health_answer, ipc_answer, ipc_frames, line_records, oci_config, redis_answer,
+    boot_options, health_answer, ipc_answer, ipc_frames, line_records, oci_config, page_question,
+    redis_answer,
 };
 pub use registry::registry_answers;
 pub use statements::{bundle, envelope, now, statement, strict_json, verdict};
@@ -65,6 +66,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("modules_database", modules_database),
     ("oci_config", oci_config),
     ("oci_import", oci_import),
+    ("page_question", page_question),
     ("redis_answer", redis_answer),
     ("registry_answers", registry_answers),
     ("router_announcement", router_announcement),

@@ -9,6 +9,7 @@ use ipc::{Call, Client, Incoming, Outcome, encode_outcome};
 use logd::{
     record::{self, Found, HEADER_SIZE},
     redis::{self, Answer},
+    serve::{self, QUESTION_MAX, Question},
 };
 use node_api::{boot::BootConfig, init, launcher, logd as logd_api, netd, storaged};
 use std::{io::Write as _, os::unix::net::UnixStream, path::Path, time::Duration};
@@ -73,6 +74,23 @@ pub fn redis_answer(data: &[u8]) -> bool {
         }
         Answer::Bad => false,
     }
+}
+
+/// What a visitor of the page of figures sends: it has one meaning, whatever comes behind it, and a bound.
+pub fn page_question(data: &[u8]) -> bool {
+    let Some(asked) = serve::question(data) else {
+        assert!(data.len() <= QUESTION_MAX);
+        return false;
+    };
+    if data.windows(4).any(|four| four == b"\r\n\r\n") {
+        assert_eq!(
+            serve::question(&[data, b"\r\n\r\nGET / HTTP/1.1\r\n\r\n"].concat()),
+            Some(asked)
+        );
+    }
+    let line = data.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    assert!(asked != Question::Page || line.starts_with(b"GET /metrics"));
+    asked != Question::Bad
 }
 
 /// Requests as a daemon receives them. However the bytes are cut, the messages are the same.

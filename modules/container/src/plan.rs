@@ -223,6 +223,7 @@ mod tests {
             stop: Stop { signal: 15, grace_s: 10 },
             health: None,
             logs: vec![],
+            stats: vec![],
         }
     }
 

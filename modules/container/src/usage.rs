@@ -10,7 +10,7 @@ use std::{
     path::Path,
 };
 
-/// No file of a cgroup that is read here has a tenth of it.
+/// No file of the kernel that is read here has a tenth of it.
 const FILE_MAX: u64 = 16 << 10;
 
 /// `memory.events`: how often the container met the limit of its memory.
@@ -100,7 +100,9 @@ pub struct Usage {
     pub io_pressure: Pressure,
 }
 
-/// Reads everything about the container with this cgroup. Fails when there is no such cgroup.
+/// Reads everything about the container with this cgroup, which counts time on processors whatever its
+/// controllers are, and memory if it has that one. Fails when it does not: it is no cgroup, or is just
+/// going.
 pub fn read(group: &Path) -> io::Result<Usage> {
     let file = |name: &str| match read_file(&group.join(name)) {
         // A kernel without this counter.
@@ -109,13 +111,19 @@ pub fn read(group: &Path) -> io::Result<Usage> {
         }
         done => done,
     };
-    let cpu = file("cpu.stat")?;
+    let cpu = read_file(&group.join("cpu.stat"))?;
+    let controllers = file("cgroup.controllers")?;
+    let memory = if controllers.split_whitespace().any(|one| one == "memory") {
+        read_file(&group.join("memory.current"))?
+    } else {
+        file("memory.current")?
+    };
     Ok(Usage {
         cpu_us: keyed(&cpu, "usage_usec"),
         cpu_periods: keyed(&cpu, "nr_periods"),
         cpu_periods_throttled: keyed(&cpu, "nr_throttled"),
         cpu_throttled_us: keyed(&cpu, "throttled_usec"),
-        memory_bytes: number(&file("memory.current")?),
+        memory_bytes: number(&memory),
         memory_peak_bytes: number(&file("memory.peak")?),
         memory_events: memory_events(&file("memory.events")?),
         pids: number(&file("pids.current")?),
@@ -163,7 +171,8 @@ pub fn traffic(links: &Path, link: &str) -> io::Result<Traffic> {
     Ok(Traffic { received_bytes: count("tx_bytes")?, sent_bytes: count("rx_bytes")? })
 }
 
-fn read_file(path: &Path) -> io::Result<String> {
+/// Reads a file of the kernel, or as much of it as it may have.
+pub fn read_file(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     File::open(path)?.take(FILE_MAX).read_to_string(&mut text)?;
     Ok(text)
@@ -328,8 +337,15 @@ mod tests {
         let directory = parent.path().join("group");
         assert!(read(&directory).is_err());
         std::fs::create_dir(&directory).unwrap();
-        std::fs::write(directory.join("pids.events"), "max 7\n").unwrap();
+        let write = |name: &str, text| std::fs::write(directory.join(name), text).unwrap();
+        write("pids.events", "max 7\n");
+        assert!(read(&directory).is_err(), "every cgroup has cpu.stat");
+        write("cpu.stat", "usage_usec 5\n");
         let usage = read(&directory).unwrap();
-        assert_eq!(usage, Usage { pids_refused: 7, ..Usage::default() });
+        assert_eq!(usage, Usage { cpu_us: 5, pids_refused: 7, ..Usage::default() });
+        write("cgroup.controllers", "cpu memory\n");
+        assert!(read(&directory).is_err(), "what was promised is not nothing");
+        write("memory.current", "9\n");
+        assert_eq!(read(&directory).unwrap(), Usage { memory_bytes: 9, ..usage });
     }
 }

@@ -224,6 +224,7 @@ impl World {
                 start_period_s: 30,
             })),
             logs: vec![Sink { to: "redis://logs.example/web".into() }],
+            stats: vec![],
         };
         let workload =
             Workload { name: "web".into(), spec: Spec::Container(container), needs: vec![] };

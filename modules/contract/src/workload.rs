@@ -90,6 +90,9 @@ pub struct Container {
     /// Where its output is sent, line by line.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub logs: Vec<Sink>,
+    /// Where what it uses is sent, sample by sample.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stats: Vec<Sink>,
 }
 
 /// A writable place in a container. Nothing in it can be executed.
@@ -313,6 +316,7 @@ impl Container {
             return Err("a stop has a signal from 1 to 64 and a grace of at most an hour");
         }
         sink::check(&self.logs)?;
+        sink::check(&self.stats)?;
         self.health.as_deref().map_or(Ok(()), Health::check)
     }
 }

@@ -6,7 +6,7 @@
 
 use crate::{
     book::{self, Book},
-    send::Job,
+    send::{Job, Kind},
     sync::Syncer,
 };
 use node_api::{
@@ -106,7 +106,10 @@ pub fn run(
         let problem = match doomed.recv_timeout(PAUSE) {
             Ok(doomed) => collector.delete(directory, doomed),
             Err(RecvTimeoutError::Timeout) => {
-                let ids = |jobs: &Vec<Job>| jobs.iter().map(|job| job.id.clone()).collect();
+                let of_lines = |job: &&Job| job.kind == Kind::Lines;
+                let ids = |jobs: &Vec<Job>| {
+                    jobs.iter().filter(of_lines).map(|job| job.id.clone()).collect()
+                };
                 let wanted = wanted.borrow().as_ref().map(ids);
                 collector.turn(directory, wanted.as_ref())
             }

@@ -1,4 +1,4 @@
-//! One connection to a sink, made inside the network of the container whose lines it takes.
+//! One connection to a sink, made inside the network of the container whose lines or samples it takes.
 //!
 //! A sink says that it has taken lines: Redis by its answers, a websocket by the pong to a ping
 //! behind them. Syslog has no such word: what its machine has acknowledged counts, and of datagrams what
@@ -6,13 +6,13 @@
 //! Everything that a sink says is bounded, and everything here ends: the caller gives it a time.
 
 use crate::{
-    message::{self, Origin},
+    message::{Message as Told, Origin},
     reach::Reach,
     redis::{self, Answer},
 };
 use contract::workload::{SinkProtocol, Target};
 use futures_util::{SinkExt as _, StreamExt as _};
-use node_api::{init::Line, netd::Protocol};
+use node_api::netd::Protocol;
 use rustix::net::sockopt::{set_tcp_keepidle, set_tcp_keepintvl, set_tcp_user_timeout};
 use std::{io, net::SocketAddr, os::fd::OwnedFd, sync::Arc, time::Duration};
 use thiserror::Error;
@@ -148,23 +148,27 @@ impl Connection {
         })
     }
 
-    /// Sends lines; returns when the sink has them, as far as it says so.
-    pub(crate) async fn send(&mut self, origin: &Origin, lines: &[Line]) -> Result<(), SinkError> {
+    /// Sends what there is to tell; returns when the sink has it, as far as it says so.
+    pub(crate) async fn send<T: Told>(
+        &mut self,
+        origin: &Origin,
+        lines: &[T],
+    ) -> Result<(), SinkError> {
         late(self.send_all(origin, lines)).await
     }
 
-    async fn send_all(&mut self, origin: &Origin, lines: &[Line]) -> Result<(), SinkError> {
+    async fn send_all(&mut self, origin: &Origin, lines: &[impl Told]) -> Result<(), SinkError> {
         match self {
             Self::Datagrams(socket) => {
                 for line in lines {
-                    socket.send(message::syslog(origin, line).as_bytes()).await?;
+                    socket.send(line.syslog(origin).as_bytes()).await?;
                 }
                 Ok(())
             }
             Self::Syslog(stream) => {
                 let mut bytes = Vec::new();
                 for line in lines {
-                    let text = message::syslog(origin, line);
+                    let text = line.syslog(origin);
                     bytes.extend_from_slice(format!("{} {text}", text.len()).as_bytes());
                 }
                 stream.write_all(&bytes).await?;
@@ -173,7 +177,7 @@ impl Connection {
             Self::Redis { stream, channel } => {
                 let mut bytes = Vec::new();
                 for line in lines {
-                    redis::publish(channel, &message::json(origin, line), &mut bytes);
+                    redis::publish(channel, &line.json(origin), &mut bytes);
                 }
                 stream.write_all(&bytes).await?;
                 answers(stream, lines.len()).await
@@ -181,7 +185,7 @@ impl Connection {
             Self::Ws { stream, n_heard } => {
                 let ws = |error| SinkError::Ws(Box::new(error));
                 for line in lines {
-                    let text = message::json(origin, line);
+                    let text = line.json(origin);
                     stream.feed(Message::text(text)).await.map_err(ws)?;
                 }
                 stream.send(Message::Ping(PING.into())).await.map_err(ws)?;

@@ -1,4 +1,5 @@
-//! Keeps what containers say on disk, and sends it where their contracts want it.
+//! Keeps what containers say on disk, and sends it, and what they use, where their contracts want it. Shows
+//! what the node and its containers use to those whom the farmer names.
 //!
 //! Owns `/state/logs`, and no kernel object. Reads lines of init by their numbers, so that nobody
 //! who writes one waits for it, and takes sockets of netd that stand in the container's network, so
@@ -11,9 +12,13 @@ pub mod book;
 pub mod collect;
 mod connection;
 pub mod message;
+pub mod page;
 pub mod position;
 pub mod reach;
 pub mod record;
 pub mod redis;
+pub mod sample;
 pub mod send;
+pub mod serve;
+pub mod stats;
 pub mod sync;

@@ -1,20 +1,25 @@
-//! `/bin/logd`: lines of containers, kept and sent. A thread serves calls, one collects lines, and
-//! one sends them; two wait for the disk.
+//! `/bin/logd`: lines of containers, kept and sent, and what they use. A thread serves calls, one
+//! collects lines, one takes samples, and one sends both and serves the page of figures; two wait for the
+//! disk.
 
 #![forbid(unsafe_code)]
 
 use ipc::{Call, Failure, Method as _, Outcome};
 use logd::{
     collect::{self, Doomed},
+    page,
     position::Notes,
     reach::{Reach, THREADS_MAX},
+    sample::{self, Sampled},
     send::{self, Job},
+    serve::{self, Pages},
+    stats,
     sync::Syncer,
 };
 use node_api::{
     init::Done,
     logd::{Delete, Send, SendReply},
-    paths::{LOGD_SOCKET, LOGS, NETD_SOCKET},
+    paths::{CGROUP_WORK, LINKS, LOGD_SOCKET, LOGS, NETD_SOCKET},
 };
 use rustix::thread::{
     CapabilitySet, CapabilitySets, remove_capability_from_bounding_set, set_capabilities,
@@ -26,7 +31,7 @@ use std::{
     io,
     path::Path,
     process::ExitCode,
-    sync::{Arc, mpsc},
+    sync::{Arc, atomic::AtomicU64, mpsc},
     thread,
 };
 use tokio::sync::watch;
@@ -44,8 +49,12 @@ fn main() -> ExitCode {
         let (doomed, doomed_in) = mpsc::sync_channel(DOOMED_MAX);
         let (kept_shown, kept) = watch::channel(BTreeSet::new());
         let (heads_shown, heads) = watch::channel(Arc::default());
+        let (sampled_shown, sampled) = watch::channel(Sampled::default());
+        let (rounds_shown, rounds) = watch::channel(Arc::default());
+        let wants = Wants { jobs, sampled: sampled_shown };
+        let sampled_here = sampled.clone();
         thread::Builder::new().name("serve".to_owned()).spawn(move || {
-            let error = ipc::serve(&listener, move |call| answer(call, &jobs, &doomed, &kept));
+            let error = ipc::serve(&listener, move |call| answer(call, &wants, &doomed, &kept));
             daemon::error!("serving: {error}");
         })?;
         thread::Builder::new().name("collect".to_owned()).spawn(move || {
@@ -58,11 +67,28 @@ fn main() -> ExitCode {
                 &kept_shown,
             );
         })?;
+        thread::Builder::new().name("sample".to_owned()).spawn(move || {
+            sample::run(Path::new(CGROUP_WORK), Path::new(LINKS), &sampled, &rounds_shown);
+        })?;
+        let metrics = daemon::boot_config()?.metrics;
         let mut runtime = tokio::runtime::Builder::new_current_thread();
-        let runtime = runtime.enable_all().max_blocking_threads(THREADS_MAX).build()?;
+        let runtime = runtime.enable_all().max_blocking_threads(THREADS_MAX + 1).build()?;
         daemon::ready()?;
         let reach = Arc::new(Reach::new(Path::new(NETD_SOCKET)));
-        runtime.block_on(send::run(Path::new(LOGS), &reach, &notes, wanted, heads));
+        let n_dropped = Arc::<AtomicU64>::default();
+        runtime.block_on(async {
+            if let Some(metrics) = metrics {
+                let n_dropped = Arc::clone(&n_dropped);
+                let read = move || {
+                    // Copied: whoever tells what is wanted does not wait for a page.
+                    let sampled = sampled_here.borrow().clone();
+                    page::read(Path::new("/"), &sampled, &n_dropped)
+                };
+                tokio::spawn(serve::run(metrics, Pages::new(read)));
+            }
+            let lines = send::run(Path::new(LOGS), &reach, &notes, wanted.clone(), heads);
+            tokio::join!(lines, stats::run(&reach, wanted, rounds, &n_dropped));
+        });
         Err(io::Error::other("nobody serves calls any more").into())
     })
 }
@@ -81,16 +107,25 @@ fn drop_privileges() -> io::Result<()> {
     Ok(set_no_new_privs(true)?)
 }
 
+/// What is wanted, for those who do it.
+struct Wants {
+    jobs: watch::Sender<Option<Vec<Job>>>,
+    sampled: watch::Sender<Sampled>,
+}
+
 fn answer(
     call: Call,
-    jobs: &watch::Sender<Option<Vec<Job>>>,
+    wants: &Wants,
     doomed: &mpsc::SyncSender<Doomed>,
     kept: &watch::Receiver<BTreeSet<String>>,
 ) -> Outcome {
     match call.method() {
         Send::NAME => call.answer(|wanted: Send| {
-            let wanted = Some(send::jobs(wanted)?);
-            jobs.send_if_modified(|jobs| {
+            let links = send::links(&wanted);
+            let wanted = send::jobs(wanted)?;
+            wants.sampled.send_replace(Sampled { ids: send::sampled(&wanted), links });
+            let wanted = Some(wanted);
+            wants.jobs.send_if_modified(|jobs| {
                 let is_other = *jobs != wanted;
                 *jobs = wanted;
                 is_other

@@ -19,9 +19,9 @@ use crate::{
 };
 use contract::workload::Sink;
 use ipc::Failure;
-use node_api::logd;
+use node_api::logd::{self, SINKS_MAX};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -34,20 +34,31 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-/// Sinks of one node. Each holds a connection, and with TLS some 50 KiB.
-const JOBS_MAX: usize = 1024;
+/// Longest name of a link (`IFNAMSIZ`, without the zero behind it).
+const LINK_MAX: usize = 15;
 /// The pause after a failure, which doubles, and the longest one.
-const PAUSE: Duration = Duration::from_secs(1);
-const PAUSE_MAX: Duration = Duration::from_mins(1);
+pub(crate) const PAUSE: Duration = Duration::from_secs(1);
+pub(crate) const PAUSE_MAX: Duration = Duration::from_mins(1);
 /// How often it is written down at most how far a sink is.
 const STORE_INTERVAL: Duration = Duration::from_secs(2);
+
+/// What a sink takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// What a container says.
+    Lines,
+    /// What it uses.
+    Stats,
+}
 
 /// One sink of one container.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Job {
     /// Id of the workload.
     pub id: String,
-    /// Whose lines they are.
+    /// What it takes.
+    pub kind: Kind,
+    /// Whose lines or samples they are.
     pub origin: Origin,
     /// Where they are sent.
     pub url: String,
@@ -63,8 +74,7 @@ enum SendError {
     Url(&'static str),
 }
 
-/// What a caller wants, as jobs. When they are too many, no container loses its first sink for the
-/// second one of another.
+/// What a caller wants, as jobs. The caller has chosen, when they are too many.
 pub fn jobs(wanted: logd::Send) -> Result<Vec<Job>, Failure> {
     let mut jobs = Vec::new();
     for source in wanted.sources {
@@ -74,27 +84,59 @@ pub fn jobs(wanted: logd::Send) -> Result<Vec<Job>, Failure> {
         }
         let (node, contract, workload) = (&wanted.node, source.contract, source.workload);
         let origin = Origin { node: node.clone(), contract, workload };
-        let job = |url| Job { id: source.id.clone(), origin: origin.clone(), url };
-        jobs.extend(source.logs.into_iter().map(job).enumerate());
+        for (kind, urls) in [(Kind::Lines, source.logs), (Kind::Stats, source.stats)] {
+            let job = |url| Job { id: source.id.clone(), kind, origin: origin.clone(), url };
+            jobs.extend(urls.into_iter().map(job));
+        }
     }
-    jobs.sort();
-    let mut jobs: Vec<Job> = jobs.into_iter().map(|(_, job)| job).take(JOBS_MAX).collect();
+    if jobs.len() > SINKS_MAX {
+        return Err(Failure::new("TooMany", format!("there are more than {SINKS_MAX} sinks")));
+    }
     jobs.sort();
     jobs.dedup();
     Ok(jobs)
 }
 
-/// Keeps a task for each wanted job until nobody can want any more.
+/// Of which containers samples are wanted.
+pub fn sampled(jobs: &[Job]) -> BTreeSet<String> {
+    jobs.iter().filter(|job| job.kind == Kind::Stats).map(|job| job.id.clone()).collect()
+}
+
+/// The links of containers, by the containers' ids. A name becomes a part of a path.
+pub fn links(wanted: &logd::Send) -> BTreeMap<String, String> {
+    let good = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let is_link = |link: &str| (1..=LINK_MAX).contains(&link.len()) && link.bytes().all(good);
+    wanted.links.clone().into_iter().filter(|(_, link)| is_link(link)).collect()
+}
+
+/// Keeps a task for each wanted sink of lines until nobody can want any more.
 pub async fn run(
     directory: &Path,
     reach: &Arc<Reach>,
     notes: &Notes,
-    mut wanted: watch::Receiver<Option<Vec<Job>>>,
+    wanted: watch::Receiver<Option<Vec<Job>>>,
     heads: watch::Receiver<Heads>,
+) {
+    keep(Kind::Lines, wanted, |job, jobs| {
+        let own = jobs.iter().filter(|one| one.id == job.id).map(|one| one.url.clone()).collect();
+        let book = directory.join(&job.id);
+        notes.wanted(&book, own);
+        tokio::spawn(Task::new(reach, notes, &book, job.clone()).run(heads.clone()))
+    })
+    .await;
+}
+
+/// Keeps a task for each wanted job of a kind until nobody can want any more. A task is started with all
+/// jobs of its kind in sight.
+pub(crate) async fn keep(
+    kind: Kind,
+    mut wanted: watch::Receiver<Option<Vec<Job>>>,
+    start: impl Fn(&Job, &[Job]) -> JoinHandle<()>,
 ) {
     let mut running: BTreeMap<Job, JoinHandle<()>> = BTreeMap::new();
     while wanted.changed().await.is_ok() {
-        let jobs = wanted.borrow_and_update().clone().unwrap_or_default();
+        let mut jobs = wanted.borrow_and_update().clone().unwrap_or_default();
+        jobs.retain(|job| job.kind == kind);
         running.retain(|job, task| {
             let stays = jobs.contains(job);
             if !stays {
@@ -102,14 +144,10 @@ pub async fn run(
             }
             stays
         });
-        for job in jobs.iter().filter(|job| !running.contains_key(job)).cloned().collect::<Vec<_>>()
-        {
-            let own: Vec<String> =
-                jobs.iter().filter(|one| one.id == job.id).map(|one| one.url.clone()).collect();
-            let book = directory.join(&job.id);
-            notes.wanted(&book, own);
-            let task = Task::new(reach, notes, &book, job.clone()).run(heads.clone());
-            running.insert(job, tokio::spawn(task));
+        for job in &jobs {
+            if !running.contains_key(job) {
+                running.insert(job.clone(), start(job, &jobs));
+            }
         }
     }
 }
@@ -221,7 +259,7 @@ impl Task {
 }
 
 /// Host and port: a path may hold what is nobody's business.
-fn place(url: &str) -> String {
+pub(crate) fn place(url: &str) -> String {
     let sink = Sink { to: url.to_owned() };
     sink.target().map_or_else(
         |_| "a sink that is not understood".to_owned(),
@@ -230,4 +268,4 @@ fn place(url: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

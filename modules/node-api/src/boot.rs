@@ -3,6 +3,7 @@
 //! `zos.network=main zos.farm=<identity id> zos.registry=http://10.0.0.1:8000 zos.token=<hex seed>`
 //! `zos.ip=dhcp` or `zos.ip=10.0.0.2/24,10.0.0.1` (address/prefix, gateway) `zos.dns=10.0.0.1`
 //! `zos.ntp=10.0.0.1` `zos.takeover=<disk serial>,<disk serial>` `zos.lan=open`
+//! `zos.metrics=9100` or `zos.metrics=9100,10.0.0.0/24` (port, and who may ask)
 //! `zos.log=<key of a log> zos.witness=<key>,<key> zos.quorum=2` `zos.bench=poweroff`
 //!
 //! A list is separated by commas; a repeated key adds to its list. An unknown `zos.` key or a bad
@@ -10,7 +11,7 @@
 //! [`BootConfig::problems`] and shown on the console.
 
 use serde::{Deserialize, Serialize};
-use std::net::IpAddr;
+use std::{mem, net::IpAddr};
 
 /// Everything that the kernel command line says to the node.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -31,6 +32,8 @@ pub struct BootConfig {
     pub ntp: Vec<String>,
     /// Whether containers reach private networks: the farmer's own.
     pub lan: Lan,
+    /// Where the node's figures are read, and by whom; `None`: nowhere.
+    pub metrics: Option<Metrics>,
     /// Serial numbers of disks that the farmer orders to be wiped and taken over.
     pub takeover: Vec<String>,
     /// The transparency log that has to hold what is started.
@@ -89,13 +92,39 @@ pub enum Lan {
     Open,
 }
 
+/// Where the node's figures are read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Metrics {
+    /// TCP port of the node.
+    pub port: u16,
+    /// Addresses that may ask, with the length of their prefix in bits.
+    pub from: Vec<(IpAddr, u8)>,
+}
+
+/// Who may ask unless it is said: those who have no address of the internet.
+const METRICS_FROM: &str =
+    "10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,169.254.0.0/16,fc00::/7,fe80::/10";
+/// Each is a rule of the firewall.
+const METRICS_FROM_MAX: usize = 16;
+/// Whoever serves them is nobody who might open a lower one.
+const METRICS_PORT_MIN: u16 = 1024;
+
 impl BootConfig {
     /// Understands the text of `/proc/cmdline`.
     pub fn parse(cmdline: &str) -> Self {
         let mut config = Self { network: "main".to_owned(), ..Self::default() };
+        let mut has_metrics = false;
         for word in cmdline.split_ascii_whitespace() {
             let Some(option) = word.strip_prefix("zos.") else { continue };
             let (key, value) = option.split_once('=').unwrap_or((option, ""));
+            // Who may ask is said once, or nobody may: two words may not mean the same.
+            if key == "metrics" && mem::replace(&mut has_metrics, true) {
+                config.metrics = None;
+                let problem =
+                    "boot option zos.metrics is given more than once; it counts as not given";
+                config.problems.push(problem.to_owned());
+                continue;
+            }
             if let Err(problem) = config.set(key, value) {
                 config.problems.push(format!("boot option {word}: {problem}"));
             }
@@ -116,6 +145,7 @@ impl BootConfig {
             "log" => self.log.keys.extend(words(value)),
             "witness" => self.log.witnesses.extend(words(value)),
             "quorum" => self.log.quorum.extend(words(value)),
+            "metrics" => self.metrics = Some(metrics(value)?),
             "lan" if value == "closed" => self.lan = Lan::Closed,
             "lan" if value == "open" => self.lan = Lan::Open,
             "bench" if value == "poweroff" => self.poweroff_when_ready = true,
@@ -181,6 +211,27 @@ fn address(value: &str) -> Result<AddressConfig, String> {
     }
 }
 
+fn metrics(value: &str) -> Result<Metrics, String> {
+    let (port, from) = value.split_once(',').unwrap_or((value, METRICS_FROM));
+    let port = port.parse().ok().filter(|port| *port >= METRICS_PORT_MIN);
+    let port = port.ok_or("needs PORT[,ADDRESS[/PREFIX]...] with a port from 1024 to 65535")?;
+    let from = from.split(',').map(range).collect::<Result<Vec<_>, _>>()?;
+    if from.len() > METRICS_FROM_MAX {
+        return Err(format!("has more than {METRICS_FROM_MAX} addresses"));
+    }
+    Ok(Metrics { port, from })
+}
+
+fn range(value: &str) -> Result<(IpAddr, u8), String> {
+    let (address, prefix) = value.split_once('/').map_or((value, None), |(a, p)| (a, Some(p)));
+    let address = ip(address)?;
+    let longest = if address.is_ipv4() { 32 } else { 128 };
+    match prefix.map_or(Ok(longest), str::parse) {
+        Ok(prefix) if prefix <= longest => Ok((address, prefix)),
+        _ => Err(format!("the prefix length is 0 to {longest}")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -222,6 +273,41 @@ mod tests {
         for given in ["zos.log", "zos.log=", "zos.witness=", "zos.quorum"] {
             assert!(!BootConfig::parse(given).log.is_empty(), "{given}");
         }
+    }
+
+    #[test]
+    fn figures_are_shown_to_those_who_are_named() {
+        let known = |text: &str| BootConfig::parse(text).metrics;
+        let some = known("zos.metrics=9100").unwrap();
+        assert_eq!((some.port, some.from.len()), (9100, 6));
+        assert!(some.from.iter().all(|(_, prefix)| *prefix > 0));
+        let named = known("zos.metrics=9100,198.51.100.7,2001:db8::/32,0.0.0.0/0").unwrap();
+        let text = named.from.iter().map(|(address, prefix)| format!("{address}/{prefix}"));
+        let text: Vec<String> = text.collect();
+        assert_eq!(text, ["198.51.100.7/32", "2001:db8::/32", "0.0.0.0/0"]);
+        let many = format!("zos.metrics=9100{}", ",10.0.0.1".repeat(METRICS_FROM_MAX + 1));
+        for bad in [
+            "zos.metrics",
+            "zos.metrics=",
+            "zos.metrics=80",
+            "zos.metrics=65536",
+            "zos.metrics=9100,",
+            "zos.metrics=9100,lan",
+            "zos.metrics=9100,10.0.0.0/33",
+            "zos.metrics=9100,10.0.0.0/-1",
+            "zos.metrics=9100,10.0.0.0/",
+            &many,
+        ] {
+            let config = BootConfig::parse(bad);
+            assert_eq!((config.metrics, config.problems.len()), (None, 1), "{bad}");
+            // One that was mistyped is not made good by another one, nor does it stay beside it.
+            for both in [format!("{bad} zos.metrics=9100"), format!("zos.metrics=9100 {bad}")] {
+                assert_eq!(known(&both), None, "{both}");
+            }
+        }
+        let twice = BootConfig::parse("zos.metrics=9100,10.0.0.1 zos.metrics=9100,10.0.0.2");
+        assert_eq!((twice.metrics, twice.problems.len()), (None, 1));
+        assert_eq!(known("metrics=9100"), None);
     }
 
     #[test]

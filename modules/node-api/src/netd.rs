@@ -132,4 +132,6 @@ pub struct Attachment {
     pub id: String,
     /// Its address inside the node.
     pub address: IpAddr,
+    /// The node's end of its cable.
+    pub link: String,
 }

@@ -29,6 +29,8 @@ pub const STORE: &str = "/store";
 /// Network namespaces that netd made, one file for each container.
 pub const NETNS: &str = "/run/zos/netns";
 
+/// Links of the node, one directory for each.
+pub const LINKS: &str = "/sys/class/net";
 /// Root of the cgroup v2 hierarchy.
 pub const CGROUP: &str = "/sys/fs/cgroup";
 /// The daemons live in `/sys/fs/cgroup/system/<name>`.

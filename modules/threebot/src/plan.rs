@@ -470,8 +470,9 @@ fn container(
             .and_then(|written| health(name, written, problems))
             .map(Box::new),
         logs: written.logs.clone(),
+        stats: written.stats.clone(),
     };
-    for sink in &container.logs {
+    for sink in container.logs.iter().chain(&container.stats) {
         if let Err(problem) = sink.target() {
             problems.add(format!("container {name}: {:?}: {problem}", sink.to));
         }

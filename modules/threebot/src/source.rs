@@ -186,6 +186,9 @@ pub struct Container {
     /// Where its output is sent, line by line.
     #[serde(default)]
     pub logs: Vec<Sink>,
+    /// Where what it uses is sent, sample by sample.
+    #[serde(default)]
+    pub stats: Vec<Sink>,
 }
 
 fn pids() -> u32 {

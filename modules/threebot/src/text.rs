@@ -168,6 +168,9 @@ fn container(name: &str, container: &Container) -> Vec<String> {
     lines.extend(
         container.logs.iter().map(|sink| format!("    its output is sent to {}", to(sink))),
     );
+    lines.extend(
+        container.stats.iter().map(|sink| format!("    what it uses is sent to {}", to(sink))),
+    );
     lines
 }
 
@@ -254,6 +257,7 @@ mod tests {
                 .to_owned(),
             "again after 3 bad answers, of which those in the first 60 s do not count".to_owned(),
             "its output is sent to syslog+tcp://logs.example".to_owned(),
+            "what it uses is sent to wss://stats.example/in".to_owned(),
             "stops after 43200 s".to_owned(),
             "1 of role legal; weight 2 together; no reject by role legal".to_owned(),
         ];

@@ -1,4 +1,4 @@
-//! Sinks: where a container's output is sent.
+//! Sinks: where a container's output and its statistics are sent.
 //!
 //! A sink is written as one URL. Refuses user names and passwords in it, because everybody who signs
 //! a contract reads them.
@@ -6,7 +6,7 @@
 use alloc::string::String;
 use serde::{Deserialize, Serialize};
 
-/// Most sinks of a container.
+/// Most sinks of a container, of each kind.
 const SINKS_MAX: usize = 4;
 /// Longest URL in bytes.
 const URL_BYTES_MAX: usize = 512;
@@ -15,7 +15,7 @@ const HOST_BYTES_MAX: usize = 253;
 const SENTENCE: &str = "a sink is syslog://HOST[:PORT], syslog+tcp://HOST[:PORT], redis://HOST[:PORT]/CHANNEL, \
      ws://HOST[:PORT][/PATH] or wss://HOST[:PORT][/PATH], of at most 512 visible ASCII characters";
 
-/// Where lines of a container are sent.
+/// Where lines or statistics of a container are sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sink {
@@ -59,7 +59,7 @@ impl Sink {
 /// Whether a container may have these sinks.
 pub(super) fn check(sinks: &[Sink]) -> Result<(), &'static str> {
     if sinks.len() > SINKS_MAX {
-        return Err("a container has at most 4 sinks");
+        return Err("a container has at most 4 sinks of lines and 4 of statistics");
     }
     let is_twice = |(at, sink): (usize, &Sink)| sinks[..at].contains(sink);
     if sinks.iter().enumerate().any(is_twice) {
@@ -197,25 +197,31 @@ mod tests {
     #[test]
     fn a_document_with_sinks_is_read_as_it_was_written() {
         let mut document = World::new(Timestamp::from_seconds(0)).document(1);
-        let mut with = |sinks: &[Sink]| {
+        let mut with = |sinks: &[Sink], stats: &[Sink]| {
             for workload in &mut document.workloads {
                 let Spec::Container(container) = &mut workload.spec else { continue };
                 container.logs = sinks.to_vec();
+                container.stats = stats.to_vec();
             }
             document.clone()
         };
-        // Documents of before have no such word.
-        let without = serde_json::to_string(&with(&[])).unwrap();
-        assert!(!without.contains("\"logs\""));
+        // Documents of before have no such words.
+        let without = serde_json::to_string(&with(&[], &[])).unwrap();
+        assert!(!without.contains("\"logs\"") && !without.contains("\"stats\""));
         assert!(strict::read::<Document>(without.as_bytes(), 1 << 20).unwrap().check().is_ok());
-        let document = with(&[sink("redis://r/lines"), sink("wss://s.example/in")]);
+        // The same place may take both.
+        let (lines, stats) = (sink("redis://r/lines"), sink("syslog://s.example"));
+        let document = with(&[lines.clone(), sink("wss://s.example/in")], &[stats, lines]);
         let text = serde_json::to_string(&document).unwrap();
         let read: Document = strict::read(text.as_bytes(), 1 << 20).unwrap();
         assert_eq!(read, document);
         assert_eq!(read.check(), Ok(()));
-        for (good, bad) in
-            [("redis://r/lines", "redis://r"), ("wss://s.example/", "https://s.example/")]
-        {
+        for (good, bad) in [
+            ("redis://r/lines", "redis://r"),
+            ("wss://s.example/", "https://s.example/"),
+            ("syslog://s.example", "syslog://s.example/"),
+            ("syslog://s.example", "redis://r/lines"),
+        ] {
             let text = text.replace(good, bad);
             let read: Document = strict::read(text.as_bytes(), 1 << 20).unwrap();
             assert!(read.check().is_err(), "{bad}");

@@ -3,6 +3,7 @@
 use super::*;
 use contract::workload::Sink;
 use futures_util::FutureExt as _;
+use node_api::init::Line;
 use std::{
     net::{Ipv4Addr, UdpSocket as StdUdp},
     path::Path,
@@ -279,7 +280,7 @@ fn a_websocket_that_takes_many_batches_stays() {
         let send = async {
             let mut connection = open(address, "ws://h").await.unwrap();
             for _ in 0..=MESSAGES_MAX {
-                connection.send(&origin(), &[]).await.unwrap();
+                connection.send::<Line>(&origin(), &[]).await.unwrap();
                 assert!(connection.watch().now_or_never().is_none());
             }
         };

@@ -18,12 +18,13 @@ use tokio::sync::oneshot;
 use tokio_rustls::rustls::RootCertStore;
 
 /// Nothing here takes a tenth of it.
-const LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
 fn wanted(urls: &[&str], id: &str) -> logd::Send {
     let logs = urls.iter().map(|url| (*url).to_owned()).collect();
-    let source = Source { id: id.into(), contract: "c".into(), workload: "w".into(), logs };
-    logd::Send { node: "n".into(), sources: vec![source] }
+    let (contract, workload) = ("c".into(), "w".into());
+    let source = Source { id: id.into(), contract, workload, logs, stats: vec![] };
+    logd::Send { node: "n".into(), sources: vec![source], ..logd::Send::default() }
 }
 
 #[test]
@@ -33,27 +34,31 @@ fn jobs_are_sorted_and_bounded() {
         some.iter().map(|job| &*job.url).collect::<Vec<_>>(),
         ["redis://a/x", "redis://b/x"]
     );
-    let urls: Vec<String> = (0..=JOBS_MAX).map(|number| format!("redis://h/{number}")).collect();
+    let urls: Vec<String> = (0..=SINKS_MAX).map(|number| format!("redis://h/{number}")).collect();
     let urls: Vec<&str> = urls.iter().map(String::as_str).collect();
-    let mut many = wanted(&urls, "c-1");
-    many.sources.extend(wanted(&["redis://z/x"], "c-2").sources);
-    let some = jobs(many).unwrap();
-    assert_eq!(some.len(), JOBS_MAX);
-    assert_eq!(some.last().unwrap().id, "c-2");
+    assert_eq!(jobs(wanted(&urls[1..], "c-1")).unwrap().len(), SINKS_MAX);
+    assert_eq!(jobs(wanted(&urls, "c-1")).unwrap_err().name, "TooMany");
+    let mut both = wanted(&urls[1..], "c-1");
+    both.sources[0].stats = vec!["redis://h/0".into()];
+    assert_eq!(jobs(both).unwrap_err().name, "TooMany");
+    let links = ["zc2", "../..", "", "ZC3", "0123456789abcdef"];
+    let links = (0..).zip(links).map(|(id, link): (u8, _)| (id.to_string(), link.to_owned()));
+    let known = super::links(&logd::Send { links: links.collect(), ..logd::Send::default() });
+    assert_eq!(known, BTreeMap::from([("0".to_owned(), "zc2".to_owned())]));
     for id in ["", "..", "a/b", "A"] {
         assert_eq!(jobs(wanted(&[], id)).unwrap_err().name, "BadId", "{id}");
     }
 }
 
 /// A node with books, but sockets that stand nowhere else than here.
-struct Node {
+pub(crate) struct Node {
     directory: tempfile::TempDir,
     /// Names under `dead.example` are answered for when nobody writes here.
     gate: Arc<RwLock<()>>,
 }
 
 impl Node {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let netd = ipc::listen(&directory.path().join("netd")).unwrap();
         thread::spawn(move || {
@@ -67,7 +72,7 @@ impl Node {
         Self { directory, gate: Arc::default() }
     }
 
-    fn reach(&self) -> Arc<Reach> {
+    pub(crate) fn reach(&self) -> Arc<Reach> {
         let gate = Arc::clone(&self.gate);
         let resolve = move |host: &str, port: u16| {
             if host.ends_with("dead.example") {

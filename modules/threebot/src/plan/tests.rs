@@ -131,6 +131,7 @@ needs = ["data"]
 stop = {{ signal = 2, grace = "1m" }}
 health = {{ http = {{ port = 80, path = "/ready?full=1", status = [200, 204] }}, start_period = "1m" }}
 logs = [{{ to = "syslog+tcp://logs.example" }}]
+stats = [{{ to = "wss://stats.example/in" }}]
 [volumes.data]
 size = "10 GiB"
 "#,
@@ -217,7 +218,8 @@ fn the_same_input_gives_the_same_bytes() {
              \"grace_s\":60}},\"health\":{{\"probe\":{{\"http\":{{\"port\":80,\"path\":\
              \"/ready?full=1\",\"status_min\":200,\"status_max\":204}}}},\"interval_s\":10,\
              \"timeout_s\":5,\"retries\":3,\"start_period_s\":60}},\
-             \"logs\":[{{\"to\":\"syslog+tcp://logs.example\"}}]}}}},\"needs\":[\"data\"]}}]}}",
+             \"logs\":[{{\"to\":\"syslog+tcp://logs.example\"}}],\
+             \"stats\":[{{\"to\":\"wss://stats.example/in\"}}]}}}},\"needs\":[\"data\"]}}]}}",
             one.contract(),
             node(9)
         )
