@@ -278,6 +278,9 @@ impl Agent {
             Event::Log { shown, asked, problem } => {
                 self.reconciler.take_log(shown, &asked, problem)?;
             }
+            Event::Released { contract, flist, record } => {
+                self.reconciler.take_release(contract, flist, &record)?;
+            }
             Event::Fetched { contract, flist, outcome } => {
                 self.reconciler.take_fetched(contract, flist, outcome);
             }

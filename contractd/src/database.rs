@@ -6,7 +6,7 @@
 
 use crate::{evidence::Evidence, merge};
 use contract::{
-    Bundle, Capacity, ContractId, Envelope, Past, StatementId, Timestamp,
+    Bundle, Capacity, ContractId, Envelope, FlistId, Past, StatementId, Timestamp,
     bundle::BUNDLE_BYTES_MAX,
     decision::Retention,
     strict,
@@ -31,7 +31,7 @@ const KEPT_BYTES_MAX: usize = 96 * 1024 * 1024;
 pub(crate) const OUTBOX_MAX: u32 = 10_000;
 
 /// Steps from an empty file to the present form; those that an image before took are not repeated.
-const STEPS: [&str; 3] = [FIRST, PAST, LOGGED];
+const STEPS: [&str; 4] = [FIRST, PAST, LOGGED, RELEASES];
 
 const FIRST: &str = "
     CREATE TABLE IF NOT EXISTS contract (
@@ -67,6 +67,18 @@ const PAST: &str = "
 const LOGGED: &str = "
     -- The highest version that was proven to be in the log, with its quorum.
     ALTER TABLE contract ADD COLUMN logged INTEGER NOT NULL DEFAULT 0;
+";
+
+const RELEASES: &str = "
+    CREATE TABLE IF NOT EXISTS release (
+        contract TEXT NOT NULL,
+        flist TEXT NOT NULL,
+        -- The record as its publisher signed it.
+        record BLOB NOT NULL,
+        -- 1: the contract was started with it, so that it counts also when its time is over.
+        begun INTEGER NOT NULL,
+        PRIMARY KEY (contract, flist)
+    ) STRICT;
 ";
 
 /// The end of a contract as it is stored.
@@ -142,6 +154,17 @@ impl Kept {
             logged: 0,
         }
     }
+}
+
+/// A release as it is kept.
+#[derive(Debug)]
+pub(crate) struct KeptRelease {
+    pub(crate) contract: ContractId,
+    pub(crate) flist: FlistId,
+    /// As its publisher signed it.
+    pub(crate) record: Vec<u8>,
+    /// Its contract was started with it.
+    pub(crate) begun: bool,
 }
 
 /// Whether there is room for one more contract.
@@ -377,6 +400,64 @@ impl Database {
             None => self.0.execute("DELETE FROM run WHERE id = ?1", params![id]),
         };
         changed.map(drop).map_err(failed("recording a run"))
+    }
+
+    /// Every release that is kept.
+    pub(crate) fn releases(&self) -> Result<Vec<KeptRelease>, DatabaseError> {
+        let read = || -> rusqlite::Result<Vec<_>> {
+            let mut query = self.0.prepare("SELECT contract, flist, record, begun FROM release")?;
+            let rows = query.query_map([], |row| {
+                let (contract, flist): (String, String) = (row.get(0)?, row.get(1)?);
+                let (record, begun) = (row.get(2)?, row.get(3)?);
+                Ok((|| {
+                    let (contract, flist) = (contract.parse().ok()?, flist.parse().ok()?);
+                    Some(KeptRelease { contract, flist, record, begun })
+                })())
+            })?;
+            rows.filter_map(Result::transpose).collect()
+        };
+        read().map_err(failed("reading the releases"))
+    }
+
+    /// Keeps a release, in the place of the one before it, which was not begun with.
+    pub(crate) fn keep_release(
+        &self,
+        contract: &ContractId,
+        flist: &FlistId,
+        record: &[u8],
+    ) -> Result<(), DatabaseError> {
+        let (contract, flist) = (contract.to_string(), flist.to_string());
+        let changed = self.0.execute(
+            "INSERT OR REPLACE INTO release VALUES (?1, ?2, ?3, 0)",
+            params![contract, flist, record],
+        );
+        changed.map(drop).map_err(failed("keeping a release"))
+    }
+
+    /// Notes that the contract was started with a release that is kept.
+    pub(crate) fn note_begun(
+        &self,
+        contract: &ContractId,
+        flist: &FlistId,
+    ) -> Result<(), DatabaseError> {
+        let changed = self.0.execute(
+            "UPDATE release SET begun = 1 WHERE contract = ?1 AND flist = ?2",
+            params![contract.to_string(), flist.to_string()],
+        );
+        changed.map(drop).map_err(failed("noting that a release was begun with"))
+    }
+
+    /// Forgets a release.
+    pub(crate) fn forget_release(
+        &self,
+        contract: &ContractId,
+        flist: &FlistId,
+    ) -> Result<(), DatabaseError> {
+        let changed = self.0.execute(
+            "DELETE FROM release WHERE contract = ?1 AND flist = ?2",
+            params![contract.to_string(), flist.to_string()],
+        );
+        changed.map(drop).map_err(failed("forgetting a release"))
     }
 
     /// A single remembered value.

@@ -5,8 +5,8 @@
 //! contracts that want the same flist, one at a time fetches it from where it says: that it fails is its
 //! own matter, that it is there serves all. Nothing is fetched that nobody wants any more.
 
-use crate::network::Event;
-use contract::{ContractId, FlistId};
+use crate::{clock, network::Event};
+use contract::{ContractId, FlistId, header::Publisher};
 use flist::{Cancel, Source, Store};
 use std::{
     collections::BTreeMap,
@@ -35,6 +35,8 @@ pub(crate) struct Wanted {
     pub(crate) urls: Vec<String>,
     /// The size that was signed; a larger one is refused.
     pub(crate) bytes: u64,
+    /// Whose release is fetched first; nothing else is, when it cannot be had.
+    pub(crate) publisher: Option<Box<Publisher>>,
     /// Every byte that is in the store already is read first.
     pub(crate) repair: bool,
 }
@@ -48,6 +50,8 @@ pub(crate) enum Message {
     Fetch(Wanted),
     /// This contract does not want it any more.
     Forget(ContractId, FlistId),
+    /// The publisher that this contract demands has signed the flist: with this record.
+    Released(ContractId, FlistId, Vec<u8>),
     Ended(FlistId, Outcome),
 }
 
@@ -64,6 +68,10 @@ pub(crate) async fn serve(
             Ok(None) => return,
             Ok(Some(Message::Fetch(wanted))) => queue.want(wanted),
             Ok(Some(Message::Forget(contract, flist))) => queue.forget(contract, flist),
+            // Nobody listens any more only when the process ends.
+            Ok(Some(Message::Released(contract, flist, record))) => {
+                drop(events.send(Event::Released { contract, flist, record }));
+            }
             Ok(Some(Message::Ended(flist, outcome))) => {
                 if let Some((contract, outcome)) = queue.end(flist, outcome) {
                     // Nobody listens any more only when the process ends.
@@ -86,10 +94,18 @@ async fn fetch(
     messages: UnboundedSender<Message>,
 ) {
     let flist = wanted.flist;
+    let released = messages.clone();
     let work = tokio::task::spawn_blocking(move || {
         let source = Source::new(&wanted.urls)
             .map_err(|error| ("source_invalid", daemon::chain(&error)))?
             .at_most(wanted.bytes);
+        if let Some(publisher) = &wanted.publisher {
+            let now = clock::now().map_err(|error| ("internal", daemon::chain(&error)))?;
+            let record = flist::fetch::release(&source, flist, publisher, now, &cancel)
+                .map_err(|error| (error.reason.code(), daemon::chain(&error)))?;
+            // Before the end of the fetch, so that whoever hears of that knows it.
+            drop(released.send(Message::Released(wanted.contract, flist, record)));
+        }
         let done = if wanted.repair {
             store.repair(flist, &source, &(), &cancel)
         } else {

@@ -177,12 +177,18 @@ fn wants_of(agreed: &Agreed) -> Vec<Want> {
                     Container { logs: Vec::new(), stats: Vec::new(), ..container.clone() };
                 let spec = serde_json::to_string(&Spec::Container(lasting))
                     .expect("a workload is strings and numbers");
-                let revision = id::sha256(format!("{}\n{spec}", flist.digest).as_bytes());
+                let mut text = format!("{}\n{spec}", flist.digest);
+                // What was begun without this publisher's word is not what is agreed on now.
+                if let Some(publisher) = &flist.publisher {
+                    text += &format!("\n{} {}", publisher.key, publisher.revision);
+                }
+                let revision = id::sha256(text.as_bytes());
                 Kind::Container {
                     container: Box::new(container.clone()),
                     flist: flist.digest,
                     urls: flist.urls.clone(),
                     bytes: flist.bytes,
+                    publisher: flist.publisher.clone().map(Box::new),
                     revision: StatementId(revision).to_string(),
                     volumes,
                 }

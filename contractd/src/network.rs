@@ -87,6 +87,8 @@ pub(crate) enum Event {
     Unknown,
     /// Seconds until the next heartbeat.
     Interval(u32),
+    /// The publisher that this contract demands has signed the flist, with this record.
+    Released { contract: ContractId, flist: FlistId, record: Vec<u8> },
     /// A fetch has ended, with a code and a reason when it failed.
     Fetched { contract: ContractId, flist: FlistId, outcome: Outcome },
 }

@@ -16,6 +16,7 @@
 use crate::strain::Strains;
 use contract::{
     ContractId, FlistId, StatementId,
+    header::Publisher,
     report::Ran,
     workload::{Container, Medium},
 };
@@ -52,6 +53,8 @@ pub(crate) enum Kind {
         urls: Vec<String>,
         /// The flist's size, as it was signed.
         bytes: u64,
+        /// Who has to have signed it.
+        publisher: Option<Box<Publisher>>,
         /// Changes with everything that a running process cannot take up.
         revision: String,
         /// Volumes to mount: name in the contract and id on this node.
@@ -191,6 +194,7 @@ pub(crate) enum Step {
         flist: FlistId,
         urls: Vec<String>,
         bytes: u64,
+        publisher: Option<Box<Publisher>>,
     },
     EnsureVolume {
         id: String,
@@ -291,8 +295,15 @@ pub(crate) fn plan(
                     steps.push(Step::EnsureVolume { id, size_bytes, class });
                 }
             }
-            Kind::Container { flist, urls, bytes, revision, .. } => {
-                steps.extend(container(want, *flist, (urls, *bytes), revision, have));
+            Kind::Container { flist, urls, bytes, publisher, revision, .. } => {
+                let fetch = || Step::Fetch {
+                    contract: want.contract,
+                    flist: *flist,
+                    urls: urls.clone(),
+                    bytes: *bytes,
+                    publisher: publisher.clone(),
+                };
+                steps.extend(container(want, *flist, fetch, revision, have));
             }
         }
     }
@@ -347,7 +358,7 @@ pub(crate) fn ending<'a>(
 fn container(
     want: &Want,
     flist: FlistId,
-    (urls, bytes): (&[String], u64),
+    fetch: impl Fn() -> Step,
     revision: &str,
     have: &Have,
 ) -> Option<Step> {
@@ -361,12 +372,10 @@ fn container(
     if process == Some(&ProcessState::Running) && (current || stopping || damaged) {
         return if stopping || fault.is_some() { stop(&want.id, fault, have) } else { None };
     }
-    let contract = want.contract;
-    let fetch = || Some(Step::Fetch { contract, flist, urls: urls.to_vec(), bytes });
-    match have.flists.get(&(contract, flist)) {
-        None => return fetch(),
+    match have.flists.get(&(want.contract, flist)) {
+        None => return Some(fetch()),
         Some(Files::Failed { until_ms, .. }) if *until_ms <= have.now_ms => {
-            return fetch();
+            return Some(fetch());
         }
         Some(Files::Fetching | Files::Failed { .. }) => return None,
         Some(Files::Ready) => {}

@@ -7,6 +7,7 @@
 mod health;
 mod lines;
 pub(crate) mod log;
+mod releases;
 mod start;
 mod store;
 mod strain;
@@ -89,6 +90,8 @@ pub(crate) struct Reconciler {
     files: BTreeMap<(ContractId, FlistId), Files>,
     /// How the last fetch failed, of flists whose last fetch failed, and the wait before the next try.
     unfetched: BTreeMap<(ContractId, FlistId), (&'static str, u64)>,
+    /// What publishers have signed, where contracts demand it.
+    releases: releases::Releases,
     /// Volumes that could not be made.
     failures: BTreeMap<String, Failure>,
     checks: Checks,
@@ -127,6 +130,7 @@ impl Reconciler {
         let chain_is_known = database.chain()?.is_some();
         let contact = Contact::read(database.fact("contact")?.as_deref(), &boot);
         let rounds = Rounds::read(database.fact("scrub")?.as_deref());
+        let releases = releases::Releases::read(database.releases()?);
         let mut runs = BTreeMap::new();
         for (id, text) in database.runs()? {
             match serde_json::from_str::<Run>(&text) {
@@ -157,6 +161,7 @@ impl Reconciler {
             runs,
             files: BTreeMap::new(),
             unfetched: BTreeMap::new(),
+            releases,
             failures: BTreeMap::new(),
             checks: Checks::default(),
             probes,
@@ -311,7 +316,7 @@ impl Reconciler {
         self.look_at_store(at, now_ms)?;
         let mut wants = self.wants(now_ms)?;
         plan::go_on_after(&mut wants, self.last_step.take().as_ref());
-        self.look_for_files(&wants);
+        self.look_for_files(&wants, at);
         self.forget_fetches(&wants);
         self.forget_failures(&wants, &have);
         have.now_ms = now_ms;
@@ -413,10 +418,16 @@ impl Reconciler {
 
     fn apply(&mut self, step: Step, have: &Have) -> Result<(), DatabaseError> {
         match step {
-            Step::Fetch { contract, flist, urls, bytes } => {
+            Step::Fetch { contract, flist, urls, bytes, publisher } => {
                 self.files.insert((contract, flist), Files::Fetching);
                 let repair = self.damaged.contains(&flist);
-                self.order(Order::Fetch(fetches::Wanted { contract, flist, urls, bytes, repair }));
+                let now = clock::now().unwrap_or(Timestamp::from_seconds(0));
+                // Nobody is asked again for what is known already: files that were begun with are
+                // repaired also when the time to begin is over.
+                let publisher =
+                    publisher.filter(|one| !self.releases.allow(contract, flist, Some(one), now));
+                let wanted = fetches::Wanted { contract, flist, urls, bytes, publisher, repair };
+                self.order(Order::Fetch(wanted));
             }
             Step::EnsureVolume { id, size_bytes, class } => {
                 match node_calls::volume(&id, size_bytes, class) {

@@ -159,6 +159,7 @@ fn failure(id: &str, have: &Have) -> Option<Line> {
 /// could not be had.
 fn is_refusal(code: &str) -> bool {
     ["content_mismatch", "content_truncated", "flist_refused"].contains(&code)
+        || code.starts_with("publisher_")
 }
 
 #[cfg(test)]
@@ -188,6 +189,7 @@ mod tests {
             flist: FlistId([1; 32]),
             urls: vec![],
             bytes: 7,
+            publisher: None,
             revision: "r1".into(),
             volumes: vec![],
         };

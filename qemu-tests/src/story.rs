@@ -49,6 +49,8 @@ pub struct Terms<'a> {
     pub logs: Option<&'a str>,
     /// A URL that its statistics are sent to.
     pub stats: Option<&'a str>,
+    /// The key that has to have signed the flist.
+    pub publisher: Option<&'a str>,
 }
 
 impl<'a> Terms<'a> {
@@ -57,8 +59,8 @@ impl<'a> Terms<'a> {
     pub fn of_web(node: &'a str, pool: &'a str, flist: &'a str) -> Self {
         let (name, published) = ("web", "published");
         let (port, cpu, volume_mib) = (8080, "0.3", 64);
-        let (health, logs, stats) = (None, None, None);
-        Self { name, node, pool, flist, published, port, cpu, volume_mib, health, logs, stats }
+        let (health, logs, stats, publisher) = (None, None, None, None);
+        Self { name, node, pool, flist, published, port, cpu, volume_mib, health, logs, stats, publisher }
     }
 }
 
@@ -232,8 +234,10 @@ impl Stage {
 
     /// Writes the source of a contract that runs a web server on a node.
     pub fn write_source(&self, terms: &Terms<'_>) -> Result<PathBuf> {
-        let Terms { name, node, pool, flist, published, port, cpu, volume_mib, .. } = terms;
-        let Terms { health, logs, stats, .. } = terms;
+        let Terms { name, node, pool, flist, published, port, cpu, .. } = terms;
+        let Terms { volume_mib, health, logs, stats, publisher, .. } = terms;
+        let publisher = publisher.map(|key| format!("publisher = {{ key = \"{key}\" }}\n"));
+        let publisher = publisher.unwrap_or_default();
         let health = health.map(|health| format!("health = {health}\n")).unwrap_or_default();
         let sink = |word: &str, to: Option<&str>| {
             to.map(|to| format!("{word} = [{{ to = \"{to}\" }}]\n")).unwrap_or_default()
@@ -252,7 +256,7 @@ impl Stage {
              expires = \"7d\"\n\n\
              {stakeholders}\
              [flists.nginx]\nid = \"{flist}\"\ndir = \"{published}\"\n\
-             urls = [\"{REGISTRY_URL}/content\"]\n\n\
+             urls = [\"{REGISTRY_URL}/content\"]\n{publisher}\n\
              [containers.web]\nflist = \"nginx\"\ncpu = {cpu}\nmemory = \"128 MiB\"\n\
              ports = [\"{port}:80/tcp\"]\n\
              mounts = [{{ path = \"/var/lib/nginx\", volume = \"data\" }}]\n{health}{logs}{stats}\n\

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use flist::{Flist, FlistId};
 use qemu_tests::{
     content,
-    farm::{page, wait_page},
+    farm::{page, text, wait_page},
     hostile::Mood,
     listener::Listener,
     machine::{blank_disk, free_port},
@@ -112,7 +112,16 @@ fn a_contract_lives_and_ends_as_its_stakeholders_decide() -> Result<()> {
     let tree = directory.path().join("talker");
     content::talker(&tree)?;
     let talking = stage.publish_tree(&tree, "published-4", &["--entrypoint=/bin/talker"])?;
+    let published = directory.path().join("published-4").display().to_string();
+    let publish = || stage.bot.json(&["flist", "push", &published]);
+    let sign = |publisher: &str| {
+        let words = ["flist", "sign", &published, "--name", "talker", "--revision", "1", "--as"];
+        text(&stage.bot.json(&[&words[..], &[publisher]].concat())?, "/publisher")
+    };
+    let (ours, theirs) = (sign("farmer")?, sign("customer")?);
+    publish()?;
     let terms = Terms {
+        publisher: Some(&ours),
         name: "talker",
         flist: &talking,
         published: "published-4",
@@ -122,7 +131,17 @@ fn a_contract_lives_and_ends_as_its_stakeholders_decide() -> Result<()> {
         ..terms
     };
     let talker = stage.propose(&stage.write_source(&terms)?)?;
+    // Nothing starts that its publisher has not signed, whatever lies there in the place of that.
+    let releases = stage.registry.as_ref().context("no registry")?.content().join("releases");
+    let [ours, theirs] = [&ours, &theirs].map(|key| releases.join(format!("{talking}.{key}")));
+    fs::copy(&theirs, &ours)?;
     stage.approve_all(&talker)?;
+    let refused = stage.wait_result(&talker, "publisher_invalid", 0)?;
+    ensure!(refused["state"] == "refused", "{refused}");
+    fs::remove_file(&ours)?;
+    stage.wait_result(&talker, "publisher_unsigned", 0)?;
+    ensure!(listener.messages().is_empty(), "it runs without its publisher's word");
+    publish()?;
     let said =
         listener.wait("what the talker says", 0, START, |message| message["line"] == "say 20")?;
     ensure!(said["contract"] == talker.as_str() && said["workload"] == "web", "{said}");

@@ -39,6 +39,7 @@ fn want(health: Option<Health>) -> Want {
         flist: FlistId([1; 32]),
         urls: vec![],
         bytes: 7,
+        publisher: None,
         revision: "r1".into(),
         volumes: vec![],
     };

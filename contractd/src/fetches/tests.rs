@@ -4,7 +4,7 @@ use super::*;
 
 fn wanted(contract: u8, flist: u8) -> Wanted {
     let (contract, flist) = (ContractId([contract; 32]), FlistId([flist; 32]));
-    Wanted { contract, flist, urls: vec![], bytes: 1, repair: false }
+    Wanted { contract, flist, urls: vec![], bytes: 1, publisher: None, repair: false }
 }
 
 fn start(queue: &mut Queue, now: Instant) -> Vec<u8> {

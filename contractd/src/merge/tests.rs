@@ -63,6 +63,7 @@ fn header(version: u64, prev: Option<StatementId>, title: &str) -> Envelope {
             digest: FlistId([0; 32]),
             bytes: 1,
             urls: vec!["http://a".into()],
+            publisher: None,
         }],
         deployments: Deployments { count: 1, root: StatementId(merkle::leaf(b"document")) },
         execution: Execution { on_partition: OnPartition::Keep },

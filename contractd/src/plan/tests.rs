@@ -35,6 +35,7 @@ fn want(name: &str, flist: FlistId, revision: &str) -> Want {
             flist,
             urls: vec!["http://a".into()],
             bytes: 7,
+            publisher: None,
             revision: revision.into(),
             volumes: vec![],
         },
@@ -66,8 +67,13 @@ fn check(wants: &[Want], have: &Have) -> Vec<Step> {
 #[test]
 fn files_come_before_the_start() {
     let wants = [want("web", FLIST, "r1")];
-    let fetch =
-        Step::Fetch { contract: CONTRACT, flist: FLIST, urls: vec!["http://a".into()], bytes: 7 };
+    let fetch = Step::Fetch {
+        contract: CONTRACT,
+        flist: FLIST,
+        urls: vec!["http://a".into()],
+        bytes: 7,
+        publisher: None,
+    };
     assert_eq!(check(&wants, &have()), std::slice::from_ref(&fetch));
 
     let mut fetching = have();

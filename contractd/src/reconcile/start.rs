@@ -17,14 +17,20 @@ use std::{collections::BTreeMap, mem, path::Path, time::Duration};
 impl Reconciler {
     /// Starts a container, and writes down what became of it.
     pub(super) fn start(&mut self, want: &Want, have: &Have) -> Result<(), DatabaseError> {
-        let Kind::Container { container, flist, revision, volumes, .. } = &want.kind else {
+        let Kind::Container { container, flist, publisher, revision, volumes, .. } = &want.kind
+        else {
             return Ok(());
         };
         // The verdict once more, on the bytes that are kept, at the moment of the start.
         let now = clock::now().unwrap_or(Timestamp::from_seconds(0));
         let kept = self.contracts.get(&want.contract);
-        if !kept.is_some_and(|kept| judge::still_runs(kept, &self.trust, now)) {
+        if !kept.is_some_and(|kept| judge::still_runs(kept, &self.trust, now))
+            || !self.releases.allow(want.contract, *flist, publisher.as_deref(), now)
+        {
             return Ok(());
+        }
+        if publisher.is_some() {
+            self.note_begun(want.contract, *flist)?;
         }
         // Written down first: if this process ends before the launcher answers, the next one finds a
         // container that runs as it is wanted, and leaves it alone.

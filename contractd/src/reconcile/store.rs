@@ -16,7 +16,7 @@ use crate::{
     rounds::{Known, Look},
     scrub,
 };
-use contract::{ContractId, FlistId, Timestamp};
+use contract::{ContractId, FlistId, Timestamp, header::Publisher};
 use flist::{Depth, StoreError};
 use node_api::paths;
 use std::{collections::BTreeSet, path::Path};
@@ -94,8 +94,13 @@ impl Reconciler {
     }
 
     /// Flists that are in the store already need no fetch: every file is measured instead.
-    pub(super) fn look_for_files(&mut self, wants: &[Want]) {
-        for (contract, flist) in flists_of(wants) {
+    /// What a publisher has to sign first is not there before that.
+    pub(super) fn look_for_files(&mut self, wants: &[Want], now: Timestamp) {
+        for (contract, flist, publisher) in demands_of(wants) {
+            if !self.releases.allow(contract, flist, publisher, now) {
+                self.files.retain(|of, files| *of != (contract, flist) || *files != Files::Ready);
+                continue;
+            }
             if self.files.contains_key(&(contract, flist)) || self.damaged.contains(&flist) {
                 continue;
             }
@@ -170,8 +175,15 @@ impl Reconciler {
 
 /// Which contract wants which flist.
 fn flists_of(wants: &[Want]) -> impl Iterator<Item = (ContractId, FlistId)> {
-    wants.iter().filter_map(|want| match want.kind {
-        Kind::Container { flist, .. } => Some((want.contract, flist)),
+    demands_of(wants).map(|(contract, flist, _)| (contract, flist))
+}
+
+/// The same, and who has to have signed it.
+fn demands_of(wants: &[Want]) -> impl Iterator<Item = (ContractId, FlistId, Option<&Publisher>)> {
+    wants.iter().filter_map(|want| match &want.kind {
+        Kind::Container { flist, publisher, .. } => {
+            Some((want.contract, *flist, publisher.as_deref()))
+        }
         Kind::Volume { .. } => None,
     })
 }

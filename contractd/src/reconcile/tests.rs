@@ -3,6 +3,7 @@
 mod cost;
 mod files;
 mod log;
+mod releases;
 
 use super::*;
 use contract::{

@@ -94,6 +94,7 @@ impl Reconciler {
         if !self.pulled || fetching || ending {
             return Ok(());
         }
+        self.forget_releases()?;
         self.sweep(have.now_ms);
         let here = have.volumes.keys().chain(have.processes.keys()).chain(have.attachments.keys());
         let here: BTreeSet<String> = here.cloned().collect();

@@ -9,8 +9,9 @@
 mod common;
 
 use contract::{
-    Bundle, Envelope, Kind,
+    Bundle, Envelope, FlistId, Kind, Release, SigningKey,
     decision::Decision,
+    header::Publisher,
     report::State,
     testkit::{World, seal},
     workload::{Sink, Spec},
@@ -63,6 +64,22 @@ fn statements() {
         put("statement", kind.name(), &[&[place][..], &payload].concat());
         put("strict_json", kind.name(), &payload);
     }
+    let publisher = SigningKey::from_seed(&[42; 32]);
+    let release = Release {
+        flist: FlistId([9; 32]),
+        publisher: publisher.public(),
+        name: "web".into(),
+        revision: 3,
+        not_after: Some(fuzz_targets::now().plus(86_400)),
+    };
+    put("release", "until", &release.seal(&publisher).unwrap());
+    let release = Release { not_after: None, ..release };
+    put("release", "for-ever", &release.seal(&publisher).unwrap());
+    let mut demanding = world.header(1, None);
+    demanding.flists[0].publisher = Some(Publisher { key: publisher.public(), revision: 3 });
+    let place = all.iter().position(|(kind, _)| *kind == Kind::Contract).unwrap();
+    let payload = [&[u8::try_from(place).unwrap()][..], &json(&demanding)].concat();
+    put("statement", "contract-publisher", &payload);
     let mut document = world.document(1);
     put("statement", "document-health", &[&[10][..], &json(&document)].concat());
     for workload in &mut document.workloads {

@@ -31,7 +31,7 @@ pub use node::{
     redis_answer,
 };
 pub use registry::registry_answers;
-pub use statements::{bundle, envelope, now, statement, strict_json, verdict};
+pub use statements::{bundle, envelope, now, release, statement, strict_json, verdict};
 
 /// One target: gives whether the bytes were taken.
 pub type Target = fn(&[u8]) -> bool;
@@ -69,6 +69,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("page_question", page_question),
     ("redis_answer", redis_answer),
     ("registry_answers", registry_answers),
+    ("release", release),
     ("router_announcement", router_announcement),
     ("sntp_answer", sntp_answer),
     ("statement", statement),

@@ -3,7 +3,7 @@
 use arbitrary::{Arbitrary, Unstructured};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use contract::{
-    Bundle, Capacity, Envelope, Kind, Past, Signed, Statement, Timestamp, Trust, Verdict,
+    Bundle, Capacity, Envelope, Kind, Past, Release, Signed, Statement, Timestamp, Trust, Verdict,
     bundle::BUNDLE_BYTES_MAX,
     decision::{Approval, Cancel, Decision},
     envelope::pae,
@@ -11,6 +11,7 @@ use contract::{
     header::Header,
     identity::Identity,
     node::Node,
+    release::RECORD_BYTES_MAX,
     report::{Heartbeat, Report},
     strict::{self, StrictValue},
     testkit::{NETWORK, World, seal},
@@ -39,6 +40,28 @@ pub fn strict_json(data: &[u8]) -> bool {
 pub fn envelope(data: &[u8]) -> bool {
     let Ok(envelope) = strict::read::<Envelope>(data, BUNDLE_BYTES_MAX) else { return false };
     envelope.kind().is_some_and(|kind| open(kind, &envelope))
+}
+
+/// What a publisher signs of an flist. What opens is theirs, within its bounds, and says the same when it is
+/// written again.
+pub fn release(data: &[u8]) -> bool {
+    let Ok(release) = Release::open(data) else { return false };
+    assert!(data.len() <= RECORD_BYTES_MAX);
+    assert!(release.revision > 0 && !release.name.is_empty());
+    let (flist, publisher) = (release.flist, release.publisher);
+    assert_eq!(release.fits(&flist, &publisher, release.revision), Ok(()));
+    assert!(
+        release.revision == u64::MAX
+            || release.fits(&flist, &publisher, release.revision + 1).is_err()
+    );
+    assert!(release.not_after.is_none_or(|end| release.begins(end)));
+    assert!(!release.replaces(&release));
+    let envelope: Envelope = strict::read(data, RECORD_BYTES_MAX).expect("it was opened");
+    let payload = envelope.payload_bytes().expect("it was opened");
+    let again = serde_json::to_vec(&release).expect("it is strings and numbers");
+    let read = strict::read::<Release>(&again, RECORD_BYTES_MAX).expect("what was written reads");
+    assert_eq!(read, strict::read(&payload, RECORD_BYTES_MAX).expect("it was opened"));
+    true
 }
 
 /// The payload of each kind, and the deployment document: the first byte says which.

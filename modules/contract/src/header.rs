@@ -4,6 +4,7 @@ use crate::{
     envelope::{Kind, Statement},
     id::{ContractId, FlistId, IdentityId, StatementId, sha256},
     identity::check_name,
+    key::PublicKey,
     strict::Extensions,
     time::Timestamp,
 };
@@ -168,6 +169,19 @@ pub struct Flist {
     pub bytes: u64,
     /// Where it can be fetched. None of these places is trusted.
     pub urls: Vec<String>,
+    /// Who has to have signed it, besides those who agree on the contract.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub publisher: Option<Publisher>,
+}
+
+/// Whose flist it has to be: a node begins only with what has a [`crate::Release`] of this key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Publisher {
+    /// The publisher's key.
+    pub key: PublicKey,
+    /// The lowest revision that will do; at least 1.
+    pub revision: u64,
 }
 
 /// The deployment documents under a Merkle root (RFC 6962), sorted by node id.
@@ -272,7 +286,18 @@ impl Statement for Header {
         if !self.flists.is_sorted_by(|a, b| a.name < b.name) {
             return Err("flists are sorted by name and unique");
         }
+        if !self.flists.iter().all(|flist| self.demands_the_same_of(flist)) {
+            return Err("an flist that is named twice is of the same publisher and revision");
+        }
         self.flists.iter().try_for_each(Flist::check)
+    }
+}
+
+impl Header {
+    /// Whether nothing else is demanded of this flist under another name.
+    fn demands_the_same_of(&self, flist: &Flist) -> bool {
+        let others = self.flists.iter().filter(|other| other.digest == flist.digest);
+        others.map(|other| &other.publisher).all(|publisher| *publisher == flist.publisher)
     }
 }
 
@@ -284,6 +309,9 @@ impl Flist {
             n if n > URLS_MAX => Err("an flist has at most 16 urls"),
             _ if self.urls.iter().any(|url| url.len() > 2048 || !is_http(url)) => {
                 Err("an flist's url starts with http:// or https:// and has at most 2048 bytes")
+            }
+            _ if self.publisher.as_ref().is_some_and(|publisher| publisher.revision == 0) => {
+                Err("a publisher's revision counts from 1")
             }
             _ => Ok(()),
         }

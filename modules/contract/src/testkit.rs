@@ -276,6 +276,7 @@ impl World {
                 digest: FlistId([9; 32]),
                 bytes: 1,
                 urls: vec!["http://content.test/".into()],
+                publisher: None,
             }],
             deployments: Deployments {
                 count: 1,

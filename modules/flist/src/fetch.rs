@@ -12,7 +12,11 @@ use crate::{
     source::{GetError, Place, Source, Wanted},
     store_path,
 };
-use contract::FlistId;
+use contract::{
+    FlistId, Release, Timestamp,
+    header::Publisher,
+    release::{RECORD_BYTES_MAX, Unfit},
+};
 use std::{
     collections::{BTreeMap, VecDeque},
     error::Error,
@@ -73,6 +77,14 @@ pub enum Reason {
     StoreFull,
     /// The caller stopped it.
     Cancelled,
+    /// No place has a release of the publisher that is demanded.
+    PublisherUnsigned,
+    /// What stands for a release of the publisher is none.
+    PublisherInvalid,
+    /// The release is of an earlier revision than is demanded.
+    PublisherRevision,
+    /// The time to begin with the release is over.
+    PublisherExpired,
 }
 
 impl Reason {
@@ -88,6 +100,10 @@ impl Reason {
             Self::StagingFailed => "store_failed",
             Self::StoreFull => "store_full",
             Self::Cancelled => "cancelled",
+            Self::PublisherUnsigned => "publisher_unsigned",
+            Self::PublisherInvalid => "publisher_invalid",
+            Self::PublisherRevision => "publisher_revision",
+            Self::PublisherExpired => "publisher_expired",
         }
     }
 
@@ -102,6 +118,10 @@ impl Reason {
             Self::StagingFailed => "the staging directory cannot be used",
             Self::StoreFull => "the store is full",
             Self::Cancelled => "the caller stopped it",
+            Self::PublisherUnsigned => "the publisher that is demanded has not signed it",
+            Self::PublisherInvalid => "this is no release of the publisher that is demanded",
+            Self::PublisherRevision => "an earlier revision than is demanded",
+            Self::PublisherExpired => "the publisher lets nobody begin with it any more",
         }
     }
 
@@ -126,6 +146,52 @@ pub fn body(source: &Source, identity: FlistId, cancel: &Cancel) -> Result<Flist
             (reason, Some(Box::new(refusal) as Box<_>))
         })
     })
+}
+
+/// Fetches the record of the release that a contract demands of an flist. It is right, and somebody may
+/// begin with it `now`.
+pub fn release(
+    source: &Source,
+    identity: FlistId,
+    demanded: &Publisher,
+    now: Timestamp,
+    cancel: &Cancel,
+) -> Result<Vec<u8>, FetchError> {
+    let name = store_path::published_release(identity, &demanded.key);
+    let file = format!("release of flist {identity}");
+    let wanted = Wanted::AtMost(RECORD_BYTES_MAX as u64);
+    let record = from_any_place(source, &name, &file, wanted, cancel, |bytes| {
+        released(&bytes, identity, demanded, now).map(|()| bytes)
+    });
+    record.map_err(|error| match error.reason {
+        Reason::ContentMissing => FetchError { reason: Reason::PublisherUnsigned, ..error },
+        Reason::ContentMismatch => FetchError { reason: Reason::PublisherInvalid, ..error },
+        _ => error,
+    })
+}
+
+/// Whether a record is the release that is demanded, and may be begun with.
+fn released(
+    record: &[u8],
+    identity: FlistId,
+    demanded: &Publisher,
+    now: Timestamp,
+) -> Result<(), Failure> {
+    let release = Release::open(record)
+        .map_err(|error| (Reason::PublisherInvalid, Some(Box::new(error) as Box<_>)))?;
+    release.fits(&identity, &demanded.key, demanded.revision).map_err(|unfit| {
+        let reason = match unfit {
+            Unfit::Revision { .. } => Reason::PublisherRevision,
+            Unfit::OtherFlist(_) | Unfit::OtherPublisher => Reason::PublisherInvalid,
+        };
+        (reason, Some(Box::new(unfit) as Box<_>))
+    })?;
+    match release.not_after {
+        Some(end) if !release.begins(now) => {
+            Err((Reason::PublisherExpired, Some(format!("it ended at {end}").into())))
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Fetches a whole pack and compares its hash.

@@ -1,6 +1,6 @@
 //! Where things are in a store and at a publisher. The one place for these names.
 
-use contract::FlistId;
+use contract::{FlistId, PublicKey};
 use std::path::{Path, PathBuf};
 
 /// Of an object, below [`objects`]: `aa/bbbb…`. The metadata image points there.
@@ -39,4 +39,9 @@ pub(crate) fn published_body(identity: FlistId) -> String {
 /// Of a pack at a publisher.
 pub(crate) fn published_pack(id: &[u8; 32]) -> String {
     format!("packs/{}", hex::encode(id))
+}
+
+/// Of a publisher's word for a body, beside it.
+pub(crate) fn published_release(identity: FlistId, publisher: &PublicKey) -> String {
+    format!("releases/{identity}/{publisher}")
 }

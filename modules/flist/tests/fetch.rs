@@ -6,6 +6,7 @@
     reason = "the whole file is tests"
 )]
 
+use contract::{Release, SigningKey, Timestamp, header::Publisher};
 use flist::{
     Cancel, Flist, FlistId, Progress, Source, Stage,
     create::{self, Options},
@@ -409,4 +410,55 @@ fn sources_are_urls_and_absolute_paths() {
         assert!(Source::new([bad]).is_err(), "{bad}");
     }
     assert!(Source::new([""; 0]).is_err());
+}
+
+#[test]
+fn a_release_is_taken_when_it_is_what_is_demanded_and_has_a_code_when_it_is_not() {
+    let place = tempfile::tempdir().unwrap();
+    let other = tempfile::tempdir().unwrap();
+    let key = SigningKey::from_seed(&[1; 32]);
+    let flist = FlistId([7; 32]);
+    let at = Timestamp::from_seconds;
+    let release = Release {
+        flist,
+        publisher: key.public(),
+        name: "web".into(),
+        revision: 3,
+        not_after: Some(at(1_000)),
+    };
+    let record = release.seal(&key).unwrap();
+    let put = |place: &Path, publisher: &SigningKey, bytes: &[u8]| {
+        let folder = place.join("releases").join(flist.to_string());
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join(publisher.public().to_string()), bytes).unwrap();
+    };
+    let get = |places: &[&Path], key: &SigningKey, revision, now| {
+        let source = Source::new(places.iter().map(|one| one.to_str().unwrap())).unwrap();
+        let demanded = Publisher { key: key.public(), revision };
+        let got = fetch::release(&source, flist, &demanded, at(now), &Cancel::default());
+        got.map_err(|error| error.reason.code())
+    };
+    let stranger = SigningKey::from_seed(&[2; 32]);
+    assert_eq!(get(&[place.path()], &key, 1, 0), Err("publisher_unsigned"));
+    put(place.path(), &key, &record);
+    for (revision, now) in [(1, 0), (3, 1_000)] {
+        assert_eq!(get(&[place.path()], &key, revision, now), Ok(record.clone()));
+    }
+    assert_eq!(get(&[place.path()], &key, 4, 0), Err("publisher_revision"));
+    assert_eq!(get(&[place.path()], &key, 3, 1_001), Err("publisher_expired"));
+    assert_eq!(get(&[place.path()], &stranger, 1, 0), Err("publisher_unsigned"));
+    // A place that gives one publisher's word for another's.
+    put(place.path(), &stranger, &record);
+    assert_eq!(get(&[place.path()], &stranger, 1, 0), Err("publisher_invalid"));
+    let elsewhere = Release { flist: FlistId([8; 32]), ..release.clone() }.seal(&key).unwrap();
+    for bad in [&elsewhere[..], b"", b"{}", &[b' '; 5000]] {
+        put(other.path(), &key, bad);
+        assert_eq!(get(&[other.path()], &key, 1, 0), Err("publisher_invalid"));
+        // Another place has it.
+        assert_eq!(get(&[other.path(), place.path()], &key, 1, 0), Ok(record.clone()));
+    }
+    // It was signed again.
+    let longer = Release { not_after: None, ..release }.seal(&key).unwrap();
+    put(other.path(), &key, &longer);
+    assert_eq!(get(&[place.path(), other.path()], &key, 3, 1_001), Ok(longer));
 }

@@ -6,13 +6,13 @@
 
 use crate::{
     paths,
-    problem::Problem,
+    problem::{Problem, codes},
     view,
     write::{Accepted, DocumentsAnswer, HeartbeatAnswer, ResultsAnswer},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use contract::{
-    Bundle, ContractId, Envelope, FlistId, IdentityId, NodeId, StatementId,
+    Bundle, ContractId, Envelope, FlistId, IdentityId, NodeId, Release, StatementId,
     bundle::BUNDLE_BYTES_MAX,
 };
 use reqwest::{Method, RequestBuilder, Response, StatusCode, header};
@@ -322,12 +322,21 @@ impl Client {
 
     /// Publishes an flist's body from a file. Streams; a second time does nothing.
     pub async fn push_flist(&self, id: &FlistId, file: &Path) -> Result<(), ClientError> {
-        self.put_file(&paths::flist(id), file).await
+        self.put_file(&paths::flist(id), file).await.map(drop)
     }
 
     /// Publishes a pack from a file, by its BLAKE3. Streams; a second time does nothing.
     pub async fn push_pack(&self, id: &FlistId, file: &Path) -> Result<(), ClientError> {
-        self.put_file(&paths::pack(id), file).await
+        self.put_file(&paths::pack(id), file).await.map(drop)
+    }
+
+    /// Publishes the record of a release. `false`: it was there, or one that says more.
+    pub async fn push_release(&self, release: &Release, file: &Path) -> Result<bool, ClientError> {
+        match self.put_file(&paths::release(&release.flist, &release.publisher), file).await {
+            Ok(status) => Ok(status == StatusCode::CREATED),
+            Err(error) if error.code() == Some(codes::OLD_VERSION) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether a path of [`paths::flist`] or [`paths::pack`] is published at the first registry
@@ -342,7 +351,7 @@ impl Client {
         false
     }
 
-    async fn put_file(&self, path: &str, file: &Path) -> Result<(), ClientError> {
+    async fn put_file(&self, path: &str, file: &Path) -> Result<StatusCode, ClientError> {
         let mut last = None;
         for base in &self.bases {
             let url = format!("{base}{path}");
@@ -356,7 +365,7 @@ impl Client {
             })?;
             let request = self.http.put(&url).timeout(TIMEOUT_UPLOAD).body(open);
             match self.answer(&url, request, 64 * 1024).await {
-                Ok(_) => return Ok(()),
+                Ok(answer) => return Ok(answer.status),
                 Err(error) if elsewhere(&error) => last = Some(error),
                 Err(error) => return Err(error),
             }

@@ -1,6 +1,6 @@
 //! Every path of the protocol, and the bounds of what is sent there.
 
-use contract::{ContractId, DocumentId, FlistId, IdentityId, NodeId, StatementId};
+use contract::{ContractId, DocumentId, FlistId, IdentityId, NodeId, PublicKey, StatementId};
 
 /// `POST`: any statement. Answers [`crate::write::Accepted`].
 pub const STATEMENTS: &str = "/v1/statements";
@@ -18,7 +18,8 @@ pub const CONTRACTS: &str = "/v1/contracts";
 pub const OPENAPI: &str = "/openapi.json";
 /// `GET`: `ok` when the registry can read its store.
 pub const HEALTHZ: &str = "/healthz";
-/// Below it lie `flists/<id>` and `packs/<id>`, as static files: a base URL for flist fetches.
+/// Below it lie `flists/<id>`, `packs/<id>` and `releases/<id>/<key>`, as static files: a base URL for flist
+/// fetches.
 pub const CONTENT: &str = "/content";
 
 /// `GET`: the newest checkpoint of the log (c2sp.org/tlog-checkpoint).
@@ -118,6 +119,11 @@ pub fn documents(id: &ContractId, version: u64) -> String {
 /// An flist's body, `PUT` or `GET`.
 pub fn flist(id: &FlistId) -> String {
     format!("{CONTENT}/flists/{id}")
+}
+
+/// A publisher's [`contract::Release`] of an flist, `PUT` or `GET`.
+pub fn release(id: &FlistId, publisher: &PublicKey) -> String {
+    format!("{CONTENT}/releases/{id}/{publisher}")
 }
 
 /// A pack of chunks by its BLAKE3, `PUT` or `GET`.

@@ -1,7 +1,9 @@
-//! The content store: published flists and packs as static files, named by their hashes.
+//! The content store: published flists and packs as static files, named by their hashes, and what publishers
+//! have signed of them.
 //!
 //! Bodies are streamed to the disk and hashed on the way; a file appears under its name when it is
-//! whole, right and on the disk. Names are written once and never change.
+//! whole, right and on the disk. Names are written once and never change, but for releases: one that
+//! says more takes the place of one that says less.
 
 use crate::{
     db::Fault,
@@ -11,7 +13,7 @@ use crate::{
 };
 use anyhow::Context as _;
 use axum::body::Body;
-use contract::FlistId;
+use contract::{FlistId, PublicKey, Release};
 use registry_api::{paths::CONTENT_BYTES_MAX, problem::codes};
 use sha2::{Digest as _, Sha256};
 use std::{
@@ -19,7 +21,10 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
-use tokio::{io::AsyncWriteExt as _, sync::Semaphore};
+use tokio::{
+    io::AsyncWriteExt as _,
+    sync::{Mutex, Semaphore},
+};
 
 /// A file must be here by then: its sender waits no longer.
 const TIMEOUT_UPLOAD: Duration = Duration::from_mins(10);
@@ -29,6 +34,9 @@ const TIMEOUT_DRAIN: Duration = Duration::from_secs(5);
 const UPLOADS_MAX: usize = 16;
 /// and from one address.
 const UPLOADS_EACH_MAX: usize = UPLOADS_MAX / 2;
+
+/// The folder of releases.
+const RELEASES: &str = "releases";
 
 /// Whether the store takes files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +80,8 @@ pub struct Content {
     shares: Shares,
     /// Distinguishes files that are being written.
     counter: AtomicU64,
+    /// Releases are compared and written one at a time.
+    releasing: Mutex<()>,
 }
 
 /// One of the two hashes, while it is made.
@@ -89,7 +99,7 @@ impl Content {
             std::fs::remove_dir_all(&staging)
                 .with_context(|| format!("emptying {}", staging.display()))?;
         }
-        for folder in ["staging", Family::Flists.folder(), Family::Packs.folder()] {
+        for folder in ["staging", Family::Flists.folder(), Family::Packs.folder(), RELEASES] {
             let path = root.join(folder);
             std::fs::create_dir_all(&path).with_context(|| format!("making {}", path.display()))?;
         }
@@ -99,6 +109,7 @@ impl Content {
             uploads: Semaphore::new(UPLOADS_MAX),
             shares: Shares::new(UPLOADS_EACH_MAX),
             counter: AtomicU64::new(0),
+            releasing: Mutex::new(()),
         })
     }
 
@@ -142,6 +153,58 @@ impl Content {
             crate::log(&format!("removing {}: {error}", staged.display()));
         }
         outcome.map(|()| true)
+    }
+
+    /// Where a release is, or would be.
+    pub fn release_path(&self, flist: &FlistId, publisher: &PublicKey) -> PathBuf {
+        self.root.join(RELEASES).join(format!("{flist}.{publisher}"))
+    }
+
+    /// Takes what a publisher has signed. `true` when it was not there before. One that says less than what
+    /// is there is refused, so that nobody brings back an old one.
+    pub async fn put_release(
+        &self,
+        flist: &FlistId,
+        publisher: &PublicKey,
+        record: &[u8],
+    ) -> Result<bool, Fault> {
+        if self.access == Access::ReadOnly {
+            let text = "this registry takes no content";
+            return Err(refusal(403, codes::READ_ONLY, text, "Publish on a server of your own."));
+        }
+        let release = Release::open(record).map_err(|error| {
+            let hint = "Make it with `3bot flist sign`.";
+            refusal(400, codes::MALFORMED, crate::chain(&error), hint)
+        })?;
+        if let Err(unfit) = release.fits(flist, publisher, 1) {
+            return Err(refusal(422, codes::BAD_SIGNATURE, unfit.to_string(), ""));
+        }
+        let path = self.release_path(flist, publisher);
+        let _alone = self.releasing.lock().await;
+        match tokio::fs::read(&path).await {
+            Ok(known) if known == record => return Ok(false),
+            Ok(known) if Release::open(&known).is_ok_and(|known| !release.replaces(&known)) => {
+                let text = "a release that says as much or more is published already";
+                let hint = "Sign a later revision, or one that lasts longer.";
+                return Err(refusal(409, codes::OLD_VERSION, text, hint));
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => {
+                return Err(anyhow::Error::new(error).context("reading a release").into());
+            }
+        }
+        let number = self.counter.fetch_add(1, Ordering::Relaxed);
+        let staged = self.root.join("staging").join(number.to_string());
+        let write = async {
+            let mut file = tokio::fs::File::create(&staged).await?;
+            file.write_all(record).await?;
+            file.flush().await?;
+            file.sync_all().await
+        };
+        write.await.with_context(|| writing(&staged))?;
+        publish(&staged, &path).await?;
+        Ok(true)
     }
 
     async fn receive(

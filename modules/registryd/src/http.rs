@@ -65,6 +65,10 @@ pub fn router(app: App) -> Router {
         .route(paths::RESULTS, post(write::results).get(query::results))
         .route(paths::HEARTBEATS, post(write::heartbeat))
         .route("/content/{family}/{id}", get(files::get).put(files::put))
+        .route(
+            "/content/releases/{id}/{publisher}",
+            get(files::get_release).put(files::put_release),
+        )
         .route(paths::HEALTHZ, get(read::healthz))
         .route(paths::OPENAPI, get(openapi::document))
         .merge(pages::router())

@@ -1,33 +1,43 @@
 //! Flists: where they are looked up, and how they get to the registry's content store.
 
-use crate::{error::BotError, grid::Grid, plan::KnownFlist, source};
-use contract::FlistId;
+use crate::{
+    error::BotError,
+    grid::Grid,
+    plan::{self, KnownFlist},
+    source,
+};
+use contract::{FlistId, PublicKey, Release, SigningKey, Timestamp, release::RECORD_BYTES_MAX};
 use flist::{Cancel, Flist, create};
 use registry_api::{Client, paths};
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs,
+    io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
 };
 
 /// Flists in one directory; more is a mistake.
 const DIRECTORY_MAX: usize = 10_000;
+/// Publishers of one flist in one directory; more is a mistake.
+const RELEASES_MAX: usize = 1_000;
 /// Largest body, as the flist format has it.
 const BODY_MAX: u64 = flist::body::BODY_MAX as u64;
 
-/// Looks up flists: in directories relative to `base`, or where nodes will fetch them.
+/// Looks up flists: in directories relative to `base`, or where nodes will fetch them. What a publisher has
+/// to have signed must be there too, as a node wants it `now`.
 ///
 /// `content` is where nodes fetch those for which the source names no place.
 pub async fn look_up(
     wanted: &BTreeMap<String, source::Flist>,
     base: &Path,
     content: &[String],
+    now: Timestamp,
 ) -> Result<BTreeMap<String, KnownFlist>, BotError> {
     let mut found = BTreeMap::new();
     for (name, written) in wanted {
         let urls = if written.urls.is_empty() { content } else { &written.urls };
         let (written, base, from) = (written.clone(), base.to_owned(), urls.to_owned());
-        let read = tokio::task::spawn_blocking(move || read(&written, &base, &from)).await;
+        let read = tokio::task::spawn_blocking(move || read(&written, &base, &from, now)).await;
         let failed = |source| BotError::Flist { name: name.clone(), source };
         let flist = read.map_err(|error| failed(error.into()))?.map_err(failed)?;
         let urls = urls.iter().map(|url| url.trim_end_matches('/').to_owned()).collect();
@@ -40,22 +50,32 @@ fn read(
     written: &source::Flist,
     base: &Path,
     urls: &[String],
+    now: Timestamp,
 ) -> Result<Flist, Box<dyn std::error::Error + Send + Sync>> {
-    match (&written.dir, written.id) {
+    let (source, flist) = match (&written.dir, written.id) {
         (Some(dir), id) => {
             let dir = base.join(dir);
             let id = match id {
                 Some(id) => id,
                 None => only_flist(&dir)?,
             };
-            Ok(read_published(&dir, id)?)
+            let path = fs::canonicalize(&dir)?;
+            let path = path.to_str().ok_or("the directory's name is not UTF-8")?;
+            (flist::Source::new([path])?, read_published(&dir, id)?)
         }
         (None, Some(id)) => {
             let source = flist::Source::new(urls)?;
-            Ok(flist::fetch::body(&source, id, &Cancel::default())?)
+            let flist = flist::fetch::body(&source, id, &Cancel::default())?;
+            (source, flist)
         }
-        (None, None) => Err("an flist needs an `id` or a `dir`".into()),
+        (None, None) => return Err("an flist needs an `id` or a `dir`".into()),
+    };
+    if let Some(publisher) = &written.publisher {
+        let demanded = plan::demanded(publisher);
+        let cancel = Cancel::default();
+        flist::fetch::release(&source, flist.identity(), &demanded, now, &cancel)?;
     }
+    Ok(flist)
 }
 
 /// The flist of a directory that holds exactly one.
@@ -96,13 +116,86 @@ pub fn read_published(dir: &Path, id: FlistId) -> io::Result<Flist> {
 }
 
 fn read_file(path: &Path) -> io::Result<Vec<u8>> {
-    let named =
-        |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-    let size = fs::metadata(path).map_err(named)?.len();
+    let size = fs::metadata(path).map_err(named(path))?.len();
     if size > BODY_MAX {
         return Err(other(format!("{} is larger than any flist", path.display())));
     }
-    fs::read(path).map_err(named)
+    fs::read(path).map_err(named(path))
+}
+
+fn named(path: &Path) -> impl Fn(io::Error) -> io::Error {
+    move |error| io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+/// What publishers have signed of an flist in a published directory, sorted by publisher. One that does not
+/// verify, or stands under another name than its own, is an error.
+pub fn releases(dir: &Path, id: FlistId) -> io::Result<Vec<Release>> {
+    let folder = release_folder(dir, id);
+    let entries = match fs::read_dir(&folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(named(&folder)(error)),
+    };
+    let mut releases = Vec::new();
+    for entry in entries.take(RELEASES_MAX) {
+        let name = entry.map_err(named(&folder))?.file_name();
+        let Some(publisher) = name.to_str().and_then(|name| name.parse::<PublicKey>().ok()) else {
+            continue;
+        };
+        releases.extend(release(dir, id, &publisher)?);
+    }
+    releases.sort_unstable_by_key(|release| release.publisher);
+    Ok(releases)
+}
+
+/// What this publisher has signed of an flist in a published directory.
+fn release(dir: &Path, id: FlistId, publisher: &PublicKey) -> io::Result<Option<Release>> {
+    let path = release_folder(dir, id).join(publisher.to_string());
+    let record = match fs::File::open(&path) {
+        Ok(file) => {
+            let mut record = Vec::new();
+            file.take(RECORD_BYTES_MAX as u64 + 1)
+                .read_to_end(&mut record)
+                .map_err(named(&path))?;
+            record
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(named(&path)(error)),
+    };
+    let wrong = |error: &dyn std::error::Error| {
+        other(format!("{}: {}", path.display(), crate::error::chain(error)))
+    };
+    let release = Release::open(&record).map_err(|error| wrong(&error))?;
+    release.fits(&id, publisher, 1).map_err(|error| wrong(&error))?;
+    Ok(Some(release))
+}
+
+/// Signs an flist of a published directory, in the place of what the same publisher has signed before. One
+/// that says no more than that is refused: whoever has the earlier one would have more.
+pub fn sign(dir: &Path, release: &Release, key: &SigningKey) -> io::Result<()> {
+    read_published(dir, release.flist)?;
+    if let Some(known) = self::release(dir, release.flist, &release.publisher)?
+        && !release.replaces(&known)
+    {
+        let end = known.not_after.map_or("for ever".to_owned(), |end| format!("until {end}"));
+        return Err(other(format!(
+            "revision {} is signed already, {end}: sign a later one, or one that lasts longer",
+            known.revision
+        )));
+    }
+    let record = release.seal(key).map_err(|error| other(crate::error::chain(&error)))?;
+    let folder = release_folder(dir, release.flist);
+    fs::create_dir_all(&folder).map_err(named(&folder))?;
+    let path = folder.join(release.publisher.to_string());
+    // The name comes last: nobody fetches half of it.
+    let new = path.with_extension("new");
+    let mut file = fs::File::create(&new).map_err(named(&new))?;
+    file.write_all(&record).and_then(|()| file.sync_all()).map_err(named(&new))?;
+    fs::rename(&new, &path).map_err(named(&path))
+}
+
+fn release_folder(dir: &Path, id: FlistId) -> PathBuf {
+    dir.join("releases").join(id.to_string())
 }
 
 fn other(text: String) -> io::Error {
@@ -121,15 +214,17 @@ pub struct Upload {
 }
 
 /// What a file of a published directory is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UploadKind {
     /// `packs/<id>`.
     Pack(FlistId),
     /// `flists/<id>`.
     Body(FlistId),
+    /// `releases/<id>/<publisher>`.
+    Release(Box<Release>),
 }
 
-/// The files of published flists, packs first: whoever sees a body finds its packs.
+/// The files of published flists, bodies last: whoever sees one finds its packs and releases.
 pub fn uploads(dir: &Path, ids: &[FlistId]) -> io::Result<Vec<Upload>> {
     let mut files: Vec<Upload> = Vec::new();
     for id in ids {
@@ -151,6 +246,11 @@ pub fn uploads(dir: &Path, ids: &[FlistId]) -> io::Result<Vec<Upload>> {
                 files.push(Upload { path, bytes, kind });
             }
         }
+        for release in releases(dir, *id)? {
+            let path = release_folder(dir, *id).join(release.publisher.to_string());
+            let bytes = fs::metadata(&path).map_err(named(&path))?.len();
+            files.push(Upload { path, bytes, kind: UploadKind::Release(Box::new(release)) });
+        }
     }
     files.sort_by_key(|file| matches!(file.kind, UploadKind::Body(_)));
     Ok(files)
@@ -158,19 +258,14 @@ pub fn uploads(dir: &Path, ids: &[FlistId]) -> io::Result<Vec<Upload>> {
 
 /// Uploads one file, unless it is there. Answers whether it was not.
 pub async fn upload(client: &Client, file: &Upload) -> Result<bool, BotError> {
-    let path = match file.kind {
-        UploadKind::Pack(id) => paths::pack(&id),
-        UploadKind::Body(id) => paths::flist(&id),
+    let sent = match &file.kind {
+        UploadKind::Pack(id) if client.has_content(&paths::pack(id)).await => Ok(false),
+        UploadKind::Body(id) if client.has_content(&paths::flist(id)).await => Ok(false),
+        UploadKind::Pack(id) => client.push_pack(id, &file.path).await.map(|()| true),
+        UploadKind::Body(id) => client.push_flist(id, &file.path).await.map(|()| true),
+        UploadKind::Release(release) => client.push_release(release, &file.path).await,
     };
-    if client.has_content(&path).await {
-        return Ok(false);
-    }
-    match file.kind {
-        UploadKind::Pack(id) => client.push_pack(&id, &file.path).await,
-        UploadKind::Body(id) => client.push_flist(&id, &file.path).await,
-    }
-    .map_err(BotError::asking(format!("uploading {}", file.path.display())))?;
-    Ok(true)
+    sent.map_err(BotError::asking(format!("uploading {}", file.path.display())))
 }
 
 /// Uploads every flist of a published directory. Answers how many files were new.

@@ -60,7 +60,7 @@ pub async fn plan(grid: &Grid, request: &Request<'_>) -> Result<Planned, BotErro
     let wanted = plan::wanted_flists(request.source)?;
     let registry = [grid.client.content_url()];
     let content = if request.content.is_empty() { &registry[..] } else { request.content };
-    let flists = content::look_up(&wanted, request.base, content).await?;
+    let flists = content::look_up(&wanted, request.base, content, request.now).await?;
     let follows = match &before {
         Some((header, _)) => Follows::Version(&header.body, header.id),
         None => Follows::Nothing(fresh_nonce()?),

@@ -13,8 +13,8 @@ use crate::{
 use contract::{
     ContractId, FlistId, IdentityId, NodeId, Statement as _, StatementId, Timestamp,
     header::{
-        Deployments, Execution, Flist, Header, Nonce, OnPartition, Policy, RoleQuorum, Rule,
-        Stakeholder, contract_id,
+        Deployments, Execution, Flist, Header, Nonce, OnPartition, Policy, Publisher, RoleQuorum,
+        Rule, Stakeholder, contract_id,
     },
     merkle,
     workload::{
@@ -340,8 +340,8 @@ fn header_flists(inputs: &Inputs<'_>, problems: &mut Problems) -> Vec<Flist> {
             Vec::new()
         }
         Ok(wanted) => wanted
-            .keys()
-            .filter_map(|name| {
+            .iter()
+            .filter_map(|(name, written)| {
                 let known = inputs.flists.get(name);
                 let known = problems.need(known, || format!("flist {name} was not looked up"))?;
                 Some(Flist {
@@ -349,10 +349,16 @@ fn header_flists(inputs: &Inputs<'_>, problems: &mut Problems) -> Vec<Flist> {
                     digest: known.flist.identity(),
                     bytes: known.flist.body().content_bytes(),
                     urls: known.urls.clone(),
+                    publisher: written.publisher.as_deref().map(demanded),
                 })
             })
             .collect(),
     }
+}
+
+/// As the contract says it.
+pub(crate) fn demanded(written: &source::Publisher) -> Publisher {
+    Publisher { key: written.key, revision: written.revision }
 }
 
 /// The workloads of each node, sorted by name.

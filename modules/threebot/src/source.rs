@@ -7,7 +7,7 @@ pub mod template;
 pub mod units;
 
 use contract::{
-    FlistId,
+    FlistId, PublicKey,
     header::Role,
     workload::{Medium, Protocol, Sink},
 };
@@ -133,6 +133,23 @@ pub struct Flist {
     /// Where nodes fetch it; the registry's content store unless given.
     #[serde(default)]
     pub urls: Vec<String>,
+    /// Who has to have signed it.
+    pub publisher: Option<Box<Publisher>>,
+}
+
+/// Whose flist it has to be.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Publisher {
+    /// The publisher's public key.
+    pub key: PublicKey,
+    /// The lowest revision that will do; 1 unless given.
+    #[serde(default = "first")]
+    pub revision: u64,
+}
+
+fn first() -> u64 {
+    1
 }
 
 /// The flist of a container: one of [`Source::flists`] by name, or given in place.
@@ -397,7 +414,9 @@ impl<'de> Deserialize<'de> for FlistRef {
         impl<'de> de::Visitor<'de> for Reader {
             type Value = FlistRef;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an flist: a name, an id, a URL, or a table with id, dir and urls")
+                f.write_str(
+                    "an flist: a name, an id, a URL, or a table with id, dir, urls and publisher",
+                )
             }
             fn visit_str<E: de::Error>(self, text: &str) -> Result<FlistRef, E> {
                 if let Ok(id) = text.parse() {
@@ -411,7 +430,7 @@ impl<'de> Deserialize<'de> for FlistRef {
                     .ok_or_else(|| E::custom("the URL of an flist ends in /flists/<id>"))?;
                 let id = FlistId::deserialize(id.into_deserializer())?;
                 let urls = vec![base.to_owned()];
-                Ok(FlistRef::Inline(Flist { id: Some(id), urls, dir: None }))
+                Ok(FlistRef::Inline(Flist { id: Some(id), urls, ..Flist::default() }))
             }
             fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<FlistRef, A::Error> {
                 Flist::deserialize(MapAccessDeserializer::new(map)).map(FlistRef::Inline)

@@ -11,7 +11,7 @@ use crate::{
 use contract::{
     NodeId,
     decision::{Cancel, Retention},
-    header::{Header, OnPartition, Rule},
+    header::{Header, OnPartition, Publisher, Rule},
     workload::{
         Container, Document, Health, Medium, MountSource, Probe, Protocol, Sink, Spec, Workload,
     },
@@ -51,6 +51,10 @@ pub fn version(header: &Header, documents: &[Document], people: &People) -> Vec<
         let size = show_bytes(flist.bytes);
         lines.push(format!("may execute: {} = flist {} ({size})", flist.name, flist.digest));
         lines.extend(flist.urls.iter().map(|url| format!("  fetched from {}", clean(url))));
+        lines.extend(flist.publisher.as_ref().map(|publisher| {
+            let Publisher { key, revision } = publisher;
+            format!("  only if publisher {key} has signed it as revision {revision} or later")
+        }));
     }
     if !header.extensions.is_empty() {
         let text = serde_json::to_string(&header.extensions)
@@ -240,6 +244,10 @@ mod tests {
             header.pool.to_string(),
             header.flists[0].digest.to_string(),
             header.flists[0].urls[0].clone(),
+            format!(
+                "only if publisher {} has signed it as revision 3 or later",
+                header.flists[0].publisher.as_ref().unwrap().key
+            ),
             plan.documents[0].node.to_string(),
             "volume data: 10 GiB of flash".to_owned(),
             "container web: runs shop".to_owned(),

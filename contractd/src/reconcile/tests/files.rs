@@ -93,7 +93,7 @@ fn files_that_do_not_measure_right_are_not_used_and_read_before_anything_is_stop
     let record = bench.directory.path().join(format!("store/images/{flist}.flist"));
     std::fs::write(record, "junk").unwrap();
     let this = &mut bench.reconciler;
-    this.look_for_files(&wants);
+    this.look_for_files(&wants, Timestamp::from_seconds(1));
     assert!(this.damaged.contains(&flist) && this.files.is_empty() && this.spoilt.is_empty());
     assert_eq!(this.rounds.next(1, 0), [], "nothing runs from it");
     this.damaged.clear();
@@ -109,7 +109,7 @@ fn files_that_do_not_measure_right_are_not_used_and_read_before_anything_is_stop
         strains: crate::strain::Strains::default(),
     };
     this.runs.insert(wants[0].id.clone(), run);
-    this.look_for_files(&wants);
+    this.look_for_files(&wants, Timestamp::from_seconds(1));
     assert!(this.spoilt.is_empty());
     assert_eq!(this.rounds.next(1, 0), [crate::rounds::Look::One(flist)]);
 }

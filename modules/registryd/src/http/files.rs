@@ -1,6 +1,10 @@
-//! Flists and packs, as any static web server would serve them: whole, by `HEAD`, or in ranges.
+//! Flists, packs and releases, as any static web server would serve them: whole, by `HEAD`, or in ranges.
 
-use super::{App, extract::Segments, unknown};
+use super::{
+    App,
+    extract::{Segments, bytes},
+    unknown,
+};
 use crate::{content::Family, db::Fault, peers::Peer};
 use axum::{
     Extension,
@@ -9,7 +13,8 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
-use contract::FlistId;
+use contract::{FlistId, PublicKey, release::RECORD_BYTES_MAX};
+use std::path::Path;
 use tower::ServiceExt as _;
 use tower_http::services::ServeFile;
 
@@ -29,20 +34,56 @@ pub(super) async fn get(
 ) -> Result<Response, Fault> {
     let family = Family::from_folder(&folder).ok_or_else(|| unknown("folder", &folder))?;
     let path = app.content.path(family, &id);
-    let served = ServeFile::new(path).oneshot(request).await;
-    let mut response = match served {
+    let mut response = serve(&path, &format!("{folder}/{id}"), request).await?;
+    response.headers_mut().insert(header::CACHE_CONTROL, FOREVER);
+    Ok(response)
+}
+
+async fn serve(path: &Path, name: &str, request: Request) -> Result<Response, Fault> {
+    let response = match ServeFile::new(path).oneshot(request).await {
         Ok(response) => response.map(Body::new).into_response(),
         Err(impossible) => match impossible {},
     };
     match response.status() {
-        StatusCode::NOT_FOUND => return Err(unknown("file", &format!("{folder}/{id}"))),
-        StatusCode::INTERNAL_SERVER_ERROR => {
-            return Err(anyhow::anyhow!("reading content/{folder}/{id}").into());
-        }
-        _ => {}
+        StatusCode::NOT_FOUND => Err(unknown("file", &name)),
+        StatusCode::INTERNAL_SERVER_ERROR => Err(anyhow::anyhow!("reading content/{name}").into()),
+        _ => Ok(response),
     }
-    response.headers_mut().insert(header::CACHE_CONTROL, FOREVER);
+}
+
+/// What a publisher has signed of an flist.
+#[utoipa::path(get, path = "/content/releases/{id}/{publisher}", tag = "content",
+    params(("id" = String, Path, description = "SHA-256 of an flist"),
+           ("publisher" = String, Path, description = "Ed25519 key of who publishes it")),
+    responses((status = 200, description = "a DSSE envelope"),
+              (status = 404, body = registry_api::Problem)))]
+pub(super) async fn get_release(
+    State(app): State<App>,
+    Segments((id, publisher)): Segments<(FlistId, PublicKey)>,
+    request: Request,
+) -> Result<Response, Fault> {
+    let path = app.content.release_path(&id, &publisher);
+    let mut response = serve(&path, &format!("releases/{id}/{publisher}"), request).await?;
+    // Another may take its place.
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     Ok(response)
+}
+
+/// Publishes what a publisher has signed, unless something that says more is there.
+#[utoipa::path(put, path = "/content/releases/{id}/{publisher}", tag = "content",
+    params(("id" = String, Path, description = "SHA-256 of an flist"),
+           ("publisher" = String, Path, description = "Ed25519 key of who publishes it")),
+    request_body(content = Object, description = "a DSSE envelope"),
+    responses((status = 201, description = "published"), (status = 200, description = "known"),
+              (status = "4XX", body = registry_api::Problem)))]
+pub(super) async fn put_release(
+    State(app): State<App>,
+    Segments((id, publisher)): Segments<(FlistId, PublicKey)>,
+    body: Body,
+) -> Result<StatusCode, Fault> {
+    let record = bytes(body, RECORD_BYTES_MAX).await?;
+    let new = app.content.put_release(&id, &publisher, &record).await?;
+    Ok(if new { StatusCode::CREATED } else { StatusCode::OK })
 }
 
 /// Publishes a file, once for ever.

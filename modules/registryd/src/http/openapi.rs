@@ -24,7 +24,7 @@ use utoipa::OpenApi;
         read::bundle, read::inbox, write::results, write::heartbeat,
         query::identity, query::farms, query::farm, query::nodes, query::node,
         query::contracts, query::contract, query::approvals, query::results,
-        files::get, files::put, log::checkpoint, log::tile, log::proof, read::healthz
+        files::get, files::put, files::get_release, files::put_release, log::checkpoint, log::tile, log::proof, read::healthz
     )
 )]
 struct Description;

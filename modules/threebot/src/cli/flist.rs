@@ -2,10 +2,14 @@
 
 mod compare;
 
-use super::{Exit, context::Context, output::Output};
+use super::{
+    Exit,
+    context::{Context, later, now},
+    output::Output,
+};
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
-use contract::FlistId;
+use contract::{FlistId, Release};
 use flist::{
     Flist, Progress, Stage,
     create::{self, Options, Overrides, Special, Summary},
@@ -14,7 +18,10 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use registry_api::Client;
 use serde_json::json;
 use std::path::{Path, PathBuf};
-use threebot::{content, source::units::show_bytes};
+use threebot::{
+    content,
+    source::{When, units::show_bytes},
+};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -31,6 +38,28 @@ Examples:
     Inspect {
         /// File of an flist, directory with one, or an id in the registry's content store.
         flist: String,
+    },
+    /// Sign an flist of a directory as its publisher. A contract can demand that.
+    #[command(after_help = "\
+Beginning with the flist ends at --not-after; what was begun goes on. To let it be begun with for longer,
+sign it again.
+
+Example:
+  3bot flist sign public --name shop --revision 3 --not-after 180d --as publisher")]
+    Sign {
+        /// Directory made by `flist build`.
+        dir: PathBuf,
+        /// The flist; may be left out when the directory holds one.
+        id: Option<FlistId>,
+        /// What you call it.
+        #[arg(long)]
+        name: String,
+        /// Which of your revisions it is; counts up from 1.
+        #[arg(long, value_name = "N")]
+        revision: u64,
+        /// Nothing begins with it afterwards: a length of time, or a time. For ever unless given.
+        #[arg(long, value_name = "WHEN")]
+        not_after: Option<When>,
     },
     /// Read everything that was published for an flist and compare every hash.
     Verify {
@@ -182,12 +211,30 @@ pub(crate) async fn run(
         }
         Command::Inspect { flist } => {
             let bytes = load(context, &flist).await?.encode();
-            show(output, &create::inspect(&bytes)?, None);
+            let summary = create::inspect(&bytes)?;
+            let dir = Path::new(&flist);
+            // Beside a file nobody looks for releases, and for an id one would have to know the publisher.
+            let releases =
+                if dir.is_dir() { content::releases(dir, summary.identity)? } else { Vec::new() };
+            show_with(output, &summary, None, &releases);
+        }
+        Command::Sign { dir, id, name, revision, not_after } => {
+            let id = id.map_or_else(|| content::only_flist(&dir), Ok)?;
+            let (context, now) = (context()?, now());
+            let key = context.keys().load(&context.signer()?)?;
+            let not_after = not_after.map(|when| later(when, now, "--not-after")).transpose()?;
+            let publisher = key.secret.public();
+            let release = Release { flist: id, publisher, name, revision, not_after };
+            content::sign(&dir, &release, &key.secret)?;
+            output.answer(&release);
+            say_release(output, &release);
         }
         Command::Verify { dir, id } => {
             let summary = with_published(&dir, id, create::verify_published).await;
-            let summary = summary.with_context(|| format!("{} is not intact", dir.display()))?;
-            show(output, &summary, None);
+            let intact = || format!("{} is not intact", dir.display());
+            let summary = summary.with_context(intact)?;
+            let releases = content::releases(&dir, summary.identity).with_context(intact)?;
+            show_with(output, &summary, None, &releases);
             output.say("every byte has its hash");
         }
         Command::Push { dir, id, to } => push(context, output, &dir, id, to).await?,
@@ -310,7 +357,7 @@ async fn load(
         let wanted = threebot::source::Flist { id: Some(id), ..Default::default() };
         let wanted = [("flist".to_owned(), wanted)].into();
         let mut found =
-            content::look_up(&wanted, Path::new(""), &[grid.client.content_url()]).await?;
+            content::look_up(&wanted, Path::new(""), &[grid.client.content_url()], now()).await?;
         return Ok(found.pop_first().context("nothing was found")?.1.flist);
     }
     let bytes = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
@@ -357,6 +404,10 @@ async fn push(
 }
 
 fn show(output: &Output, summary: &Summary, out: Option<&Path>) {
+    show_with(output, summary, out, &[]);
+}
+
+fn show_with(output: &Output, summary: &Summary, out: Option<&Path>, releases: &[Release]) {
     let run = &summary.run;
     output.answer(&json!({
         "flist": summary.identity,
@@ -376,6 +427,7 @@ fn show(output: &Output, summary: &Summary, out: Option<&Path>) {
         "packs": summary.packs,
         "packed_bytes": summary.packed_bytes,
         "body_bytes": summary.body_bytes,
+        "releases": releases,
     }));
     let words = |words: &[String]| {
         let words: Vec<_> = words.iter().map(|word| format!("{word:?}")).collect();
@@ -397,6 +449,20 @@ fn show(output: &Output, summary: &Summary, out: Option<&Path>) {
         summary.contents,
         show_bytes(summary.packed_bytes)
     ));
+    for release in releases {
+        say_release(output, release);
+    }
+}
+
+fn say_release(output: &Output, release: &Release) {
+    let Release { publisher, name, revision, not_after, .. } = release;
+    output.say(format_args!("publisher   {publisher}"));
+    let end = match not_after {
+        None => "to begin with for ever".to_owned(),
+        Some(end) if *end < now() => format!("nobody begins with it since {end}"),
+        Some(end) => format!("to begin with until {end}"),
+    };
+    output.say(format_args!("release     {name}, revision {revision}, {end}"));
 }
 
 /// A bar on a terminal; nothing elsewhere.

@@ -116,6 +116,7 @@ min_weight = 2
 veto_roles = ["legal"]
 [flists.shop]
 id = "{}"
+publisher = {{ key = "{}", revision = 3 }}
 [containers.web]
 flist = "shop"
 command = ["/bin/server", "-v"]
@@ -136,7 +137,8 @@ stats = [{{ to = "wss://stats.example/in" }}]
 size = "10 GiB"
 "#,
             Self::head(&format!("\"{}\"", node(9))),
-            small_flist().identity()
+            small_flist().identity(),
+            key(8).public()
         ))
     }
 
