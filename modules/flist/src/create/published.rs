@@ -11,6 +11,7 @@ use std::{
     io,
     os::unix::fs::PermissionsExt as _,
     path::Path,
+    time::SystemTime,
 };
 
 /// What an flist contains, in numbers.
@@ -80,17 +81,31 @@ pub fn publish(built: &Built, out: &Path) -> Result<(), CreateError> {
         let directory = out.join(directory);
         fs::create_dir_all(&directory).map_err(CreateError::io("making directory", &directory))?;
     }
+    publish_packs(built, out)?;
+    let path = out.join(store_path::published_body(built.flist.identity()));
+    write_new(&path, &mut built.flist.encode().as_slice())
+        .map_err(CreateError::io("writing", &path))?;
+    // Who clears up may have looked at a pack before it got its new age, and removed it since.
+    publish_packs(built, out)
+}
+
+/// Packs that are there get a new age, by which whoever clears up sees that they are needed.
+fn publish_packs(built: &Built, out: &Path) -> Result<(), CreateError> {
     for pack in &built.flist.body().packs {
         let path = out.join(store_path::published_pack(&pack.id));
-        if fs::metadata(&path).is_ok_and(|found| found.len() == pack.size) {
+        let is_there = fs::metadata(&path).is_ok_and(|found| found.len() == pack.size);
+        if is_there && renew(&path).is_ok() {
             continue;
         }
         let copied = built.pack(&pack.id).and_then(|mut pack| write_new(&path, &mut pack));
         copied.map_err(CreateError::io("writing", &path))?;
     }
-    let path = out.join(store_path::published_body(built.flist.identity()));
-    write_new(&path, &mut built.flist.encode().as_slice())
-        .map_err(CreateError::io("writing", &path))
+    Ok(())
+}
+
+/// Fails for what belongs to somebody else: then it is written anew.
+fn renew(path: &Path) -> io::Result<()> {
+    fs::File::options().write(true).open(path)?.set_modified(SystemTime::now())
 }
 
 fn write_new(path: &Path, bytes: &mut dyn io::Read) -> io::Result<()> {

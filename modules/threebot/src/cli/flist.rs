@@ -1,6 +1,7 @@
 //! `3bot flist`.
 
 mod compare;
+mod gc;
 
 use super::{
     Exit,
@@ -82,6 +83,15 @@ Example:
         #[arg(long, value_name = "URL")]
         to: Option<String>,
     },
+    /// Clear up a place: show, or delete, what no flist needs that stays.
+    #[command(after_help = "\
+Flists that stay are named, or young; so is all that they need. Files with other names than those of flists
+are not looked at. What came within --grace stays in any case.
+
+Examples:
+  3bot flist gc public --keep-file running.txt
+  3bot flist gc public --keep ID --keep-newer 30d --delete")]
+    Gc(gc::Gc),
     /// Compare two flists file by file. Exit code 0: the same; 5: different.
     #[command(after_help = "Example:\n  3bot flist diff public-old public-new")]
     Diff {
@@ -238,6 +248,7 @@ pub(crate) async fn run(
             output.say("every byte has its hash");
         }
         Command::Push { dir, id, to } => push(context, output, &dir, id, to).await?,
+        Command::Gc(gc) => gc::run(output, gc).await?,
         Command::Diff { old, new } => {
             let (old, new) = (load(context, &old).await?, load(context, &new).await?);
             return Ok(compare::show(output, &old, &new));
