@@ -419,17 +419,18 @@ impl Database {
         read().map_err(failed("reading the releases"))
     }
 
-    /// Keeps a release, in the place of the one before it, which was not begun with.
+    /// Keeps a release, in the place of the one before it.
     pub(crate) fn keep_release(
         &self,
         contract: &ContractId,
         flist: &FlistId,
         record: &[u8],
+        begun: bool,
     ) -> Result<(), DatabaseError> {
         let (contract, flist) = (contract.to_string(), flist.to_string());
         let changed = self.0.execute(
-            "INSERT OR REPLACE INTO release VALUES (?1, ?2, ?3, 0)",
-            params![contract, flist, record],
+            "INSERT OR REPLACE INTO release VALUES (?1, ?2, ?3, ?4)",
+            params![contract, flist, record, begun],
         );
         changed.map(drop).map_err(failed("keeping a release"))
     }

@@ -152,11 +152,22 @@ impl Queue {
         let is_it = |one: &Fetch| {
             (one.wanted.contract, one.wanted.flist) == (wanted.contract, wanted.flist)
         };
-        let is_running = |one: &Running| !one.forgotten && is_it(&one.fetch);
-        let waits = self.waiting.iter().any(is_it);
-        if !waits && !self.running.get(&wanted.flist).is_some_and(is_running) {
-            self.waiting.push(Fetch { wanted, slices: 0 });
+        if let Some(waits) = self.waiting.iter_mut().find(|one| is_it(one)) {
+            waits.wanted = wanted;
+            return;
         }
+        if let Some(running) = self.running.get_mut(&wanted.flist)
+            && !running.forgotten
+            && is_it(&running.fetch)
+        {
+            if running.fetch.wanted.publisher == wanted.publisher {
+                return;
+            }
+            // It asks a publisher whom nobody wants any more.
+            running.forgotten = true;
+            running.cancel.cancel();
+        }
+        self.waiting.push(Fetch { wanted, slices: 0 });
     }
 
     fn forget(&mut self, contract: ContractId, flist: FlistId) {

@@ -130,7 +130,7 @@ impl Reconciler {
         let chain_is_known = database.chain()?.is_some();
         let contact = Contact::read(database.fact("contact")?.as_deref(), &boot);
         let rounds = Rounds::read(database.fact("scrub")?.as_deref());
-        let releases = releases::Releases::read(database.releases()?);
+        let releases = releases::Releases::read(&database)?;
         let mut runs = BTreeMap::new();
         for (id, text) in database.runs()? {
             match serde_json::from_str::<Run>(&text) {

@@ -151,3 +151,24 @@ fn a_contract_whose_server_drips_gives_way_to_another_that_wants_the_same_flist(
     assert!(queue.waiting.is_empty() && !queue.running[&next.flist].forgotten);
     assert_eq!(queue.end(next.flist, Ok(())), Some(told(2, Ok(()))));
 }
+
+/// A fetch went on asking for the release of the publisher of an earlier version.
+#[test]
+fn who_is_asked_for_a_release_follows_what_is_demanded() {
+    let by = |seed: u8| {
+        let key = contract::SigningKey::from_seed(&[seed; 32]).public();
+        Wanted { publisher: Some(Box::new(Publisher { key, revision: 1 })), ..wanted(1, 1) }
+    };
+    let (mut queue, now) = (Queue::default(), Instant::now());
+    queue.want(by(1));
+    queue.want(by(2));
+    let (first, cancel) = queue.start(now).unwrap();
+    assert_eq!(first, by(2), "it had not begun");
+    queue.want(by(2));
+    assert!(!cancel.is_cancelled(), "the same again");
+    queue.want(by(3));
+    assert!(cancel.is_cancelled());
+    assert_eq!(start(&mut queue, now), [0; 0]);
+    assert_eq!(queue.end(FlistId([1; 32]), Err(("cancelled", String::new()))), None);
+    assert_eq!(queue.start(now).map(|(wanted, _)| wanted), Some(by(3)));
+}

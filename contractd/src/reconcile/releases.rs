@@ -5,7 +5,7 @@
 
 use super::Reconciler;
 use crate::{
-    database::{DatabaseError, KeptRelease},
+    database::{Database, DatabaseError, KeptRelease},
     housekeeping,
 };
 use contract::{ContractId, FlistId, Release, Timestamp, header::Publisher};
@@ -24,13 +24,19 @@ struct Got {
 }
 
 impl Releases {
-    /// From what is written down; what does not verify is as if it had never come.
-    pub(super) fn read(kept: Vec<KeptRelease>) -> Self {
-        let got = |KeptRelease { contract, flist, record, begun }: KeptRelease| {
-            let release = Release::open(&record).ok()?;
-            Some(((contract, flist), Got { release, begun }))
-        };
-        Self(kept.into_iter().filter_map(got).collect())
+    /// From what is written down; what does not verify is forgotten, as if it had never come.
+    pub(super) fn read(database: &Database) -> Result<Self, DatabaseError> {
+        let mut all = BTreeMap::new();
+        for KeptRelease { contract, flist, record, begun } in database.releases()? {
+            match Release::open(&record) {
+                Ok(release) => drop(all.insert((contract, flist), Got { release, begun })),
+                Err(error) => {
+                    daemon::warn!("forgetting the release of {flist}: {}", daemon::chain(&error));
+                    database.forget_release(&contract, &flist)?;
+                }
+            }
+        }
+        Ok(Self(all))
     }
 
     /// Whether a contract may use this flist, if it has to be of this publisher: begin with it now, or go
@@ -61,8 +67,15 @@ impl Reconciler {
     ) -> Result<(), DatabaseError> {
         let Ok(release) = Release::open(record) else { return Ok(()) };
         if self.contracts.contains_key(&contract) {
-            self.database.keep_release(&contract, &flist, record)?;
-            self.releases.0.insert((contract, flist), Got { release, begun: false });
+            // Signed again, it is still what was begun with; of somebody else, it is not.
+            let goes_on = |got: &Got| {
+                got.begun
+                    && got.release.publisher == release.publisher
+                    && got.release.revision <= release.revision
+            };
+            let begun = self.releases.0.get(&(contract, flist)).is_some_and(goes_on);
+            self.database.keep_release(&contract, &flist, record, begun)?;
+            self.releases.0.insert((contract, flist), Got { release, begun });
         }
         Ok(())
     }

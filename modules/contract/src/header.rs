@@ -328,3 +328,34 @@ impl Nonce {
         if self.0.len() == 32 && digits { Ok(()) } else { Err("a nonce has 32 hexadecimal digits") }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{key::SigningKey, testkit::World};
+
+    #[test]
+    fn an_flist_that_is_named_twice_has_one_demand() {
+        let demand = |seed: u8, revision| {
+            let key = SigningKey::from_seed(&[seed; 32]).public();
+            Some(Publisher { key, revision })
+        };
+        let check = |first: &Option<Publisher>, second: &Option<Publisher>, same_flist: bool| {
+            let mut header = World::new(Timestamp::from_seconds(1_800_000_000)).header(1, None);
+            let one = Flist { publisher: first.clone(), ..header.flists[0].clone() };
+            let digest = if same_flist { one.digest } else { FlistId([0x5a; 32]) };
+            let name = alloc::format!("{}2", one.name);
+            let other = Flist { name, digest, publisher: second.clone(), ..one.clone() };
+            header.flists = alloc::vec![one, other];
+            header.check()
+        };
+        for demanded in [None, demand(1, 3)] {
+            assert_eq!(check(&demanded, &demanded, true), Ok(()));
+        }
+        for second in [None, demand(1, 4), demand(2, 3)] {
+            assert!(check(&demand(1, 3), &second, true).is_err(), "{second:?}");
+            assert!(check(&second, &demand(1, 3), true).is_err(), "{second:?}");
+            assert_eq!(check(&demand(1, 3), &second, false), Ok(()));
+        }
+    }
+}

@@ -37,8 +37,15 @@ pub struct Release {
     pub name: String,
     /// Counts up from 1.
     pub revision: u64,
-    /// Nothing is begun with it afterwards; what was begun goes on.
+    /// Nothing is begun with it afterwards; what was begun goes on. Always there, for ever as `null`: nobody
+    /// signs one for ever by leaving something out.
+    #[serde(deserialize_with = "Option::deserialize")]
     pub not_after: Option<Timestamp>,
+}
+
+/// The name of a record, below the place where the flist is.
+pub fn name(flist: &FlistId, publisher: &PublicKey) -> String {
+    alloc::format!("releases/{flist}/{publisher}")
 }
 
 /// Why bytes are no release that somebody signed.
@@ -139,8 +146,8 @@ impl Release {
         self.not_after.is_none_or(|end| now <= end)
     }
 
-    /// Whether it takes the place of an earlier one of the same publisher for the same flist: a record that
-    /// says less is never put in the place of one that says more.
+    /// Whether it takes the place of an earlier one of the same publisher for the same flist: by a higher
+    /// revision, whose end may be sooner, or by a later end of the same one.
     pub fn replaces(&self, earlier: &Self) -> bool {
         let end = |release: &Self| release.not_after.map_or(i64::MAX, Timestamp::seconds);
         (self.flist, self.publisher) == (earlier.flist, earlier.publisher)
@@ -274,6 +281,12 @@ mod tests {
         ] {
             assert!(matches!(bad.seal(&key(1)), Err(NotARelease::Invalid(_))), "{bad:?}");
         }
+        // For ever is said, and not left out.
+        let payload = serde_json::to_string(&Release { not_after: None, ..release() }).unwrap();
+        assert!(serde_json::from_str::<Release>(&payload).is_ok());
+        let short = payload.replace(",\"not_after\":null", "");
+        assert_ne!(short, payload);
+        assert!(serde_json::from_str::<Release>(&short).is_err());
         // Every signature fits the neutral element, so it can be nobody's key.
         let weak = alloc::format!("01{}", "0".repeat(62));
         let payload = serde_json::to_string(&release()).unwrap();
@@ -311,11 +324,13 @@ mod tests {
     }
 
     #[test]
-    fn only_one_that_says_more_replaces_another() {
+    fn only_a_higher_revision_or_a_later_end_replaces_another() {
         let old = release();
         let later = Release { not_after: Some(Timestamp::from_seconds(2_000)), ..release() };
         let endless = Release { not_after: None, ..release() };
-        let newer = Release { revision: 4, ..release() };
+        // Its end is sooner than that of all others.
+        let newer =
+            Release { revision: 4, not_after: Some(Timestamp::from_seconds(500)), ..release() };
         let all = [&old, &later, &endless, &newer];
         for (number, one) in all.iter().enumerate() {
             for (earlier, other) in all.iter().enumerate() {

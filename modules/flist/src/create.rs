@@ -49,7 +49,9 @@ use tree::Tree;
 
 pub use diff::{Changed, Diff, Fact, Named, diff};
 pub use export::{export_oci, export_tar};
-pub use published::{Summary, inspect, publish, published_files, verify_published};
+pub use published::{
+    Summary, inspect, publish, published_files, publishing, verify_published, write_new,
+};
 pub use run::Overrides;
 pub use unpack::unpack;
 

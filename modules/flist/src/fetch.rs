@@ -125,6 +125,18 @@ impl Reason {
         }
     }
 
+    /// Which of several places is told of, the lowest first, whatever their order: what is nearly right tells
+    /// more than a place that may have it, and that more than one that has something else, or nothing.
+    fn tells(self) -> u8 {
+        match self {
+            Self::PublisherExpired => 0,
+            Self::PublisherRevision => 1,
+            Self::SourceUnreachable | Self::ContentTruncated => 2,
+            Self::ContentMissing => 4,
+            _ => 3,
+        }
+    }
+
     /// Whether asking the same place again may help.
     fn passes(self) -> bool {
         matches!(self, Self::SourceUnreachable | Self::ContentTruncated)
@@ -475,9 +487,8 @@ fn from_any_place<T>(
             break;
         }
     }
-    // A place that may have it tells more than one that has not.
-    let place = failures.iter().position(|failure| failure.reason.passes());
-    Err(failures.swap_remove(place.unwrap_or(failures.len() - 1)))
+    let place = (0..failures.len()).min_by_key(|place| failures[*place].reason.tells());
+    Err(failures.swap_remove(place.unwrap_or(0)))
 }
 
 fn get(

@@ -43,5 +43,5 @@ pub(crate) fn published_pack(id: &[u8; 32]) -> String {
 
 /// Of a publisher's word for a body, beside it.
 pub(crate) fn published_release(identity: FlistId, publisher: &PublicKey) -> String {
-    format!("releases/{identity}/{publisher}")
+    contract::release::name(&identity, publisher)
 }

@@ -457,6 +457,21 @@ fn a_release_is_taken_when_it_is_what_is_demanded_and_has_a_code_when_it_is_not(
         // Another place has it.
         assert_eq!(get(&[other.path(), place.path()], &key, 1, 0), Ok(record.clone()));
     }
+    // Whatever the order of places, what is nearest to right is told.
+    let nothing = tempfile::tempdir().unwrap();
+    put(other.path(), &key, b"{}");
+    let old = tempfile::tempdir().unwrap();
+    put(old.path(), &key, &Release { revision: 2, ..release.clone() }.seal(&key).unwrap());
+    for (far, near, code) in [
+        (nothing.path(), other.path(), "publisher_invalid"),
+        (other.path(), old.path(), "publisher_revision"),
+        (old.path(), place.path(), "publisher_expired"),
+        (nothing.path(), place.path(), "publisher_expired"),
+    ] {
+        for places in [[far, near], [near, far]] {
+            assert_eq!(get(&places, &key, 3, 1_001), Err(code));
+        }
+    }
     // It was signed again.
     let longer = Release { not_after: None, ..release }.seal(&key).unwrap();
     put(other.path(), &key, &longer);

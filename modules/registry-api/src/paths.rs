@@ -123,7 +123,7 @@ pub fn flist(id: &FlistId) -> String {
 
 /// A publisher's [`contract::Release`] of an flist, `PUT` or `GET`.
 pub fn release(id: &FlistId, publisher: &PublicKey) -> String {
-    format!("{CONTENT}/releases/{id}/{publisher}")
+    format!("{CONTENT}/{}", contract::release::name(id, publisher))
 }
 
 /// A pack of chunks by its BLAKE3, `PUT` or `GET`.

@@ -341,6 +341,10 @@ pub struct FlistView {
     pub digest: FlistId,
     /// Sum of its files, in bytes.
     pub bytes: u64,
+    /// Who has to have signed it too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(value_type = Option<Object>))]
+    pub publisher: Option<contract::header::Publisher>,
 }
 
 /// Somebody whose decision counts.

@@ -2,28 +2,34 @@
 //! have signed of them.
 //!
 //! Bodies are streamed to the disk and hashed on the way; a file appears under its name when it is
-//! whole, right and on the disk. Names are written once and never change, but for releases: one that
-//! says more takes the place of one that says less.
+//! whole, right and on the disk. Names are written once and never change, but for releases: a later revision,
+//! or a later end of the same one, takes the place of what is there.
 
 use crate::{
     db::Fault,
     pace::Paced,
-    peers::{Peer, Shares},
+    peers::{Peer, Share, Shares},
     refusal,
 };
 use anyhow::Context as _;
 use axum::body::Body;
-use contract::{FlistId, PublicKey, Release};
+use contract::{FlistId, PublicKey, Release, release::NotARelease};
 use registry_api::{paths::CONTENT_BYTES_MAX, problem::codes};
 use sha2::{Digest as _, Sha256};
 use std::{
+    fs::{self, File},
+    io::{self, Write as _},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use tokio::{
     io::AsyncWriteExt as _,
-    sync::{Mutex, Semaphore},
+    sync::{Semaphore, SemaphorePermit},
+    task,
 };
 
 /// A file must be here by then: its sender waits no longer.
@@ -37,6 +43,8 @@ const UPLOADS_EACH_MAX: usize = UPLOADS_MAX / 2;
 
 /// The folder of releases.
 const RELEASES: &str = "releases";
+/// Publishers of one flist: anybody may be one.
+const PUBLISHERS_MAX: usize = 1_000;
 
 /// Whether the store takes files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +89,14 @@ pub struct Content {
     /// Distinguishes files that are being written.
     counter: AtomicU64,
     /// Releases are compared and written one at a time.
-    releasing: Mutex<()>,
+    releasing: Arc<Mutex<()>>,
+}
+
+/// A place among those who upload, for as long as it is held.
+#[derive(Debug)]
+pub struct Turn<'a> {
+    _share: Share,
+    _permit: SemaphorePermit<'a>,
 }
 
 /// One of the two hashes, while it is made.
@@ -96,12 +111,12 @@ impl Content {
         let root = data.join("content");
         let staging = root.join("staging");
         if staging.exists() {
-            std::fs::remove_dir_all(&staging)
+            fs::remove_dir_all(&staging)
                 .with_context(|| format!("emptying {}", staging.display()))?;
         }
         for folder in ["staging", Family::Flists.folder(), Family::Packs.folder(), RELEASES] {
             let path = root.join(folder);
-            std::fs::create_dir_all(&path).with_context(|| format!("making {}", path.display()))?;
+            fs::create_dir_all(&path).with_context(|| format!("making {}", path.display()))?;
         }
         Ok(Self {
             root,
@@ -109,7 +124,7 @@ impl Content {
             uploads: Semaphore::new(UPLOADS_MAX),
             shares: Shares::new(UPLOADS_EACH_MAX),
             counter: AtomicU64::new(0),
-            releasing: Mutex::new(()),
+            releasing: Arc::default(),
         })
     }
 
@@ -136,9 +151,7 @@ impl Content {
             drain(body).await;
             return Ok(false);
         }
-        let busy = || refusal(503, codes::UNAVAILABLE, "too many uploads at a time", "Try again.");
-        let _share = self.shares.take(peer).ok_or_else(busy)?;
-        let _permit = self.uploads.try_acquire().map_err(|_| busy())?;
+        let _turn = self.turn(peer)?;
         let number = self.counter.fetch_add(1, Ordering::Relaxed);
         let staged = self.root.join("staging").join(number.to_string());
         let outcome = self.receive(&staged, family, id, body).await;
@@ -148,16 +161,24 @@ impl Content {
         };
         if outcome.is_err()
             && let Err(error) = tokio::fs::remove_file(&staged).await
-            && error.kind() != std::io::ErrorKind::NotFound
+            && error.kind() != io::ErrorKind::NotFound
         {
             crate::log(&format!("removing {}: {error}", staged.display()));
         }
         outcome.map(|()| true)
     }
 
+    /// A place among those who upload; refused when it would be one too many.
+    pub fn turn(&self, peer: Peer) -> Result<Turn<'_>, Fault> {
+        let busy = || refusal(503, codes::UNAVAILABLE, "too many uploads at a time", "Try again.");
+        let share = self.shares.take(peer).ok_or_else(busy)?;
+        let permit = self.uploads.try_acquire().map_err(|_| busy())?;
+        Ok(Turn { _share: share, _permit: permit })
+    }
+
     /// Where a release is, or would be.
     pub fn release_path(&self, flist: &FlistId, publisher: &PublicKey) -> PathBuf {
-        self.root.join(RELEASES).join(format!("{flist}.{publisher}"))
+        self.root.join(contract::release::name(flist, publisher))
     }
 
     /// Takes what a publisher has signed. `true` when it was not there before. One that says less than what
@@ -166,45 +187,35 @@ impl Content {
         &self,
         flist: &FlistId,
         publisher: &PublicKey,
-        record: &[u8],
+        record: Vec<u8>,
     ) -> Result<bool, Fault> {
         if self.access == Access::ReadOnly {
             let text = "this registry takes no content";
             return Err(refusal(403, codes::READ_ONLY, text, "Publish on a server of your own."));
         }
-        let release = Release::open(record).map_err(|error| {
+        let release = Release::open(&record).map_err(|error| {
             let hint = "Make it with `3bot flist sign`.";
-            refusal(400, codes::MALFORMED, crate::chain(&error), hint)
+            match error {
+                NotARelease::Unsigned => {
+                    refusal(422, codes::BAD_SIGNATURE, crate::chain(&error), hint)
+                }
+                _ => refusal(400, codes::MALFORMED, crate::chain(&error), hint),
+            }
         })?;
         if let Err(unfit) = release.fits(flist, publisher, 1) {
-            return Err(refusal(422, codes::BAD_SIGNATURE, unfit.to_string(), ""));
+            let hint = "A release lies under its own flist and publisher.";
+            return Err(refusal(400, codes::BAD_REQUEST, unfit.to_string(), hint));
         }
         let path = self.release_path(flist, publisher);
-        let _alone = self.releasing.lock().await;
-        match tokio::fs::read(&path).await {
-            Ok(known) if known == record => return Ok(false),
-            Ok(known) if Release::open(&known).is_ok_and(|known| !release.replaces(&known)) => {
-                let text = "a release that says as much or more is published already";
-                let hint = "Sign a later revision, or one that lasts longer.";
-                return Err(refusal(409, codes::OLD_VERSION, text, hint));
-            }
-            Ok(_) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => {
-                return Err(anyhow::Error::new(error).context("reading a release").into());
-            }
-        }
         let number = self.counter.fetch_add(1, Ordering::Relaxed);
         let staged = self.root.join("staging").join(number.to_string());
-        let write = async {
-            let mut file = tokio::fs::File::create(&staged).await?;
-            file.write_all(record).await?;
-            file.flush().await?;
-            file.sync_all().await
-        };
-        write.await.with_context(|| writing(&staged))?;
-        publish(&staged, &path).await?;
-        Ok(true)
+        // To its end, also when nobody waits for the answer any more.
+        let releasing = Arc::clone(&self.releasing);
+        let kept = task::spawn_blocking(move || {
+            let _alone = releasing.lock().unwrap_or_else(PoisonError::into_inner);
+            keep_release(&staged, &path, &release, &record)
+        });
+        kept.await.context("keeping a release")?
     }
 
     async fn receive(
@@ -247,6 +258,55 @@ impl Content {
         file.sync_all().await.with_context(|| writing(staged))?;
         Ok(())
     }
+}
+
+/// Writes a release in the place of what is there, if it may.
+fn keep_release(
+    staged: &Path,
+    path: &Path,
+    release: &Release,
+    record: &[u8],
+) -> Result<bool, Fault> {
+    let folder = path.parent().context("a release lies in a folder")?;
+    match fs::read(path) {
+        Ok(known) if known == record => return Ok(false),
+        Ok(known) if Release::open(&known).is_ok_and(|known| !release.replaces(&known)) => {
+            let text =
+                "a release of this revision or a later one, with no sooner end, is published";
+            let hint = "Sign a later revision, or one that lasts longer.";
+            return Err(refusal(409, codes::OLD_VERSION, text, hint));
+        }
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            fs::create_dir_all(folder).with_context(|| writing(folder))?;
+            let others = fs::read_dir(folder).with_context(|| writing(folder))?;
+            if others.take(PUBLISHERS_MAX).count() >= PUBLISHERS_MAX {
+                let text = format!("{PUBLISHERS_MAX} publishers have signed this flist");
+                return Err(refusal(
+                    409,
+                    codes::TOO_MANY,
+                    text,
+                    "Publish on a server of your own.",
+                ));
+            }
+        }
+        Err(error) => return Err(anyhow::Error::new(error).context("reading a release").into()),
+    }
+    let write = || {
+        let mut file = File::create(staged)?;
+        file.write_all(record)?;
+        file.sync_all()?;
+        fs::rename(staged, path)?;
+        File::open(folder)?.sync_all()?;
+        // The folder may be new too.
+        folder.parent().map_or(Ok(()), |above| File::open(above)?.sync_all())
+    };
+    if let Err(error) = write() {
+        // Gone, if it has its name already; else the next start empties the folder.
+        drop(fs::remove_file(staged));
+        return Err(anyhow::Error::new(error).context(writing(path)).into());
+    }
+    Ok(true)
 }
 
 /// Reads some of a body that is not wanted: a sender that is answered before it has finished may see

@@ -376,6 +376,7 @@ fn version(
         name: flist.name.clone(),
         digest: flist.digest,
         bytes: flist.bytes,
+        publisher: flist.publisher.clone(),
     };
     let sql = "SELECT COUNT(*) FROM deployments WHERE header = ?1";
     Ok(VersionView {

@@ -47,6 +47,9 @@ async fn a_release_is_its_publishers_and_is_replaced_by_one_that_says_more() {
     let got = http.get(url(&path)).send().await.unwrap();
     assert_eq!(got.headers()[header::CACHE_CONTROL], "no-cache");
     assert_eq!(got.bytes().await.unwrap(), first);
+    // It lies as in every other place with flists.
+    let name = contract::release::name(&FlistId([7; 32]), &key(1).public());
+    assert_eq!(std::fs::read(data.path().join("content").join(name)).unwrap(), first);
     // Who has an old one cannot bring it back.
     for less in [release(2, None), release(3, Some(999))] {
         assert_eq!(put(&path, signed(less)).await, told(409, "old_version"));
@@ -58,11 +61,11 @@ async fn a_release_is_its_publishers_and_is_replaced_by_one_that_says_more() {
 
     // Under another name, of another flist, changed, too large, and none.
     let stranger = paths::release(&FlistId([7; 32]), &key(2).public());
-    assert_eq!(put(&stranger, last.clone()).await, told(422, "bad_signature"));
+    assert_eq!(put(&stranger, last.clone()).await, told(400, "bad_request"));
     let other = paths::release(&FlistId([8; 32]), &key(1).public());
-    assert_eq!(put(&other, last.clone()).await, told(422, "bad_signature"));
+    assert_eq!(put(&other, last.clone()).await, told(400, "bad_request"));
     let changed = String::from_utf8(last.clone()).unwrap().replace("\"sig\":\"", "\"sig\":\"A");
-    assert_eq!(put(&path, changed.into_bytes()).await, told(400, "malformed"));
+    assert_eq!(put(&path, changed.into_bytes()).await, told(422, "bad_signature"));
     assert_eq!(put(&path, vec![b' '; 5_000]).await, told(413, "too_large"));
     assert_eq!(put(&path, vec![]).await, told(400, "malformed"));
     let weak = format!("/content/releases/{}/01{}", FlistId([7; 32]), "0".repeat(62));

@@ -3,16 +3,21 @@
 use crate::{
     error::BotError,
     grid::Grid,
-    plan::{self, KnownFlist},
+    plan::{
+        self, KnownFlist,
+        world::{Finding, Severity},
+    },
     source,
 };
-use contract::{FlistId, PublicKey, Release, SigningKey, Timestamp, release::RECORD_BYTES_MAX};
-use flist::{Cancel, Flist, create};
+use contract::{
+    FlistId, PublicKey, Release, SigningKey, Timestamp, header, release::RECORD_BYTES_MAX,
+};
+use flist::{Cancel, Flist, create, fetch::Reason};
 use registry_api::{Client, paths};
 use std::{
     collections::BTreeMap,
     fs,
-    io::{self, Read as _, Write as _},
+    io::{self, Read as _},
     path::{Path, PathBuf},
 };
 
@@ -26,32 +31,47 @@ const BODY_MAX: u64 = flist::body::BODY_MAX as u64;
 /// Looks up flists: in directories relative to `base`, or where nodes will fetch them. What a publisher has
 /// to have signed must be there too, as a node wants it `now`.
 ///
-/// `content` is where nodes fetch those for which the source names no place.
+/// `content` is where nodes fetch those for which the source names no place. With what `begun` names nodes have
+/// begun: that the time to begin is over is then only a finding.
 pub async fn look_up(
     wanted: &BTreeMap<String, source::Flist>,
     base: &Path,
     content: &[String],
     now: Timestamp,
-) -> Result<BTreeMap<String, KnownFlist>, BotError> {
+    begun: &[header::Flist],
+) -> Result<(BTreeMap<String, KnownFlist>, Vec<Finding>), BotError> {
     let mut found = BTreeMap::new();
+    let mut findings = Vec::new();
     for (name, written) in wanted {
         let urls = if written.urls.is_empty() { content } else { &written.urls };
         let (written, base, from) = (written.clone(), base.to_owned(), urls.to_owned());
-        let read = tokio::task::spawn_blocking(move || read(&written, &base, &from, now)).await;
+        let begun = begun.to_vec();
+        let read =
+            tokio::task::spawn_blocking(move || read(&written, &base, &from, now, &begun)).await;
         let failed = |source| BotError::Flist { name: name.clone(), source };
-        let flist = read.map_err(|error| failed(error.into()))?.map_err(failed)?;
+        let (flist, over) = read.map_err(|error| failed(error.into()))?.map_err(failed)?;
+        findings.extend(over.map(|over| Finding {
+            severity: Severity::Warning,
+            node: None,
+            text: format!(
+                "flist {name}: {over}; nodes that have begun with it go on, and no other node begins \
+                 until it is signed again"
+            ),
+        }));
         let urls = urls.iter().map(|url| url.trim_end_matches('/').to_owned()).collect();
         found.insert(name.clone(), KnownFlist { flist, urls });
     }
-    Ok(found)
+    Ok((found, findings))
 }
 
+/// The flist, and why no further node begins with it.
 fn read(
     written: &source::Flist,
     base: &Path,
     urls: &[String],
     now: Timestamp,
-) -> Result<Flist, Box<dyn std::error::Error + Send + Sync>> {
+    begun: &[header::Flist],
+) -> Result<(Flist, Option<String>), Box<dyn std::error::Error + Send + Sync>> {
     let (source, flist) = match (&written.dir, written.id) {
         (Some(dir), id) => {
             let dir = base.join(dir);
@@ -73,9 +93,22 @@ fn read(
     if let Some(publisher) = &written.publisher {
         let demanded = plan::demanded(publisher);
         let cancel = Cancel::default();
-        flist::fetch::release(&source, flist.identity(), &demanded, now, &cancel)?;
+        let got = flist::fetch::release(&source, flist.identity(), &demanded, now, &cancel);
+        if let Err(error) = got {
+            // All but the end was as demanded, or it would have another reason.
+            let is_begun = begun.iter().any(|known| {
+                known.digest == flist.identity()
+                    && known.publisher.as_ref().is_some_and(|known| {
+                        known.key == demanded.key && known.revision >= demanded.revision
+                    })
+            });
+            if error.reason != Reason::PublisherExpired || !is_begun {
+                return Err(error.into());
+            }
+            return Ok((flist, Some(crate::error::chain(&error))));
+        }
     }
-    Ok(flist)
+    Ok((flist, None))
 }
 
 /// The flist of a directory that holds exactly one.
@@ -137,7 +170,10 @@ pub fn releases(dir: &Path, id: FlistId) -> io::Result<Vec<Release>> {
         Err(error) => return Err(named(&folder)(error)),
     };
     let mut releases = Vec::new();
-    for entry in entries.take(RELEASES_MAX) {
+    for (number, entry) in entries.enumerate() {
+        if number >= RELEASES_MAX {
+            return Err(other(format!("{} has more than {RELEASES_MAX} names", folder.display())));
+        }
         let name = entry.map_err(named(&folder))?.file_name();
         let Some(publisher) = name.to_str().and_then(|name| name.parse::<PublicKey>().ok()) else {
             continue;
@@ -173,6 +209,7 @@ fn release(dir: &Path, id: FlistId, publisher: &PublicKey) -> io::Result<Option<
 /// Signs an flist of a published directory, in the place of what the same publisher has signed before. One
 /// that says no more than that is refused: whoever has the earlier one would have more.
 pub fn sign(dir: &Path, release: &Release, key: &SigningKey) -> io::Result<()> {
+    let _publishing = create::publishing(dir).map_err(named(dir))?;
     read_published(dir, release.flist)?;
     if let Some(known) = self::release(dir, release.flist, &release.publisher)?
         && !release.replaces(&known)
@@ -187,11 +224,8 @@ pub fn sign(dir: &Path, release: &Release, key: &SigningKey) -> io::Result<()> {
     let folder = release_folder(dir, release.flist);
     fs::create_dir_all(&folder).map_err(named(&folder))?;
     let path = folder.join(release.publisher.to_string());
-    // The name comes last: nobody fetches half of it.
-    let new = path.with_extension("new");
-    let mut file = fs::File::create(&new).map_err(named(&new))?;
-    file.write_all(&record).and_then(|()| file.sync_all()).map_err(named(&new))?;
-    fs::rename(&new, &path).map_err(named(&path))
+    create::write_new(&path, &mut record.as_slice()).map_err(named(&path))?;
+    fs::File::open(&folder).and_then(|folder| folder.sync_all()).map_err(named(&folder))
 }
 
 fn release_folder(dir: &Path, id: FlistId) -> PathBuf {

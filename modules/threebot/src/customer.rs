@@ -60,7 +60,9 @@ pub async fn plan(grid: &Grid, request: &Request<'_>) -> Result<Planned, BotErro
     let wanted = plan::wanted_flists(request.source)?;
     let registry = [grid.client.content_url()];
     let content = if request.content.is_empty() { &registry[..] } else { request.content };
-    let flists = content::look_up(&wanted, request.base, content, request.now).await?;
+    let begun = before.as_ref().map_or(&[][..], |(header, _)| &header.body.flists);
+    let (flists, over) =
+        content::look_up(&wanted, request.base, content, request.now, begun).await?;
     let follows = match &before {
         Some((header, _)) => Follows::Version(&header.body, header.id),
         None => Follows::Nothing(fresh_nonce()?),
@@ -79,7 +81,9 @@ pub async fn plan(grid: &Grid, request: &Request<'_>) -> Result<Planned, BotErro
     let world =
         world(grid, &plan, replaces.as_ref().and_then(|(_, documents)| documents.as_deref()))
             .await?;
-    let findings = findings(&plan, &world, request.now);
+    let mut findings = findings(&plan, &world, request.now);
+    findings.extend(over);
+    findings.sort_by_key(|finding| (finding.severity, finding.node));
     Ok(Planned { plan, findings, replaces })
 }
 

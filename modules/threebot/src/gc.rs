@@ -39,7 +39,7 @@ impl Item {
     pub fn name(&self) -> String {
         match self {
             Self::Body(id) => format!("flists/{id}"),
-            Self::Release(id, publisher) => format!("releases/{id}/{publisher}"),
+            Self::Release(id, publisher) => contract::release::name(id, publisher),
             Self::Pack(id) => format!("packs/{id}"),
         }
     }
@@ -77,13 +77,21 @@ pub enum Refused {
 
 /// The flists that stay, whose bodies have to be read to know what they need.
 pub fn kept(found: &[Found], keep: &Keep) -> Result<BTreeSet<FlistId>, Refused> {
-    let bodies: BTreeMap<FlistId, Timestamp> = found
+    let mut bodies: BTreeMap<FlistId, Timestamp> = found
         .iter()
         .filter_map(|one| match one.item {
             Item::Body(id) => Some((id, one.since)),
             Item::Release(..) | Item::Pack(_) => None,
         })
         .collect();
+    // An flist that somebody has signed lately is as young as that.
+    for one in found {
+        if let Item::Release(id, _) = one.item
+            && let Some(since) = bodies.get_mut(&id)
+        {
+            *since = one.since.max(*since);
+        }
+    }
     if let Some(missing) = keep.flists.iter().find(|id| !bodies.contains_key(id)) {
         return Err(Refused::NotThere(*missing));
     }
@@ -135,6 +143,10 @@ mod tests {
         SigningKey::from_seed(&[1; 32]).public()
     }
 
+    fn other() -> PublicKey {
+        SigningKey::from_seed(&[2; 32]).public()
+    }
+
     /// What goes, of a place in which flist `n` needs the packs `n` and 100.
     fn check(place: &[Found], flists: &[u8], after: Option<i64>) -> Vec<Item> {
         let keep = Keep {
@@ -174,6 +186,11 @@ mod tests {
         // Somebody publishes: the packs are there, the body is not yet.
         let arriving = [found(Item::Pack(id(7)), GRACE + 1), found(Item::Pack(id(8)), 1)];
         assert_eq!(check(&arriving, &[], None), [Item::Pack(id(8))]);
+        // Somebody has signed an old flist lately.
+        let mut signed = two(1);
+        signed.push(found(Item::Release(id(2), other()), GRACE + 1));
+        let first = [Item::Body(id(1)), Item::Release(id(1), publisher()), Item::Pack(id(1))];
+        assert_eq!(check(&signed, &[], None), first);
         // They may ask for more time than the grace.
         assert_eq!(check(&two(500), &[], Some(499)), []);
         assert_eq!(check(&two(500), &[], Some(500)).len(), two(1).len());

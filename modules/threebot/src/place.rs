@@ -1,7 +1,8 @@
 //! A place with published flists that its owner can change: a directory.
 //!
-//! Whoever publishes gives what is there already a new age, so that who clears up at the same time sees that
-//! it is needed; who clears up looks once more before each file that goes.
+//! Whoever publishes or signs on this machine and whoever clears up wait for each other. Where a lock does not
+//! reach, as from another machine, ages do: whoever publishes gives what is there already a new one, and who
+//! clears up looks once more before each file that goes.
 
 use crate::gc::{Found, Item, Keep, Refused, goes, kept};
 use contract::{FlistId, Timestamp};
@@ -10,8 +11,8 @@ use std::{
     collections::BTreeSet,
     fs::{self, File},
     io::{self, Read as _},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    time::SystemTime,
 };
 
 /// Names in a place; more is a mistake.
@@ -53,6 +54,24 @@ impl Place {
     /// A directory. Nothing is looked at yet.
     pub fn open(place: &Path) -> Self {
         Self::Directory(place.to_owned())
+    }
+
+    /// Waits until nobody on this machine publishes here, and lets nobody begin while it is held.
+    pub async fn alone(&self) -> Result<File, PlaceError> {
+        match self {
+            Self::Directory(root) => {
+                let root = root.clone();
+                blocking(move || {
+                    let lock = || {
+                        let place = File::open(&root)?;
+                        place.lock()?;
+                        Ok(place)
+                    };
+                    lock().map_err(failed("locking", &root))
+                })
+                .await
+            }
+        }
     }
 
     /// What may go from here. Changes nothing.
@@ -144,9 +163,13 @@ fn list_directory(root: &Path) -> Result<Vec<Found>, PlaceError> {
     items.filter_map(|item| look_in_directory(root, item).transpose()).collect()
 }
 
-/// Names below a folder, with it; none where there is no such folder.
+/// Names below a folder, with it; none where there is no such folder. What is behind a link is another place's,
+/// which may keep what this one would not.
 fn names_in(root: &Path, folder: &str) -> Result<Vec<String>, PlaceError> {
     let path = root.join(folder);
+    if path.is_symlink() {
+        return Err(linked(&path));
+    }
     let entries = match fs::read_dir(&path) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -163,7 +186,20 @@ fn names_in(root: &Path, folder: &str) -> Result<Vec<String>, PlaceError> {
     Ok(names)
 }
 
-/// A regular file: what a link leads to is somebody else's.
+fn linked(path: &Path) -> PlaceError {
+    PlaceError::Unfit(format!(
+        "{} is a symbolic link: clear up the place that it leads to, or remove it",
+        path.display()
+    ))
+}
+
+/// When a file came, or was last published again. Copies keep the time at which a file was written, and then
+/// only that of its inode is new.
+fn age(found: &fs::Metadata) -> Timestamp {
+    Timestamp::from_seconds(found.mtime().max(found.ctime()))
+}
+
+/// A regular file.
 fn look_in_directory(root: &Path, item: Item) -> Result<Option<Found>, PlaceError> {
     let path = root.join(item.name());
     let found = match fs::symlink_metadata(&path) {
@@ -171,9 +207,10 @@ fn look_in_directory(root: &Path, item: Item) -> Result<Option<Found>, PlaceErro
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed("looking at", &path)(error)),
     };
-    let since = found.modified().map_err(failed("looking at", &path))?;
-    let since = since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-    let since = Timestamp::from_seconds(i64::try_from(since).unwrap_or(i64::MAX));
+    if found.is_symlink() {
+        return Err(linked(&path));
+    }
+    let since = age(&found);
     Ok(found.is_file().then_some(Found { item, bytes: found.len(), since }))
 }
 
@@ -187,7 +224,11 @@ fn read_file(path: &Path) -> Result<Vec<u8>, PlaceError> {
 
 fn delete_in_directory(root: &Path, item: Item) -> Result<(), PlaceError> {
     let path = root.join(item.name());
-    fs::remove_file(&path).map_err(failed("removing", &path))?;
+    match fs::remove_file(&path) {
+        // Somebody else was quicker.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        removed => removed.map_err(failed("removing", &path))?,
+    }
     if let (Item::Release(..), Some(folder)) = (item, path.parent()) {
         // It stays while somebody else's release is in it.
         drop(fs::remove_dir(folder));

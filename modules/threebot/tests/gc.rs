@@ -13,6 +13,10 @@ use std::{
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
+use threebot::{
+    gc::{Found, Keep},
+    place::{Place, PlaceError},
+};
 
 async fn bot(world: &World, words: &[&str]) -> (i32, Value, String) {
     common::bot(world, &world.url(), words).await
@@ -41,13 +45,23 @@ fn files(dir: &Path) -> BTreeSet<PathBuf> {
     found
 }
 
-/// As if everything had come so long ago.
+/// What a copy that keeps times would have: the files say that they were written so long ago.
 fn age(dir: &Path, hours: u64) {
     let then = SystemTime::now() - Duration::from_secs(hours * 3600);
     for file in files(dir) {
         let file = fs::File::options().write(true).open(dir.join(file)).unwrap();
         file.set_modified(then).unwrap();
     }
+}
+
+/// What is kept when everything that is there has been there for longer than the grace.
+fn later(flists: &[&str]) -> Keep {
+    let flists = flists.iter().map(|id| id.parse().unwrap()).collect();
+    Keep { flists, after: None, grace: common::now().plus(3600) }
+}
+
+async fn names(place: &Place, keep: &Keep) -> Result<BTreeSet<PathBuf>, PlaceError> {
+    Ok(place.idle(keep).await?.iter().map(|one| one.item.name().into()).collect())
 }
 
 /// Builds an flist of one file into `out`, and gives its id.
@@ -82,15 +96,11 @@ async fn what_no_kept_flist_names_goes_when_it_is_old_and_nothing_else_ever_does
     // Somebody may be publishing: nothing is old enough.
     let idle = done(&world, &gc).await;
     assert_eq!((&idle["deleted"], &idle["names"]), (&Value::from(false), &serde_json::json!([])));
+    // A copy that kept its times came today all the same.
     age(&out, 30);
-    let idle = done(&world, &gc).await;
-    let names: BTreeSet<PathBuf> = idle["names"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|name| name.as_str().unwrap().into())
-        .collect();
-    assert_eq!(names, first);
+    assert_eq!(done(&world, &gc).await["names"], serde_json::json!([]));
+    let place = Place::open(&out);
+    assert_eq!(names(&place, &later(&[&kept])).await.unwrap(), first);
     assert_eq!(files(&out), all, "it was only shown");
     // In doubt everything stays.
     let delete = [&gc[..], &["--delete"]].concat();
@@ -104,26 +114,71 @@ async fn what_no_kept_flist_names_goes_when_it_is_old_and_nothing_else_ever_does
         assert!(stderr.contains(told), "{stderr}");
     }
     assert_eq!(bot(&world, &["flist", "gc", dir, "--delete"]).await.0, 64, "what stays?");
-    let newer = ["flist", "gc", dir, "--delete", "--keep-newer", "31h"];
-    assert_eq!(done(&world, &newer).await["names"], serde_json::json!([]));
+    let list = world.home.path().join("keep");
+    fs::write(&list, format!("# running\n{kept}\n")).unwrap();
+    let from_file = ["flist", "gc", dir, "--keep-file", list.to_str().unwrap(), "--delete"];
+    let nothing = done(&world, &from_file).await;
+    assert_eq!((&nothing["deleted"], &nothing["bytes"]), (&Value::from(true), &Value::from(0)));
     let body = out.join("flists").join(&kept);
     let good = fs::read(&body).unwrap();
     fs::write(&body, "junk").unwrap();
-    age(&out, 30);
+    let unreadable = names(&place, &later(&[&kept])).await.unwrap_err();
+    assert!(unreadable.to_string().contains("which stays, cannot be read"), "{unreadable}");
     let (code, _, stderr) = bot(&world, &delete).await;
     assert_eq!(code, 1);
     assert!(stderr.contains("which stays, cannot be read"), "{stderr}");
     assert_eq!(files(&out), all);
     fs::write(&body, good).unwrap();
 
-    age(&out, 30);
-    let list = world.home.path().join("keep");
-    fs::write(&list, format!("# running\n{kept}\n")).unwrap();
-    let from_file = ["flist", "gc", dir, "--keep-file", list.to_str().unwrap(), "--delete"];
-    assert_eq!(done(&world, &from_file).await["deleted"], true);
+    for idle in place.idle(&later(&[&kept])).await.unwrap() {
+        // Published again since.
+        let renewed = Found { since: idle.since.plus(-1), ..idle };
+        assert!(!place.remove(&renewed).await.unwrap());
+        assert!(place.remove(&idle).await.unwrap());
+        assert!(!place.remove(&idle).await.unwrap(), "it is gone");
+    }
     let left: BTreeSet<PathBuf> = of_kept.into_iter().chain(foreign.map(PathBuf::from)).collect();
     assert_eq!(files(&out), left);
     done(&world, &["flist", "verify", dir, &kept]).await;
+}
+
+/// Packs that another place keeps went, because their folder was linked here.
+#[tokio::test]
+async fn nothing_goes_from_a_place_with_links() {
+    let world = World::new().await;
+    let (out, elsewhere) = (world.home.path().join("public"), world.home.path().join("elsewhere"));
+    let flist = build(&world, "one", "one", out.to_str().unwrap()).await;
+    let sign = ["flist", "sign", out.to_str().unwrap(), "--as", "owner", "--name", "x"];
+    done(&world, &[&sign[..], &["--revision", "1"]].concat()).await;
+    let (place, keep) = (Place::open(&out), later(&[]));
+    assert_eq!(names(&place, &keep).await.unwrap(), files(&out));
+    let body = format!("flists/{flist}");
+    for name in ["flists", "packs", "releases", &format!("releases/{flist}"), &body] {
+        let path = out.join(name);
+        fs::rename(&path, &elsewhere).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+        let refused = names(&place, &keep).await.unwrap_err().to_string();
+        assert!(refused.contains("is a symbolic link"), "{name}: {refused}");
+        fs::remove_file(&path).unwrap();
+        fs::rename(&elsewhere, &path).unwrap();
+    }
+    assert_eq!(names(&place, &keep).await.unwrap(), files(&out));
+}
+
+/// Who builds or signs waits for who clears up, and the other way round.
+#[tokio::test]
+async fn nobody_publishes_while_somebody_clears_up() {
+    let world = World::new().await;
+    let out = world.flist();
+    let place = Place::open(&out);
+    let alone = place.alone().await.unwrap();
+    let other = fs::File::open(&out).unwrap();
+    assert!(other.try_lock_shared().is_err());
+    drop(alone);
+    let publishing = flist::create::publishing(&out).unwrap();
+    assert!(other.try_lock().is_err());
+    other.try_lock_shared().unwrap();
+    drop(publishing);
 }
 
 /// Who published an flist whose pack was there already found it gone a moment later.
@@ -132,13 +187,14 @@ async fn publishing_again_gives_what_is_there_a_new_age() {
     let world = World::new().await;
     let out = world.home.path().join("public");
     let dir = out.to_str().unwrap();
-    let other = build(&world, "other", "other", dir).await;
-    let flist = build(&world, "one", "one", dir).await;
+    build(&world, "one", "one", dir).await;
+    let begin = SystemTime::now() - Duration::from_secs(3600);
+    let young = || {
+        let modified = |file: &PathBuf| fs::metadata(out.join(file)).unwrap().modified().unwrap();
+        files(&out).iter().filter(|file| modified(file) > begin).count()
+    };
     age(&out, 30);
-    // As if its list of files had never come: its pack is old, and nobody names it.
-    fs::remove_file(out.join("flists").join(&flist)).unwrap();
-    assert_eq!(build(&world, "one", "one", dir).await, flist);
-    let gc = ["flist", "gc", dir, "--keep", &other, "--delete"];
-    assert_eq!(done(&world, &gc).await["names"], serde_json::json!([]));
-    done(&world, &["flist", "verify", dir, &flist]).await;
+    assert_eq!(young(), 0);
+    build(&world, "one", "one", dir).await;
+    assert_eq!(young(), files(&out).len());
 }

@@ -5,8 +5,16 @@
 
 mod common;
 
-use common::{World, grant, source};
+use common::{World, decide, grant, now, propose, source};
+use contract::{ContractId, Release, Timestamp, decision::Decision};
 use serde_json::Value;
+use std::path::Path;
+use threebot::{
+    content, customer,
+    plan::world::Severity,
+    source::{Language, parse},
+    stakeholder::Matter,
+};
 
 async fn bot(world: &World, words: &[&str]) -> (i32, Value, String) {
     common::bot(world, &world.url(), words).await
@@ -43,11 +51,16 @@ async fn a_publisher_signs_and_everybody_sees_it() {
     assert_eq!(bot(&world, &sign("3", "2001-01-01T00:00:00Z")).await.0, 64, "that is over");
     done(&world, &sign("3", "31d")).await;
     done(&world, &["flist", "push", dir]).await;
+    let flist = signed["flist"].as_str().unwrap().to_owned();
+    let name = format!("releases/{flist}/{}", signed["publisher"].as_str().unwrap());
+    let pushed = world.home.path().join("registry/content").join(&name);
+    let here = std::fs::read(Path::new(dir).join(&name)).unwrap();
+    assert_eq!(std::fs::read(pushed).unwrap(), here);
 
     // What does not verify is not intact.
     let flist = signed["flist"].as_str().unwrap();
     let publisher = signed["publisher"].as_str().unwrap();
-    let record = std::path::Path::new(dir).join("releases").join(flist).join(publisher);
+    let record = Path::new(dir).join("releases").join(flist).join(publisher);
     let good = std::fs::read_to_string(&record).unwrap();
     std::fs::write(&record, good.replace("\"sig\":\"", "\"sig\":\"A")).unwrap();
     let (code, _, stderr) = bot(&world, &["flist", "verify", dir]).await;
@@ -89,5 +102,63 @@ async fn a_contract_demands_what_is_there_and_says_so() {
         let (code, _, stderr) = plan(&demand).await;
         assert_eq!(code, 1, "{demand}");
         assert!(stderr.contains(told), "{stderr}");
+    }
+}
+
+/// Nobody could update what ran once the time to begin with its flist was over.
+#[tokio::test]
+async fn what_was_begun_can_be_updated_after_the_end_of_its_release() {
+    let world = World::new().await;
+    let node = world.farm_with_node().await;
+    let pool = grant(&world, &node).await;
+    let dir = world.flist();
+    let owner = world.actor("owner");
+    let key = &owner.key.secret;
+    let end = now().plus(3600);
+    let release = Release {
+        flist: content::only_flist(&dir).unwrap(),
+        publisher: key.public(),
+        name: "shop".into(),
+        revision: 3,
+        not_after: Some(end),
+    };
+    content::sign(&dir, &release, key).unwrap();
+    content::push_directory(&world.grid, &dir).await.unwrap();
+    let place = format!("{{ dir = \"{}\" }}", dir.display());
+    let demanding = |revision: u64| {
+        let demand =
+            format!(", publisher = {{ key = \"{}\", revision = {revision} }} }}", key.public());
+        source(&pool, &node.id(), &dir, "").replace(&place, &place.replace(" }", &demand))
+    };
+    let text = demanding(2);
+    let contract = propose(&world, &text, None).await;
+    for name in ["it", "legal", "budget"] {
+        decide(&world, name, contract, Matter::Newest, Decision::Approve).await;
+    }
+    let people = world.people();
+    let plan = async |text: &str, update: Option<ContractId>, now: Timestamp| {
+        let request = customer::Request {
+            source: &parse(text, Language::Toml).unwrap(),
+            base: Path::new("/"),
+            people: &people,
+            signer: owner.id(),
+            now,
+            content: &[],
+            update,
+        };
+        let planned = customer::plan(&world.grid, &request).await;
+        planned.map_err(|error| threebot::error::chain(&error))
+    };
+    let update = Some(contract);
+    assert_eq!(plan(&text, update, end).await.unwrap().findings, []);
+    let over = end.plus(1);
+    let planned = plan(&text, update, over).await.unwrap();
+    let [finding] = &planned.findings[..] else { panic!("{:?}", planned.findings) };
+    assert_eq!(finding.severity, Severity::Warning);
+    assert!(finding.text.contains("nodes that have begun with it go on"), "{}", finding.text);
+    // A new contract would begin, and so would a demand that was never met.
+    for (text, update) in [(&text, None), (&demanding(3), update)] {
+        let refused = plan(text, update, over).await.unwrap_err();
+        assert!(refused.contains("publisher_expired"), "{refused}");
     }
 }

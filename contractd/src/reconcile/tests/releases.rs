@@ -87,12 +87,75 @@ fn a_release_is_kept_for_contracts_that_are_known_and_as_it_was_signed() {
     assert!(!allows(&bench, CONTRACT, &fits, LAST), "it is of another flist");
     // Changed on the disk, it is as if it had never come.
     let good = record(FLIST, LAST);
-    bench.reconciler.database.keep_release(&CONTRACT, &FLIST, &good).unwrap();
+    bench.reconciler.database.keep_release(&CONTRACT, &FLIST, &good, false).unwrap();
     bench = bench.restarted();
     assert!(allows(&bench, CONTRACT, &fits, LAST));
     let text = String::from_utf8(good).unwrap().replace("\"sig\":\"", "\"sig\":\"AAAA");
-    bench.reconciler.database.keep_release(&CONTRACT, &FLIST, text.as_bytes()).unwrap();
-    assert!(!allows(&bench.restarted(), CONTRACT, &fits, LAST));
+    bench.reconciler.database.keep_release(&CONTRACT, &FLIST, text.as_bytes(), true).unwrap();
+    bench = bench.restarted();
+    assert!(!allows(&bench, CONTRACT, &fits, LAST));
+    assert!(bench.reconciler.database.releases().unwrap().is_empty(), "and is gone");
+}
+
+#[test]
+fn a_release_that_is_signed_again_is_still_begun_with() {
+    let mut bench = Bench::new();
+    bench.reconciler.contracts.insert(CONTRACT, Kept::new(CONTRACT));
+    let of = |seed, revision| Release {
+        flist: FLIST,
+        publisher: key(seed).public(),
+        name: "web".into(),
+        revision,
+        not_after: Some(Timestamp::from_seconds(LAST)),
+    };
+    for (seed, revision, goes_on) in [(1, 3, true), (1, 4, true), (1, 2, false), (2, 3, false)] {
+        bench.reconciler.take_release(CONTRACT, FLIST, &record(FLIST, LAST)).unwrap();
+        bench.reconciler.note_begun(CONTRACT, FLIST).unwrap();
+        let again = of(seed, revision).seal(&key(seed)).unwrap();
+        bench.reconciler.take_release(CONTRACT, FLIST, &again).unwrap();
+        bench = bench.restarted();
+        bench.reconciler.contracts.insert(CONTRACT, Kept::new(CONTRACT));
+        let demanded = demand(seed, revision);
+        assert!(allows(&bench, CONTRACT, &demanded, LAST));
+        assert_eq!(allows(&bench, CONTRACT, &demanded, LAST + 1), goes_on, "{seed} {revision}");
+        bench.reconciler.contracts.clear();
+        bench.reconciler.forget_releases().unwrap();
+        bench.reconciler.contracts.insert(CONTRACT, Kept::new(CONTRACT));
+    }
+}
+
+/// The gate is where a container starts, and not only where its files are looked for.
+#[test]
+fn a_start_needs_a_release_and_goes_on_after_its_end_only_when_it_was_begun() {
+    let mut bench = Bench::new();
+    bench.world = World::new(clock::now().unwrap());
+    bench.hear(&bench.world.agreed());
+    bench.judge(10);
+    let mut wants = judge::wants(&bench.reconciler.verdicts);
+    let Kind::Container { flist, publisher, .. } = &mut wants[0].kind else { panic!() };
+    *publisher = Some(Box::new(demand(1, 3)));
+    let (flist, want) = (*flist, wants[0].clone());
+    let goes = |bench: &mut Bench| {
+        bench.reconciler.runs.clear();
+        bench.reconciler.start(&want, &Have::default()).unwrap();
+        // No launcher answers here; that it was to start is written down.
+        bench.reconciler.runs.contains_key(&want.id)
+    };
+    assert!(!goes(&mut bench), "nobody has signed it");
+    let take = |bench: &mut Bench, end| {
+        bench.reconciler.take_release(want.contract, flist, &record(flist, end)).unwrap();
+    };
+    // Its last second was in 1970.
+    take(&mut bench, 1);
+    assert!(!goes(&mut bench), "its time is over, and nobody has begun");
+    take(&mut bench, i64::from(u32::MAX));
+    assert!(goes(&mut bench));
+    // As after that end, by a record that says less.
+    take(&mut bench, 1);
+    for _ in 0..2 {
+        assert!(goes(&mut bench), "it was begun with");
+        bench = bench.restarted();
+    }
 }
 
 /// Another contract's files are there; that does not make them this publisher's.

@@ -75,8 +75,10 @@ pub fn published_files(flist: &Flist) -> Vec<String> {
 }
 
 /// Writes an flist into the directory `out`, beside others. The body comes last, so whoever sees it
-/// finds everything. Publishing again changes nothing.
+/// finds everything. Publishing again changes no byte, and gives what is there a new age.
 pub fn publish(built: &Built, out: &Path) -> Result<(), CreateError> {
+    fs::create_dir_all(out).map_err(CreateError::io("making directory", out))?;
+    let _publishing = publishing(out).map_err(CreateError::io("locking", out))?;
     for directory in ["packs", "flists"] {
         let directory = out.join(directory);
         fs::create_dir_all(&directory).map_err(CreateError::io("making directory", &directory))?;
@@ -108,7 +110,15 @@ fn renew(path: &Path) -> io::Result<()> {
     fs::File::options().write(true).open(path)?.set_modified(SystemTime::now())
 }
 
-fn write_new(path: &Path, bytes: &mut dyn io::Read) -> io::Result<()> {
+/// Waits while somebody on this machine clears up the directory, and lets nobody do so while it is held.
+pub fn publishing(out: &Path) -> io::Result<fs::File> {
+    let place = fs::File::open(out)?;
+    place.lock_shared()?;
+    Ok(place)
+}
+
+/// Writes a file that everybody may read. Its name comes last: nobody fetches half of it.
+pub fn write_new(path: &Path, bytes: &mut dyn io::Read) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("."));
     let mut file = tempfile::NamedTempFile::new_in(directory)?;
     io::copy(bytes, &mut file)?;

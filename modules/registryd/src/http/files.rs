@@ -78,11 +78,13 @@ pub(super) async fn get_release(
               (status = "4XX", body = registry_api::Problem)))]
 pub(super) async fn put_release(
     State(app): State<App>,
+    Extension(peer): Extension<Peer>,
     Segments((id, publisher)): Segments<(FlistId, PublicKey)>,
     body: Body,
 ) -> Result<StatusCode, Fault> {
-    let record = bytes(body, RECORD_BYTES_MAX).await?;
-    let new = app.content.put_release(&id, &publisher, &record).await?;
+    let _turn = app.content.turn(peer)?;
+    let record = bytes(body, RECORD_BYTES_MAX).await?.to_vec();
+    let new = app.content.put_release(&id, &publisher, record).await?;
     Ok(if new { StatusCode::CREATED } else { StatusCode::OK })
 }
 

@@ -224,9 +224,8 @@ pub(crate) async fn run(
             let summary = create::inspect(&bytes)?;
             let dir = Path::new(&flist);
             // Beside a file nobody looks for releases, and for an id one would have to know the publisher.
-            let releases =
-                if dir.is_dir() { content::releases(dir, summary.identity)? } else { Vec::new() };
-            show_with(output, &summary, None, &releases);
+            let releases = dir.is_dir().then(|| content::releases(dir, summary.identity));
+            show_with(output, &summary, None, releases.transpose()?.as_deref());
         }
         Command::Sign { dir, id, name, revision, not_after } => {
             let id = id.map_or_else(|| content::only_flist(&dir), Ok)?;
@@ -244,7 +243,7 @@ pub(crate) async fn run(
             let intact = || format!("{} is not intact", dir.display());
             let summary = summary.with_context(intact)?;
             let releases = content::releases(&dir, summary.identity).with_context(intact)?;
-            show_with(output, &summary, None, &releases);
+            show_with(output, &summary, None, Some(&releases));
             output.say("every byte has its hash");
         }
         Command::Push { dir, id, to } => push(context, output, &dir, id, to).await?,
@@ -367,8 +366,8 @@ async fn load(
         let grid = context()?.grid()?;
         let wanted = threebot::source::Flist { id: Some(id), ..Default::default() };
         let wanted = [("flist".to_owned(), wanted)].into();
-        let mut found =
-            content::look_up(&wanted, Path::new(""), &[grid.client.content_url()], now()).await?;
+        let urls = [grid.client.content_url()];
+        let (mut found, _) = content::look_up(&wanted, Path::new(""), &urls, now(), &[]).await?;
         return Ok(found.pop_first().context("nothing was found")?.1.flist);
     }
     let bytes = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
@@ -415,12 +414,13 @@ async fn push(
 }
 
 fn show(output: &Output, summary: &Summary, out: Option<&Path>) {
-    show_with(output, summary, out, &[]);
+    show_with(output, summary, out, None);
 }
 
-fn show_with(output: &Output, summary: &Summary, out: Option<&Path>, releases: &[Release]) {
+/// With releases, where somebody has looked for them.
+fn show_with(output: &Output, summary: &Summary, out: Option<&Path>, releases: Option<&[Release]>) {
     let run = &summary.run;
-    output.answer(&json!({
+    let mut answer = json!({
         "flist": summary.identity,
         "out": out,
         "entrypoint": run.entrypoint,
@@ -438,8 +438,11 @@ fn show_with(output: &Output, summary: &Summary, out: Option<&Path>, releases: &
         "packs": summary.packs,
         "packed_bytes": summary.packed_bytes,
         "body_bytes": summary.body_bytes,
-        "releases": releases,
-    }));
+    });
+    if let Some(releases) = releases {
+        answer["releases"] = json!(releases);
+    }
+    output.answer(&answer);
     let words = |words: &[String]| {
         let words: Vec<_> = words.iter().map(|word| format!("{word:?}")).collect();
         if words.is_empty() { "(none)".to_owned() } else { words.join(" ") }
@@ -460,7 +463,7 @@ fn show_with(output: &Output, summary: &Summary, out: Option<&Path>, releases: &
         summary.contents,
         show_bytes(summary.packed_bytes)
     ));
-    for release in releases {
+    for release in releases.unwrap_or_default() {
         say_release(output, release);
     }
 }

@@ -175,10 +175,17 @@ fn one_version(version: &VersionView) -> Markup {
                 caption { "What may be executed" }
                 thead { tr {
                     th scope="col" { "Flist" } th scope="col" { "Digest" } th scope="col" { "Size" }
+                    th scope="col" { "Signed by" }
                 } }
                 tbody { @for flist in &version.flists { tr {
                     th scope="row" { (flist.name) }
                     td { code { (flist.digest) } } td { (bytes(flist.bytes)) }
+                    td { @match &flist.publisher {
+                        Some(demanded) => {
+                            code { (demanded.key) } " revision " (demanded.revision) " or later"
+                        }
+                        None => { "nobody has to" }
+                    } }
                 } } }
             } }
         }

@@ -58,6 +58,7 @@ pub(super) async fn run(output: &Output, gc: Gc) -> anyhow::Result<()> {
     }
     let keep = Keep { flists, after: gc.keep_newer.map(ago), grace: ago(gc.grace) };
     let place = Place::open(Path::new(&gc.place));
+    let alone = if gc.delete { Some(place.alone().await?) } else { None };
     let idle = place.idle(&keep).await.with_context(|| format!("looking through {}", gc.place))?;
     let mut gone: Vec<Found> = Vec::new();
     for one in &idle {
@@ -68,6 +69,7 @@ pub(super) async fn run(output: &Output, gc: Gc) -> anyhow::Result<()> {
             gone.push(*one);
         }
     }
+    drop(alone);
     let bytes: u64 = gone.iter().map(|one| one.bytes).sum();
     let names: Vec<String> = gone.iter().map(|one| one.item.name()).collect();
     output.answer(&json!({ "deleted": gc.delete, "names": names, "bytes": bytes }));
