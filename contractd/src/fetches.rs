@@ -67,15 +67,24 @@ pub(crate) async fn serve(
         match time::timeout(LOOK, heard.recv()).await {
             Ok(None) => return,
             Ok(Some(Message::Fetch(wanted))) => queue.want(wanted),
-            Ok(Some(Message::Forget(contract, flist))) => queue.forget(contract, flist),
+            Ok(Some(Message::Forget(contract, flist))) => {
+                queue.forget(contract, flist);
+                if !queue.knows(&flist) {
+                    store.give_up(flist);
+                }
+            }
             // Nobody listens any more only when the process ends.
             Ok(Some(Message::Released(contract, flist, record))) => {
                 drop(events.send(Event::Released { contract, flist, record }));
             }
             Ok(Some(Message::Ended(flist, outcome))) => {
-                if let Some((contract, outcome)) = queue.end(flist, outcome) {
+                match queue.end(flist, outcome) {
                     // Nobody listens any more only when the process ends.
-                    drop(events.send(Event::Fetched { contract, flist, outcome }));
+                    Some((contract, outcome)) => {
+                        drop(events.send(Event::Fetched { contract, flist, outcome }));
+                    }
+                    None if queue.knows(&flist) => {}
+                    None => store.give_up(flist),
                 }
             }
             Err(_elapsed) => {}
@@ -168,6 +177,12 @@ impl Queue {
             running.cancel.cancel();
         }
         self.waiting.push(Fetch { wanted, slices: 0 });
+    }
+
+    /// Whether anybody wants this flist.
+    fn knows(&self, flist: &FlistId) -> bool {
+        self.running.contains_key(flist)
+            || self.waiting.iter().any(|one| one.wanted.flist == *flist)
     }
 
     fn forget(&mut self, contract: ContractId, flist: FlistId) {

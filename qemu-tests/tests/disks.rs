@@ -76,7 +76,7 @@ fn a_full_disk_stops_nobody_else_and_what_waits_starts_when_there_is_room() -> R
         ..terms
     })?)?;
     stage.approve_all(&large)?;
-    stage.wait_result(&large, "store_full", 0)?;
+    stage.wait_result(&large, "store_too_small", 0)?;
     ensure!(page(&first_url)?.is_none(), "a page of files that do not fit");
     ensure!(served(&stage)?, "no page because of files that do not fit");
     stage.cancel_and_wipe(&large)?;

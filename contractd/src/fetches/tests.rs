@@ -172,3 +172,17 @@ fn who_is_asked_for_a_release_follows_what_is_demanded() {
     assert_eq!(queue.end(FlistId([1; 32]), Err(("cancelled", String::new()))), None);
     assert_eq!(queue.start(now).map(|(wanted, _)| wanted), Some(by(3)));
 }
+
+#[test]
+fn an_flist_is_known_while_anybody_wants_it() {
+    let (mut queue, now) = (Queue::default(), Instant::now());
+    let flist = FlistId([9; 32]);
+    queue.want(wanted(1, 9));
+    queue.want(wanted(2, 9));
+    assert_eq!(start(&mut queue, now), [9]);
+    queue.forget(ContractId([1; 32]), flist);
+    assert_eq!(stopped(&mut queue), [9]);
+    assert!(queue.knows(&flist), "the other does");
+    queue.forget(ContractId([2; 32]), flist);
+    assert!(!queue.knows(&flist));
+}

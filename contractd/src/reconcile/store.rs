@@ -165,7 +165,8 @@ impl Reconciler {
         let wanted: BTreeSet<(ContractId, FlistId)> = flists_of(wants).collect();
         self.unfetched.retain(|of, _| wanted.contains(of));
         for ((contract, flist), files) in self.files.extract_if(.., |of, _| !wanted.contains(of)) {
-            if files == Files::Fetching {
+            // One that failed may have room kept for it.
+            if files != Files::Ready {
                 // The network thread ends only with the process.
                 drop(self.orders.send(Order::Forget(contract, flist)));
             }

@@ -132,6 +132,9 @@ impl Reconciler {
                 );
                 self.files.retain(|(_, flist), _| pinned.contains(flist));
                 self.unfetched.retain(|(_, flist), _| pinned.contains(flist));
+                // There may be room now.
+                let is_full = |files: &Files| matches!(files, Files::Failed { code, .. } if *code == "store_full");
+                self.files.retain(|_, files| !is_full(files));
                 self.damaged.retain(|flist| pinned.contains(flist));
                 self.complaints.remove("store");
             }

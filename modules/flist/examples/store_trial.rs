@@ -58,7 +58,7 @@ fn trial() -> Outcome<()> {
         fs::create_dir_all(directory)?;
     }
     // A store of memory has no fs-verity, and a small one has no room.
-    for (size, code) in [("size=16m", "store_full"), ("size=200m", "no_verity")] {
+    for (size, code) in [("size=16m", "store_too_small"), ("size=200m", "no_verity")] {
         let options = CString::new(size)?;
         mount("none", STORE, "tmpfs", MountFlags::empty(), options.as_c_str())?;
         let refused = Store::open(STORE.as_ref())?.ingest(identity, &good, &(), &cancel);

@@ -49,6 +49,11 @@ pub fn write(body: &Body, out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
+/// How large the image of this body is.
+pub fn size(body: &Body) -> u64 {
+    Layout::of(body).blocks.saturating_mul(BLOCK)
+}
+
 /// The fs-verity digest that the image of this body has.
 pub fn digest(body: &Body) -> [u8; 32] {
     let mut hasher = verity::Hasher::new();

@@ -147,7 +147,8 @@ impl Reason {
 pub fn body(source: &Source, identity: FlistId, cancel: &Cancel) -> Result<Flist, FetchError> {
     let name = store_path::published_body(identity);
     let file = format!("flist {identity}");
-    from_any_place(source, &name, &file, Wanted::AtMost(BODY_MAX as u64), cancel, |bytes| {
+    let wanted = Wanted::AtMost(BODY_MAX as u64);
+    let flist = from_any_place(source, &name, &file, wanted, cancel, |bytes| {
         Flist::decode_as(identity, &bytes).map_err(|refusal| {
             let code = refusal.code;
             let reason = if code == crate::RefusalCode::WrongIdentity {
@@ -157,7 +158,9 @@ pub fn body(source: &Source, identity: FlistId, cancel: &Cancel) -> Result<Flist
             };
             (reason, Some(Box::new(refusal) as Box<_>))
         })
-    })
+    })?;
+    agreed(&flist, source)?;
+    Ok(flist)
 }
 
 /// Fetches the record of the release that a contract demands of an flist. It is right, and somebody may
@@ -249,22 +252,28 @@ pub fn contents(
     progress: &dyn Progress,
     cancel: &Cancel,
 ) -> Result<(), FetchError> {
+    agreed(flist, source)?;
     let body = flist.body();
-    let (bytes, bytes_max) = (body.content_bytes(), source.content_bytes_max());
-    if bytes > bytes_max {
-        return Err(FetchError {
-            reason: Reason::FlistTooLarge,
-            file: format!("flist {}", flist.identity()),
-            url: source.places()[0].url(&store_path::published_body(flist.identity())),
-            source: Some(format!("{bytes} bytes, and {bytes_max} were agreed on").into()),
-        });
-    }
     let pieces = unstaged(body, contents, staging);
     let total = pieces.iter().map(|piece| piece.plain(body) as u64).sum();
     progress.begin(Stage::Fetching, total);
     let jobs = plan(body, &pieces);
     let work = Work { body, paths: body.paths_of_contents(), source, staging, progress, cancel };
     run(jobs, &work)
+}
+
+/// An flist is no larger than was agreed on. Asked before its files are looked at, or room for them.
+fn agreed(flist: &Flist, source: &Source) -> Result<(), FetchError> {
+    let (bytes, bytes_max) = (flist.body().content_bytes(), source.content_bytes_max());
+    if bytes <= bytes_max {
+        return Ok(());
+    }
+    Err(FetchError {
+        reason: Reason::FlistTooLarge,
+        file: format!("flist {}", flist.identity()),
+        url: source.places()[0].url(&store_path::published_body(flist.identity())),
+        source: Some(format!("{bytes} bytes, and {bytes_max} were agreed on").into()),
+    })
 }
 
 /// A chunk of a content that has to be fetched.

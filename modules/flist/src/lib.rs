@@ -33,5 +33,5 @@ pub use fetch::{FetchError, Reason};
 pub use progress::{Cancel, Progress, Stage};
 pub use source::{Source, SourceError};
 pub use store::{
-    Depth, Fault, FaultKind, Pace, Part, Place, Root, Scrubbed, Store, StoreError, Swept,
+    Depth, Fault, FaultKind, Pace, Part, Place, Root, Scrubbed, Shortage, Store, StoreError, Swept,
 };

@@ -17,8 +17,10 @@
 
 mod findings;
 mod ingest;
+mod room;
 mod scrub;
 mod seal;
+mod space;
 mod sweep;
 
 use crate::{
@@ -30,6 +32,7 @@ use crate::{
 };
 use contract::FlistId;
 use findings::Found;
+use room::Room;
 use seal::{Identity, Kernel};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -41,6 +44,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+pub use room::Shortage;
 pub use scrub::{NotAPlace, Place, Scrubbed};
 pub use seal::Pace;
 pub use sweep::Swept;
@@ -53,6 +57,10 @@ pub struct Store {
     working: Mutex<Working>,
     /// Apart from `working`, so that whoever asks does not wait for a disk.
     found: Mutex<Found>,
+    /// What is promised to fetches; not locked while the disk is asked.
+    room: Mutex<Room>,
+    /// One fetch at a time asks for room.
+    admitting: Mutex<()>,
 }
 
 /// Who works, so that nobody's files are swept away. While it is locked, no name becomes that of another
@@ -144,14 +152,9 @@ pub enum StoreError {
         #[source]
         source: io::Error,
     },
-    /// The image does not fit.
-    #[error("the image needs {needed_bytes} more bytes and the store has {free_bytes}")]
-    Full {
-        /// Bytes of content that are missing, with what the kernel adds.
-        needed_bytes: u64,
-        /// Bytes that may be used.
-        free_bytes: u64,
-    },
+    /// The image does not fit beside what others were promised.
+    #[error("{0}")]
+    Full(Shortage),
     /// Fetching failed.
     #[error("fetching flist {identity}")]
     Fetch {
@@ -207,7 +210,8 @@ impl StoreError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Io { source, .. } => out_of_space(source, Reason::StagingFailed).code(),
-            Self::Full { .. } => Reason::StoreFull.code(),
+            Self::Full(short) if short.is_for_ever() => "store_too_small",
+            Self::Full(_) => Reason::StoreFull.code(),
             Self::Fetch { source, .. } => source.reason.code(),
             Self::Record { .. } | Self::RecordUnreadable { .. } => "record_damaged",
             Self::Mismatch { .. } => Reason::ContentMismatch.code(),
@@ -215,6 +219,16 @@ impl StoreError {
             Self::Busy(_) | Self::BusyFetching => "busy",
             Self::Absent(_) => "absent",
         }
+    }
+
+    /// Whether the caller stopped it, to go on later.
+    fn is_cancelled(&self) -> bool {
+        matches!(self, Self::Fetch { source, .. } if source.reason == Reason::Cancelled)
+    }
+
+    /// Whether there is no room.
+    fn is_full(&self) -> bool {
+        matches!(self, Self::Full(_)) || self.code() == Reason::StoreFull.code()
     }
 
     /// Whether the recorded body is not what it was, or cannot be read.
@@ -235,8 +249,14 @@ impl Store {
         for directory in &directories {
             fs::create_dir_all(directory).map_err(StoreError::io("making directory", directory))?;
         }
-        let (working, found) = (Mutex::default(), Mutex::default());
-        Ok(Self { root: root.to_owned(), kernel: Kernel::REAL, working, found })
+        Ok(Self {
+            root: root.to_owned(),
+            kernel: Kernel::REAL,
+            working: Mutex::default(),
+            found: Mutex::default(),
+            room: Mutex::default(),
+            admitting: Mutex::default(),
+        })
     }
 
     /// The flists that are complete, by the names of their records.
@@ -357,6 +377,16 @@ impl Store {
         }
         fs::remove_file(path).map_err(StoreError::io("removing", path))?;
         Ok(true)
+    }
+
+    /// Nobody wants this flist any more: what an ingest that was cancelled had of the free room is
+    /// others' again. What was staged stays until it is swept. A second call changes nothing.
+    pub fn give_up(&self, identity: FlistId) {
+        self.room().forget(identity);
+    }
+
+    fn room(&self) -> MutexGuard<'_, Room> {
+        self.room.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, Working> {

@@ -44,6 +44,17 @@ struct FileSystem {
     rest: [u8; 992],
 }
 
+/// `struct btrfs_ioctl_ino_lookup_args`.
+#[repr(C)]
+struct Lookup {
+    tree: u64,
+    object: u64,
+    name: [u8; 4080],
+}
+
+/// `BTRFS_FIRST_FREE_OBJECTID`: the top directory of each subvolume.
+const TOP_DIRECTORY: u64 = 256;
+
 /// Accounts each extent to the subvolume that wrote it, without back-reference walks.
 const QUOTA_ENABLE_SIMPLE: u64 = 4;
 /// `max_referenced` is meant.
@@ -53,14 +64,16 @@ const _: () = assert!(size_of::<VolumeName>() == 4096);
 const _: () = assert!(size_of::<QuotaControl>() == 16);
 const _: () = assert!(size_of::<GroupLimit>() == 48);
 const _: () = assert!(size_of::<FileSystem>() == 1024);
+const _: () = assert!(size_of::<Lookup>() == 4096);
 
 mod raw {
-    use super::{FileSystem, GroupLimit, QuotaControl, VolumeName};
+    use super::{FileSystem, GroupLimit, Lookup, QuotaControl, VolumeName};
 
     nix::ioctl_read!(block_size, 0x12, 114, u64);
     nix::ioctl_none!(sync, 0x94, 8);
     nix::ioctl_write_ptr!(subvolume_create, 0x94, 14, VolumeName);
     nix::ioctl_write_ptr!(subvolume_destroy, 0x94, 15, VolumeName);
+    nix::ioctl_readwrite!(lookup, 0x94, 18, Lookup);
     nix::ioctl_read!(file_system, 0x94, 31, FileSystem);
     nix::ioctl_readwrite!(quota_control, 0x94, 40, QuotaControl);
     // The header declares this one as a read, although the kernel only takes the argument.
@@ -98,6 +111,18 @@ fn uuid(bytes: &[u8; 16]) -> String {
         text += &format!("{byte:02x}");
     }
     text
+}
+
+/// The number of the subvolume that a file is on. Asks for no privilege.
+///
+/// Fails with `ENOTTY` outside btrfs.
+pub fn subvolume_id(file: impl AsFd) -> io::Result<u64> {
+    // Tree zero stands for the subvolume of the file descriptor.
+    let mut found = Lookup { tree: 0, object: TOP_DIRECTORY, name: [0; 4080] };
+    // SAFETY: the kernel reads and writes one `btrfs_ioctl_ino_lookup_args`, whose size `Lookup` has
+    // (asserted above) and every bit pattern of which is one; `found` outlives the call.
+    unsafe { raw::lookup(file.as_fd().as_raw_fd(), &raw mut found) }?;
+    Ok(found.tree)
 }
 
 /// Makes an empty subvolume `name` in the directory `parent`.
@@ -198,5 +223,6 @@ mod tests {
         assert_eq!(block_size_bytes(&file).map_err(code), Err(Some(libc::ENOTTY)));
         assert_eq!(subvolume_create(&file, "a").map_err(code), Err(Some(libc::ENOTTY)));
         assert_eq!(quota_enable(&file).map_err(code), Err(Some(libc::ENOTTY)));
+        assert_eq!(subvolume_id(&file).map_err(code), Err(Some(libc::ENOTTY)));
     }
 }

@@ -3,9 +3,11 @@
 use super::{
     Depth, FaultKind, Place, Root, Store, StoreError,
     findings::Findings,
+    room::Ask,
     seal::{self, Identity, Sealed},
 };
 use crate::{
+    body::Content,
     check::shown,
     codec::Flist,
     erofs,
@@ -19,16 +21,33 @@ use std::{
     fs::{self, File},
     io::{self, BufWriter, Write as _},
     iter,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    time::Duration,
+    sync::PoisonError,
+    time::{Duration, Instant},
 };
 
-/// Space that stays free: a file system without any cannot even delete.
-const FREE_MIN: u64 = 64 << 20;
+/// What is fetched early leaves one part in so many of the store to what may run now.
+const LEFT_PART: u64 = 8;
+/// A file takes whole blocks of the file system.
+const FILE_BLOCK: u64 = 4096;
+/// In which `stat` counts what a file has on the disk.
+const BLOCK: u64 = 512;
 /// Another call for the same flist takes as long as its network.
 const CLAIM_RETRY: Duration = Duration::from_millis(100);
 /// Fetched content that the kernel does not confirm is fetched this often.
 const PASSES_MAX: u32 = 2;
+
+/// What an ingest is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// It is needed now.
+    Now,
+    /// It will be needed.
+    Early,
+    /// Something of it could not be read.
+    Repair,
+}
 
 /// A file that is not right.
 struct Bad {
@@ -45,6 +64,10 @@ impl Store {
     /// be measured is removed and fetched. Fetches nothing that is there or staged. A second call
     /// for a complete flist needs no network; one for the same flist at the same time waits. Blocks;
     /// call it from a thread that may.
+    ///
+    /// Before anything is written, the room for all that is missing is promised to this flist; without it
+    /// fails with [`StoreError::Full`]. One that is cancelled keeps its room: call it again, or
+    /// [`Store::give_up`].
     pub fn ingest(
         &self,
         identity: FlistId,
@@ -52,10 +75,21 @@ impl Store {
         progress: &dyn Progress,
         cancel: &Cancel,
     ) -> Result<Root, StoreError> {
-        self.ingest_to(identity, source, Depth::Measure, progress, cancel)
+        self.ingest_for(Purpose::Now, identity, source, progress, cancel)
     }
 
-    /// The same, and reads every object before it is taken for good.
+    /// The same for what is not needed yet: leaves room to what is.
+    pub fn prefetch(
+        &self,
+        identity: FlistId,
+        source: &Source,
+        progress: &dyn Progress,
+        cancel: &Cancel,
+    ) -> Result<Root, StoreError> {
+        self.ingest_for(Purpose::Early, identity, source, progress, cancel)
+    }
+
+    /// The same as [`Store::ingest`], and reads every object before it is taken for good.
     ///
     /// For a workload that saw an I/O error.
     pub fn repair(
@@ -65,7 +99,7 @@ impl Store {
         progress: &dyn Progress,
         cancel: &Cancel,
     ) -> Result<Root, StoreError> {
-        self.ingest_to(identity, source, Depth::Read, progress, cancel)
+        self.ingest_for(Purpose::Repair, identity, source, progress, cancel)
     }
 
     /// Bytes that an ingest would have to fetch now.
@@ -81,15 +115,34 @@ impl Store {
         Ok(bytes)
     }
 
-    fn ingest_to(
+    fn ingest_for(
         &self,
+        purpose: Purpose,
         identity: FlistId,
         source: &Source,
-        depth: Depth,
         progress: &dyn Progress,
         cancel: &Cancel,
     ) -> Result<Root, StoreError> {
         let _claim = self.claim(identity, cancel)?;
+        let mut promise = Promise { store: self, identity, stays: false };
+        let done = self.complete(purpose, identity, source, progress, cancel);
+        // One that was stopped goes on later, in the room that it has.
+        promise.stays = done.as_ref().is_err_and(StoreError::is_cancelled);
+        done
+    }
+
+    fn complete(
+        &self,
+        purpose: Purpose,
+        identity: FlistId,
+        source: &Source,
+        progress: &dyn Progress,
+        cancel: &Cancel,
+    ) -> Result<Root, StoreError> {
+        let depth = match purpose {
+            Purpose::Now | Purpose::Early => Depth::Measure,
+            Purpose::Repair => Depth::Read,
+        };
         let fetch_failed = |source: FetchError| StoreError::Fetch { identity, source };
         let (flist, recorded) = match self.flist(identity) {
             Ok(flist) => (flist, true),
@@ -106,26 +159,27 @@ impl Store {
             return Ok(root);
         }
 
-        self.admit(&flist, &missing)?;
         let staging = store_path::staging(&self.root).join(identity.to_string());
         fs::create_dir_all(&staging).map_err(StoreError::io("making directory", &staging))?;
         drop_sealed_leftovers(&flist, &missing, &staging)?;
         for pass in 1.. {
-            if missing.is_empty() {
-                break;
-            }
-            let stopped = if pass > PASSES_MAX { Some(missing[0]) } else { None };
-            if let Some(content) = stopped {
-                let path = flist.body().paths_of_contents()[content as usize];
-                return Err(StoreError::Mismatch { file: shown(path) });
-            }
-            let fetched = fetch::contents(&flist, &missing, source, &staging, progress, cancel);
-            if fetched.as_ref().is_err_and(|error| error.reason == fetch::Reason::StoreFull) {
+            let admitted = self.admit(&flist, (&missing, no_image), &staging, purpose);
+            let fetched = admitted.and_then(|()| {
+                let progress = Written { store: self, identity, progress };
+                fetch::contents(&flist, &missing, source, &staging, &progress, cancel)
+                    .map_err(fetch_failed)
+            });
+            if fetched.as_ref().is_err_and(StoreError::is_full) {
                 // What does not fit as a whole leaves the room to others.
                 fs::remove_dir_all(&staging).map_err(StoreError::io("removing", &staging))?;
             }
-            fetched.map_err(fetch_failed)?;
+            fetched?;
             missing = self.admit_objects(&flist, &missing, &staging, progress)?;
+            let Some(content) = missing.first() else { break };
+            if pass == PASSES_MAX {
+                let path = flist.body().paths_of_contents()[*content as usize];
+                return Err(StoreError::Mismatch { file: shown(path) });
+            }
         }
         if no_image {
             self.make_image(&flist, &root, &staging)?;
@@ -216,19 +270,40 @@ impl Store {
         }
     }
 
-    /// Refuses early what cannot fit. Others may still fill the disk meanwhile.
-    fn admit(&self, flist: &Flist, missing: &[u32]) -> Result<(), StoreError> {
-        let contents = missing.iter().map(|number| &flist.body().contents[*number as usize]);
-        let plain = contents.fold(0_u64, |sum, content| sum.saturating_add(content.size));
-        let needed_bytes = plain.saturating_add(plain / 100);
-        let space = rustix::fs::statvfs(&self.root).map_err(|errno| {
-            StoreError::io("asking for the free space of", &self.root)(errno.into())
-        })?;
-        let free_bytes = space.f_bavail.saturating_mul(space.f_frsize).saturating_sub(FREE_MIN);
-        if needed_bytes > free_bytes {
-            return Err(StoreError::Full { needed_bytes, free_bytes });
-        }
-        Ok(())
+    /// Promises the room for what is to be written: contents that are missing and not staged, with what
+    /// the kernel adds, perhaps the image, and the record.
+    fn admit(
+        &self,
+        flist: &Flist,
+        (missing, no_image): (&[u32], bool),
+        staging: &Path,
+        purpose: Purpose,
+    ) -> Result<(), StoreError> {
+        let _one_at_a_time = self.admitting.lock().unwrap_or_else(PoisonError::into_inner);
+        // Asked before the disk is: what is written meanwhile counts twice, and never not at all.
+        let promised = self.room().promises();
+        self.sync()?;
+        let space = self.space()?;
+        let body = flist.body();
+        let contents = missing.iter().map(|number| &body.contents[*number as usize]);
+        let unwritten = |content: &Content| {
+            let staged = fs::metadata(staging.join(hex::encode(content.digest)));
+            let written = staged.map_or(0, |found| found.blocks().saturating_mul(BLOCK));
+            in_blocks(content.size).saturating_sub(written)
+        };
+        let (image, record) =
+            (in_blocks(erofs::size(body)), in_blocks(flist.encode().len() as u64));
+        let others = record.saturating_add(if no_image { image } else { 0 });
+        let bytes = with_seals(contents.map(unwritten).fold(others, u64::saturating_add));
+        let all = body.contents.iter().map(|content| in_blocks(content.size));
+        let whole = with_seals(all.fold(image.saturating_add(record), u64::saturating_add));
+        let leave = match purpose {
+            Purpose::Now | Purpose::Repair => 0,
+            Purpose::Early => space.size / LEFT_PART,
+        };
+        let (ask, now) = (Ask { bytes, whole, leave }, Instant::now());
+        let admitted = self.room().admit(flist.identity(), ask, (&promised, space), now);
+        admitted.map_err(StoreError::Full)
     }
 
     /// Seals staged contents and gives them their names. Returns those the kernel did not confirm.
@@ -323,6 +398,39 @@ impl Store {
     }
 }
 
+/// Notes what has been written of the room that was promised.
+struct Written<'a> {
+    store: &'a Store,
+    identity: FlistId,
+    progress: &'a dyn Progress,
+}
+
+impl Progress for Written<'_> {
+    fn begin(&self, stage: Stage, total: u64) {
+        self.progress.begin(stage, total);
+    }
+
+    fn advance(&self, bytes: u64) {
+        self.store.room().wrote(self.identity, bytes);
+        self.progress.advance(bytes);
+    }
+}
+
+/// When it goes, what the fetch was promised does, also when it panics.
+struct Promise<'a> {
+    store: &'a Store,
+    identity: FlistId,
+    stays: bool,
+}
+
+impl Drop for Promise<'_> {
+    fn drop(&mut self) {
+        if !self.stays {
+            self.store.room().end(self.identity);
+        }
+    }
+}
+
 /// While it lives, no other call ingests this flist, and nothing is swept.
 struct Claim<'a> {
     store: &'a Store,
@@ -333,6 +441,16 @@ impl Drop for Claim<'_> {
     fn drop(&mut self) {
         self.store.lock().ingesting.remove(&self.identity);
     }
+}
+
+/// What a file of so many bytes takes.
+fn in_blocks(bytes: u64) -> u64 {
+    bytes.checked_next_multiple_of(FILE_BLOCK).unwrap_or(u64::MAX)
+}
+
+/// With the tree of hashes that the kernel writes for each file.
+fn with_seals(bytes: u64) -> u64 {
+    bytes.saturating_add(bytes / 100)
 }
 
 /// Somebody who reads the store may have removed it as well.

@@ -415,3 +415,85 @@ fn what_is_measured_and_computed_takes_its_time_as_well() {
     let read = 3 * OBJECT_BYTES as u64;
     assert!(counted > read + 5 * FILE_BYTES, "{counted}");
 }
+
+/// Stops a fetch once it has its room.
+struct Stopper(Cancel);
+
+impl crate::Progress for Stopper {
+    fn begin(&self, stage: crate::Stage, _total: u64) {
+        if stage == crate::Stage::Fetching {
+            self.0.cancel();
+        }
+    }
+
+    fn advance(&self, _bytes: u64) {}
+}
+
+/// Whoever gave way to others had lost its room to them, with half of its files staged.
+#[test]
+fn a_fetch_that_is_stopped_keeps_its_room_and_one_that_ends_does_not() {
+    let bench = Bench::new();
+    let promised = || bench.store.room().promises();
+    assert_eq!(promised(), BTreeMap::new(), "both are complete");
+    let (identity, size) = (bench.one.identity(), OBJECT_BYTES as u64);
+    for name in ["own", "more"] {
+        fs::remove_file(bench.object(&bench.one, name)).unwrap();
+    }
+    let source = |place: &Path| Source::new([place.to_str().unwrap()]).unwrap();
+    let (good, cancel) = (source(bench.published.path()), Cancel::default());
+    let stopped = bench.store.prefetch(identity, &good, &Stopper(cancel.clone()), &cancel);
+    assert_eq!(stopped.unwrap_err().code(), "cancelled");
+    // What the flist shares with the other is there.
+    let block = |bytes: u64| bytes.next_multiple_of(4096);
+    let needed = 2 * block(size) + block(bench.one.encode().len() as u64);
+    assert_eq!(promised(), BTreeMap::from([(identity, needed + needed / 100)]));
+    bench.store.give_up(identity);
+    assert_eq!(promised(), BTreeMap::new());
+    let nothing = tempfile::tempdir().unwrap();
+    let failed = bench.store.ingest(identity, &source(nothing.path()), &(), &Cancel::default());
+    assert_eq!(failed.unwrap_err().code(), "content_missing");
+    assert_eq!(promised(), BTreeMap::new());
+    let stopped = bench.store.ingest(identity, &good, &Stopper(cancel.clone()), &cancel);
+    assert_eq!(stopped.unwrap_err().code(), "cancelled");
+    bench.store.ingest(identity, &good, &(), &Cancel::default()).unwrap();
+    assert_eq!(promised(), BTreeMap::new());
+}
+
+/// A server that lies about the size had its files looked for, and room promised.
+#[test]
+fn what_is_larger_than_agreed_on_is_refused_when_its_list_is_here() {
+    let bench = Bench::new();
+    let (identity, size) = (bench.one.identity(), bench.one.body().content_bytes());
+    let at_most = |bytes| {
+        fs::remove_file(store_path::record(&bench.store.root, identity)).unwrap();
+        let place = bench.published.path().to_str().unwrap();
+        let source = Source::new([place]).unwrap().at_most(bytes);
+        bench.store.ingest(identity, &source, &(), &Cancel::default())
+    };
+    // Although every object is there.
+    at_most(size).unwrap();
+    assert_eq!(at_most(size - 1).unwrap_err().code(), "flist_too_large");
+}
+
+struct Panics;
+
+impl crate::Progress for Panics {
+    fn begin(&self, stage: crate::Stage, _total: u64) {
+        assert!(stage != crate::Stage::Fetching, "as if there were a mistake");
+    }
+
+    fn advance(&self, _bytes: u64) {}
+}
+
+#[test]
+fn a_fetch_that_panics_keeps_no_room() {
+    let bench = Bench::new();
+    let identity = bench.one.identity();
+    fs::remove_file(bench.object(&bench.one, "own")).unwrap();
+    let source = Source::new([bench.published.path().to_str().unwrap()]).unwrap();
+    let fetch = || bench.store.ingest(identity, &source, &Panics, &Cancel::default());
+    let ended = std::thread::scope(|scope| scope.spawn(fetch).join());
+    assert!(ended.is_err());
+    assert_eq!(bench.store.room().promises(), BTreeMap::new());
+    bench.store.ingest(identity, &source, &(), &Cancel::default()).unwrap();
+}
