@@ -4,11 +4,15 @@
 //! Turns go round the contracts first, so that one with many flists is no more than one. Of several
 //! contracts that want the same flist, one at a time fetches it from where it says: that it fails is its
 //! own matter, that it is there serves all. Nothing is fetched that nobody wants any more.
+//!
+//! What may run comes before what may run later: early fetches never have all places, and give theirs
+//! away at once.
 
-use crate::{clock, network::Event};
+use crate::{clock, network::Event, plan::Haste};
 use contract::{ContractId, FlistId, header::Publisher};
-use flist::{Cancel, Source, Store};
+use flist::{Cancel, Depth, Source, Store};
 use std::{
+    cmp::Reverse,
     collections::BTreeMap,
     sync::{Arc, mpsc::Sender},
     time::{Duration, Instant},
@@ -20,6 +24,8 @@ use tokio::{
 
 /// Flists that are fetched at once; each fetch is parallel in itself.
 const FETCHES_MAX: usize = 2;
+/// Of these, for what may run later only.
+const EARLY_MAX: usize = 1;
 /// While others wait, a fetch gives its place to one that had fewer turns after so long.
 const SLICE: Duration = Duration::from_secs(15);
 /// To its like it gives the place later and later, so that a slow line gets large pieces in the end.
@@ -39,6 +45,7 @@ pub(crate) struct Wanted {
     pub(crate) publisher: Option<Box<Publisher>>,
     /// Every byte that is in the store already is read first.
     pub(crate) repair: bool,
+    pub(crate) haste: Haste,
 }
 
 /// How a fetch ended, with a code and a reason when it failed.
@@ -115,10 +122,11 @@ async fn fetch(
             // Before the end of the fetch, so that whoever hears of that knows it.
             drop(released.send(Message::Released(wanted.contract, flist, record)));
         }
-        let done = if wanted.repair {
-            store.repair(flist, &source, &(), &cancel)
-        } else {
-            store.ingest(flist, &source, &(), &cancel)
+        let depth = if wanted.repair { Depth::Read } else { Depth::Measure };
+        let done = match (wanted.haste, depth) {
+            (Haste::Now, Depth::Measure) => store.ingest(flist, &source, &(), &cancel),
+            (Haste::Now, Depth::Read) => store.repair(flist, &source, &(), &cancel),
+            (Haste::Early, depth) => store.prefetch(flist, depth, &source, &(), &cancel),
         };
         done.map(drop).map_err(|error| (error.code(), daemon::chain(&error)))
     });
@@ -154,6 +162,8 @@ struct Running {
     since: Instant,
     cancel: Cancel,
     forgotten: bool,
+    /// It is wanted in another way than it is fetched.
+    outdated: bool,
 }
 
 impl Queue {
@@ -161,20 +171,19 @@ impl Queue {
         let is_it = |one: &Fetch| {
             (one.wanted.contract, one.wanted.flist) == (wanted.contract, wanted.flist)
         };
+        // What was early may be needed now, and be elsewhere in the next version.
         if let Some(waits) = self.waiting.iter_mut().find(|one| is_it(one)) {
             waits.wanted = wanted;
             return;
         }
-        if let Some(running) = self.running.get_mut(&wanted.flist)
-            && !running.forgotten
-            && is_it(&running.fetch)
-        {
-            if running.fetch.wanted.publisher == wanted.publisher {
-                return;
+        let running = self.running.get_mut(&wanted.flist);
+        if let Some(runs) = running.filter(|one| !one.forgotten && is_it(&one.fetch)) {
+            if runs.fetch.wanted != wanted {
+                runs.fetch.wanted = wanted;
+                runs.outdated = true;
+                runs.cancel.cancel();
             }
-            // It asks a publisher whom nobody wants any more.
-            running.forgotten = true;
-            running.cancel.cancel();
+            return;
         }
         self.waiting.push(Fetch { wanted, slices: 0 });
     }
@@ -202,8 +211,9 @@ impl Queue {
         if running.forgotten {
             return None;
         }
-        if outcome.is_err() && running.cancel.is_cancelled() {
-            let slices = running.fetch.slices + 1;
+        let is_over = outcome.is_err() && running.cancel.is_cancelled();
+        if running.outdated || is_over {
+            let slices = running.fetch.slices + u32::from(!running.outdated);
             self.waiting.push(Fetch { slices, ..running.fetch });
             return None;
         }
@@ -214,44 +224,50 @@ impl Queue {
     }
 
     /// Stops fetches whose slice is over, as many as others wait, and those of which another contract
-    /// waits for the same flist.
+    /// waits for the same flist. Early ones have no slice when others wait that are not.
     fn give_way(&mut self, now: Instant) {
-        let stopping = self.running.values().filter(|one| one.cancel.is_cancelled()).count();
-        let free = FETCHES_MAX.saturating_sub(self.running.len());
-        let waits_for = |one: &Running| {
-            self.waiting.iter().any(|other| other.wanted.flist == one.fetch.wanted.flist)
-        };
-        let is_held_up = |one: &&Fetch| self.running.contains_key(&one.wanted.flist);
-        let held_up = self.waiting.iter().filter(is_held_up).count();
-        let mut needed = self.waiting.len().saturating_sub(held_up + stopping + free);
-        let fewest = self.waiting.iter().map(|one| one.slices).min().unwrap_or(0);
-        let is_over = |one: &Running| {
-            let mine = one.fetch.slices;
-            let doublings = if fewest < mine { 0 } else { mine.min(SLICE_DOUBLINGS_MAX) };
-            now.saturating_duration_since(one.since) >= SLICE * 2_u32.pow(doublings)
-        };
-        let mut over: Vec<&Running> = self
-            .running
-            .values()
-            .filter(|one| !one.cancel.is_cancelled() && is_over(one))
-            .collect();
-        over.sort_by_key(|one| one.since);
-        for one in over {
-            if waits_for(one) {
-                one.cancel.cancel();
-            } else if needed > 0 {
-                needed -= 1;
-                one.cancel.cancel();
+        for (haste, most) in [(Haste::Now, FETCHES_MAX), (Haste::Early, EARLY_MAX)] {
+            let waiting: Vec<&Fetch> =
+                self.waiting.iter().filter(|one| one.wanted.haste == haste).collect();
+            let rivals: Vec<&Running> =
+                self.running.values().filter(|one| one.fetch.wanted.haste >= haste).collect();
+            let waits_for = |one: &Running| {
+                waiting.iter().any(|other| other.wanted.flist == one.fetch.wanted.flist)
+            };
+            let stopping = rivals.iter().filter(|one| one.cancel.is_cancelled()).count();
+            let free = most.saturating_sub(rivals.len());
+            let is_held_up = |one: &&&Fetch| self.running.contains_key(&one.wanted.flist);
+            let held_up = waiting.iter().filter(is_held_up).count();
+            let mut needed = waiting.len().saturating_sub(held_up + stopping + free);
+            let fewest = waiting.iter().map(|one| one.slices).min().unwrap_or(0);
+            let is_over = |one: &Running| {
+                let mine = one.fetch.slices;
+                let doublings = if fewest < mine { 0 } else { mine.min(SLICE_DOUBLINGS_MAX) };
+                one.fetch.wanted.haste > haste
+                    || now.saturating_duration_since(one.since) >= SLICE * 2_u32.pow(doublings)
+            };
+            let mut over = rivals;
+            over.retain(|one| !one.cancel.is_cancelled() && is_over(one));
+            over.sort_by_key(|one| (Reverse(one.fetch.wanted.haste), one.since));
+            for one in over {
+                if waits_for(one) {
+                    one.cancel.cancel();
+                } else if needed > 0 {
+                    needed -= 1;
+                    one.cancel.cancel();
+                }
             }
         }
     }
 
-    /// The next fetch, when there is room: of the contract that runs the fewest and was served last
-    /// the longest ago.
+    /// The next fetch, when there is a place: of those that are needed now first, of the contract that runs
+    /// the fewest and was served last the longest ago.
     fn start(&mut self, now: Instant) -> Option<(Wanted, Cancel)> {
         if self.running.len() >= FETCHES_MAX {
             return None;
         }
+        let early = self.running.values().filter(|one| one.fetch.wanted.haste == Haste::Early);
+        let most = if early.count() < EARLY_MAX { Haste::Early } else { Haste::Now };
         let of = |contract: ContractId| {
             let running = self.running.values();
             let count = running.filter(|one| one.fetch.wanted.contract == contract).count();
@@ -261,13 +277,20 @@ impl Queue {
             .waiting
             .iter()
             .enumerate()
+            .filter(|(_, one)| one.wanted.haste <= most)
             .filter(|(_, one)| !self.running.contains_key(&one.wanted.flist))
-            .min_by_key(|(_, one)| (of(one.wanted.contract), one.slices))?;
+            .min_by_key(|(_, one)| (one.wanted.haste, of(one.wanted.contract), one.slices))?;
         let fetch = self.waiting.remove(place);
         let (wanted, cancel) = (fetch.wanted.clone(), Cancel::default());
         self.turns += 1;
         self.served.insert(wanted.contract, self.turns);
-        let running = Running { fetch, since: now, cancel: cancel.clone(), forgotten: false };
+        let running = Running {
+            fetch,
+            since: now,
+            cancel: cancel.clone(),
+            forgotten: false,
+            outdated: false,
+        };
         self.running.insert(wanted.flist, running);
         let (waiting, running) = (&self.waiting, &self.running);
         self.served.retain(|contract, _| {

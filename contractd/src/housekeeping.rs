@@ -83,9 +83,19 @@ fn rank_of_ended(ended: &Ended, now: Now) -> Option<i64> {
     over.then(|| ended.expires.seconds())
 }
 
-/// Every flist that a kept contract names, in any of its versions.
-pub(crate) fn named(contracts: &BTreeMap<ContractId, Kept>) -> BTreeSet<FlistId> {
-    let headers = contracts.values().flat_map(|kept| &kept.bundle.headers);
+/// Every flist that a kept contract names, in any of its versions. For certain nothing needs those of one
+/// whose time is over: a later version that gives it more has to fetch again. Nor those of one that was
+/// never started, but for what its version in force is about to need, which the caller knows.
+pub(crate) fn named(
+    contracts: &BTreeMap<ContractId, Kept>,
+    verdicts: &BTreeMap<ContractId, Verdict>,
+    worth: Worth,
+) -> BTreeSet<FlistId> {
+    let is_idle = |kept: &Kept| {
+        kept.started.is_none() || matches!(verdicts.get(&kept.id), Some(Verdict::Stop(_)))
+    };
+    let living = contracts.values().filter(|kept| worth == Worth::Unconfirmed || !is_idle(kept));
+    let headers = living.flat_map(|kept| &kept.bundle.headers);
     headers
         .filter_map(|envelope| Signed::<Header>::open(envelope).ok())
         .flat_map(|header| header.body.flists)
@@ -219,6 +229,28 @@ mod tests {
         };
         assert_eq!(find(Worth::Confirmed), Some(id(3)));
         assert_eq!(find(Worth::Unconfirmed), None);
+    }
+
+    #[test]
+    fn the_files_of_a_contract_are_needed_until_its_time_is_over_for_certain() {
+        let world = contract::testkit::World::new(Timestamp::from_seconds(1_800_000_000));
+        let bundle = crate::evidence::Evidence::of(world.agreed());
+        let kept = |started| Kept { bundle: bundle.clone(), started, ..Kept::new(id(1)) };
+        let mut contracts = BTreeMap::from([(id(1), kept(Some(1)))]);
+        let flists = BTreeSet::from([FlistId([9; 32])]);
+        let find = |contracts: &_, verdict, worth| {
+            named(contracts, &BTreeMap::from([(id(1), verdict)]), worth)
+        };
+        assert_eq!(find(&contracts, refused(Code::NotYet), Worth::Confirmed), flists);
+        let over = || Verdict::Stop(ended(1, Cause::Expired, 0));
+        assert_eq!(find(&contracts, over(), Worth::Unconfirmed), flists);
+        assert_eq!(find(&contracts, over(), Worth::Confirmed), BTreeSet::new());
+        // Files that came early stayed until the time of a contract was over that had been rejected.
+        contracts.insert(id(1), kept(None));
+        for code in [Code::Rejected, Code::TooLate, Code::NotYet] {
+            assert_eq!(find(&contracts, refused(code), Worth::Unconfirmed), flists);
+            assert_eq!(find(&contracts, refused(code), Worth::Confirmed), BTreeSet::new());
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use crate::{
     clock::{Now, Worth},
     database::Kept,
-    plan::{Kind, Want, prefix, workload_id},
+    plan::{Kind, Upcoming, Want, prefix, workload_id},
     storage::Storage,
 };
 use contract::{
@@ -14,7 +14,11 @@ use contract::{
     verdict::{Agreed, Cause, Code, Ended, Refusal, ToldBy},
     workload::{Container, Medium, MountSource, Spec},
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// So long before their time, in seconds, the files of a contract are fetched: those of a contract of next
+/// year take no room of this one's.
+const AHEAD_S: i64 = 7 * 86_400;
 
 /// The verdict on every contract, and what they and the volumes that are kept leave of the node's
 /// capacity.
@@ -197,6 +201,43 @@ fn wants_of(agreed: &Agreed) -> Vec<Want> {
         Some(Want { id: id(&workload.name), contract, name: workload.name.clone(), needs, kind })
     };
     order.into_iter().filter_map(want).collect()
+}
+
+/// The flists of contracts that are agreed on and whose time comes soon, those first whose time comes
+/// first: judged at that time, on a node on which nothing else runs then.
+pub(crate) fn upcoming(
+    contracts: &BTreeMap<ContractId, Kept>,
+    verdicts: &BTreeMap<ContractId, Verdict>,
+    trust: &Trust,
+    now: Timestamp,
+) -> Vec<Upcoming> {
+    let mut upcoming = Vec::new();
+    for (id, verdict) in verdicts {
+        let waits = matches!(verdict, Verdict::Refuse(refusal) if refusal.code == Code::NotYet);
+        let Some(kept) = contracts.get(id).filter(|_| waits) else { continue };
+        let header = kept.bundle.case().ok().and_then(|case| case.in_force().ok().flatten());
+        let Some(start) = header.map(|header| header.body.not_before) else { continue };
+        if start > now.plus(AHEAD_S) {
+            continue;
+        }
+        let trust = Trust { past: kept.past.clone(), ..trust.clone() };
+        let Verdict::Run(agreed) = kept.bundle.verdict(&trust, start) else { continue };
+        let containers = agreed.document.workloads.iter().filter_map(|one| match &one.spec {
+            Spec::Container(container) => Some(&container.flist),
+            Spec::Volume(_) => None,
+        });
+        let used: BTreeSet<&String> = containers.collect();
+        let flists = agreed.header.flists.iter().filter(|flist| used.contains(&flist.name));
+        upcoming.extend(flists.map(|one| {
+            let (flist, urls, bytes) = (one.digest, one.urls.clone(), one.bytes);
+            let publisher = one.publisher.clone().map(Box::new);
+            (start, Upcoming { contract: *id, flist, urls, bytes, publisher })
+        }));
+    }
+    upcoming.sort_by_key(|(start, one)| (*start, one.contract, one.flist));
+    // It may have the same files under two names.
+    upcoming.dedup_by_key(|(_, one)| (one.contract, one.flist));
+    upcoming.into_iter().map(|(_, one)| one).collect()
 }
 
 /// The contracts whose data is to be deleted now, each with the signed order. Only an end that is

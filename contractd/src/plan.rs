@@ -1,8 +1,8 @@
 //! Decides what to do next for the workloads of this node, from what is wanted and what is there.
 //!
 //! Pure: no I/O and no clock. The loop in `reconcile` looks, plans, and applies; whatever fails is
-//! there again at the next look. Nothing is stopped that is wanted, and a container whose new
-//! version has not arrived completely goes on in the old one.
+//! there again at the next look. Nothing is stopped that is wanted, and a contract whose new version
+//! has not arrived completely goes on in the old one, for a time; then each container for itself.
 //!
 //! ```text
 //! flist missing → Fetch → ready → Attach, EnsureVolume → Start → Up ──exit──► Waiting ─┐
@@ -148,6 +148,27 @@ pub(crate) enum Files {
     Failed { until_ms: u64, code: &'static str, message: String },
 }
 
+/// An flist of a contract that is agreed on and whose time comes soon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Upcoming {
+    pub(crate) contract: ContractId,
+    pub(crate) flist: FlistId,
+    pub(crate) urls: Vec<String>,
+    /// Its size, as it was signed.
+    pub(crate) bytes: u64,
+    /// Who has to have signed it.
+    pub(crate) publisher: Option<Box<Publisher>>,
+}
+
+/// When files are needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Haste {
+    /// By what may run.
+    Now,
+    /// By what may run later.
+    Early,
+}
+
 /// What is there.
 #[derive(Debug, Default)]
 pub(crate) struct Have {
@@ -168,12 +189,23 @@ pub(crate) struct Have {
     pub(crate) flists: BTreeMap<(ContractId, FlistId), Files>,
     /// How the last fetch failed of those whose last fetch failed.
     pub(crate) unfetched: BTreeMap<(ContractId, FlistId), &'static str>,
+    /// How far the files of contracts are whose time comes soon.
+    pub(crate) ahead: BTreeMap<ContractId, String>,
+    /// Contracts whose old version goes on until all files of the new one are there.
+    pub(crate) held: BTreeSet<ContractId>,
     /// Processes of which it is not certain yet that nobody wants them.
     pub(crate) spared: BTreeSet<String>,
     /// Containers that cannot go on as they are, and why.
     pub(crate) faults: BTreeMap<String, (Cause, String)>,
     /// Contracts whose workloads wait for contact to the registry.
     pub(crate) partitioned: BTreeSet<ContractId>,
+}
+
+impl Have {
+    /// Whether this container is of a contract whose old version goes on.
+    pub(crate) fn holds(&self, id: &str) -> bool {
+        self.held.iter().any(|contract| id.starts_with(&prefix(contract)))
+    }
 }
 
 /// Why something could not be done, and when it is tried again.
@@ -195,6 +227,7 @@ pub(crate) enum Step {
         urls: Vec<String>,
         bytes: u64,
         publisher: Option<Box<Publisher>>,
+        haste: Haste,
     },
     EnsureVolume {
         id: String,
@@ -256,6 +289,11 @@ pub(crate) fn plan(
     let wanted: BTreeMap<&str, &Want> = wants.iter().map(|want| (want.id.as_str(), want)).collect();
     let is_container =
         |id: &str| wanted.get(id).is_some_and(|want| matches!(want.kind, Kind::Container { .. }));
+    let goes_on = |id: &str| {
+        let is_stopping =
+            have.runs.get(id).is_some_and(|run| matches!(run.phase, Phase::Stopping { .. }));
+        !is_stopping && damage(id, have).is_none() && have.holds(id)
+    };
     let mut steps = Vec::new();
     for (id, state) in &have.processes {
         match state {
@@ -263,8 +301,10 @@ pub(crate) fn plan(
                 let (id, state, wanted) = (id.clone(), *state, is_container(id));
                 steps.push(Step::Reap { id, state, wanted });
             }
-            ProcessState::Running if !is_container(id) && !have.spared.contains(id) => {
-                steps.extend(stop(id, None, have));
+            ProcessState::Running
+                if !is_container(id) && !have.spared.contains(id) && !goes_on(id) =>
+            {
+                steps.extend(stop(id, damage(id, have), have));
             }
             ProcessState::Running => {}
         }
@@ -302,12 +342,43 @@ pub(crate) fn plan(
                     urls: urls.clone(),
                     bytes: *bytes,
                     publisher: publisher.clone(),
+                    haste: Haste::Now,
                 };
                 steps.extend(container(want, *flist, fetch, revision, have));
             }
         }
     }
     steps
+}
+
+/// The fetches for contracts whose time comes soon. What is `needed` now by others is not early.
+pub(crate) fn ahead(upcoming: &[Upcoming], needed: &BTreeSet<FlistId>, have: &Have) -> Vec<Step> {
+    let step = |one: &Upcoming| {
+        let haste = if needed.contains(&one.flist) { Haste::Now } else { Haste::Early };
+        let (contract, flist, bytes) = (one.contract, one.flist, one.bytes);
+        let (urls, publisher) = (one.urls.clone(), one.publisher.clone());
+        Step::Fetch { contract, flist, urls, bytes, publisher, haste }
+    };
+    let due = upcoming.iter().filter(|one| is_due((one.contract, one.flist), have));
+    due.map(step).collect()
+}
+
+/// Contracts of which something runs in an old version, while files of the new one are not there.
+pub(crate) fn updating(wants: &[Want], have: &Have) -> BTreeSet<ContractId> {
+    let is_missing = |want: &&Want| match &want.kind {
+        Kind::Container { flist, .. } => {
+            have.flists.get(&(want.contract, *flist)) != Some(&Files::Ready)
+        }
+        Kind::Volume { .. } => false,
+    };
+    let missing: BTreeSet<ContractId> =
+        wants.iter().filter(is_missing).map(|want| want.contract).collect();
+    let old = ending(wants, &have.processes, &have.runs);
+    let runs_on = |contract: &ContractId| {
+        let prefix = prefix(contract);
+        old.iter().any(|id| id.starts_with(&prefix))
+    };
+    missing.into_iter().filter(runs_on).collect()
 }
 
 /// Turns the list so that it begins behind what the last step of a look was about, when there was no
@@ -368,23 +439,23 @@ fn container(
     let process = have.processes.get(&want.id);
     let fault = fault(&want.id, have);
     // What runs from bad files is stopped in whatever version, also when the next one cannot be had.
-    let damaged = fault.as_ref().is_some_and(|fault| fault.cause == Cause::Damaged);
+    let damaged = damage(&want.id, have).is_some();
     if process == Some(&ProcessState::Running) && (current || stopping || damaged) {
         return if stopping || fault.is_some() { stop(&want.id, fault, have) } else { None };
     }
-    match have.flists.get(&(want.contract, flist)) {
-        None => return Some(fetch()),
-        Some(Files::Failed { until_ms, .. }) if *until_ms <= have.now_ms => {
-            return Some(fetch());
-        }
-        Some(Files::Fetching | Files::Failed { .. }) => return None,
-        Some(Files::Ready) => {}
+    if have.flists.get(&(want.contract, flist)) != Some(&Files::Ready) {
+        return is_due((want.contract, flist), have).then(fetch);
     }
+    let held = have.held.contains(&want.contract);
     match process {
-        // Of another version: it goes, and the next look starts the new one.
+        // Of another version: it goes on until everything of this one is there.
+        Some(ProcessState::Running) if held => None,
+        // It goes, and the next look starts the new one.
         Some(ProcessState::Running) => stop(&want.id, None, have),
         // Reaped first.
         Some(ProcessState::Exited(_) | ProcessState::Killed(_)) => None,
+        // Only in the new version: it comes with the others.
+        None if held && run.is_none() => None,
         None => {
             let waits = match run.map(|run| &run.phase) {
                 // A new version does not wait for the failures of the old one.
@@ -394,6 +465,15 @@ fn container(
             let ready = !waits && want.needs.iter().all(|id| is_up(id, have));
             ready.then(|| Step::Start { want: want.clone() })
         }
+    }
+}
+
+/// Whether an flist is to be fetched now.
+fn is_due(of: (ContractId, FlistId), have: &Have) -> bool {
+    match have.flists.get(&of) {
+        None => true,
+        Some(Files::Failed { until_ms, .. }) => *until_ms <= have.now_ms,
+        Some(Files::Fetching | Files::Ready) => false,
     }
 }
 
@@ -466,6 +546,11 @@ fn fault(id: &str, have: &Have) -> Option<Fault> {
     let Phase::Up { since_ms } = run.phase else { return None };
     let up_ms = if run.passed { have.now_ms.saturating_sub(since_ms) } else { 0 };
     Some(Fault { cause, message, up_ms })
+}
+
+/// The fault of a container that runs from bad files.
+fn damage(id: &str, have: &Have) -> Option<Fault> {
+    fault(id, have).filter(|fault| fault.cause == Cause::Damaged)
 }
 
 /// The next step in ending a running process.

@@ -4,6 +4,7 @@
 //! threads of their own, which send [`Event`]s. Whatever is lost or fails is found again at the
 //! next look.
 
+mod ahead;
 mod health;
 mod lines;
 pub(crate) mod log;
@@ -46,6 +47,8 @@ use tokio::sync::mpsc::UnboundedSender;
 /// A failed fetch or volume is tried again after so long at first; the wait doubles up to the bound.
 const RETRY_MS: u64 = 2_000;
 const RETRY_MAX_MS: u64 = 120_000;
+/// The same for what is fetched ahead: when it may run, it is tried at once.
+const RETRY_AHEAD_MAX_MS: u64 = 900_000;
 /// Steps are taken for at most about this long between two looks.
 const STEPS_MS: u64 = 1_000;
 
@@ -57,6 +60,13 @@ pub(crate) struct Threads {
     pub(crate) orders: UnboundedSender<Order>,
     pub(crate) probes: Probes,
     pub(crate) scrubs: Scrubs,
+}
+
+/// How a fetch failed, and the wait before the next try.
+#[derive(Debug)]
+struct Unfetched {
+    code: &'static str,
+    delay_ms: u64,
 }
 
 /// Everything that the loop knows.
@@ -88,10 +98,11 @@ pub(crate) struct Reconciler {
     pub(crate) free: Capacity,
     runs: BTreeMap<String, Run>,
     files: BTreeMap<(ContractId, FlistId), Files>,
-    /// How the last fetch failed, of flists whose last fetch failed, and the wait before the next try.
-    unfetched: BTreeMap<(ContractId, FlistId), (&'static str, u64)>,
+    /// How the last fetch failed, of flists whose last fetch failed.
+    unfetched: BTreeMap<(ContractId, FlistId), Unfetched>,
     /// What publishers have signed, where contracts demand it.
     releases: releases::Releases,
+    ahead: ahead::Ahead,
     /// Volumes that could not be made.
     failures: BTreeMap<String, Failure>,
     checks: Checks,
@@ -162,6 +173,7 @@ impl Reconciler {
             files: BTreeMap::new(),
             unfetched: BTreeMap::new(),
             releases,
+            ahead: ahead::Ahead::default(),
             failures: BTreeMap::new(),
             checks: Checks::default(),
             probes,
@@ -308,6 +320,7 @@ impl Reconciler {
         if self.judged_ms.is_none_or(|judged| now_ms.saturating_sub(judged) >= JUDGE_MS) {
             (self.verdicts, self.free) =
                 judge::judge(&self.contracts, &self.trust, &self.storage, at);
+            self.ahead.upcoming = judge::upcoming(&self.contracts, &self.verdicts, &self.trust, at);
             self.judged_ms = Some(now_ms);
             self.note_starts(&have)?;
             self.note_ends()?;
@@ -316,8 +329,13 @@ impl Reconciler {
         self.look_at_store(at, now_ms)?;
         let mut wants = self.wants(now_ms)?;
         plan::go_on_after(&mut wants, self.last_step.take().as_ref());
-        self.look_for_files(&wants, at);
-        self.forget_fetches(&wants);
+        let needed: BTreeSet<(ContractId, FlistId)> = store::flists_of(&wants).collect();
+        self.look_ahead(&needed);
+        let upcoming = self.ahead.upcoming.clone();
+        let demands =
+            upcoming.iter().map(|one| (one.contract, one.flist, one.publisher.as_deref()));
+        self.look_for_files(store::demands_of(&wants).chain(demands), at);
+        self.forget_fetches(&needed.iter().copied().chain(self.ahead.flists()).collect());
         self.forget_failures(&wants, &have);
         have.now_ms = now_ms;
         have.partitioned.clone_from(&self.partitioned);
@@ -329,9 +347,12 @@ impl Reconciler {
         if !self.pulled {
             have.spared = plan::strangers(&have.processes, self.contracts.keys());
         }
+        have.held = self.hold_updates(&wants, &have);
         let wipes = judge::wipes(&self.contracts, now);
         let begun_ms = clock::boot_ms().unwrap_or(now_ms);
-        let mut steps = plan::plan(&wants, &have, &wipes).into_iter();
+        let mut steps = plan::plan(&wants, &have, &wipes);
+        steps.extend(self.fetches_ahead(&needed, &have));
+        let mut steps = steps.into_iter();
         while let Some(step) = steps.next() {
             self.apply(step.clone(), &have)?;
             // The next look finds the rest: reports and signs of life do not wait for all of it.
@@ -345,7 +366,8 @@ impl Reconciler {
         self.look_at_strains(&have)?;
         have.runs = self.runs.clone();
         have.flists = self.files.clone();
-        have.unfetched = self.unfetched.iter().map(|(of, (code, _))| (*of, *code)).collect();
+        have.unfetched = self.unfetched.iter().map(|(of, one)| (*of, one.code)).collect();
+        have.ahead = self.ahead_in_words();
         have.failures = self.failures.clone();
         self.send_lines(&wants, &have, &wipes);
         let reported = self.report(&wants, &have, &wipes, at);
@@ -418,7 +440,7 @@ impl Reconciler {
 
     fn apply(&mut self, step: Step, have: &Have) -> Result<(), DatabaseError> {
         match step {
-            Step::Fetch { contract, flist, urls, bytes, publisher } => {
+            Step::Fetch { contract, flist, urls, bytes, publisher, haste } => {
                 self.files.insert((contract, flist), Files::Fetching);
                 let repair = self.damaged.contains(&flist);
                 let now = clock::now().unwrap_or(Timestamp::from_seconds(0));
@@ -426,7 +448,8 @@ impl Reconciler {
                 // repaired also when the time to begin is over.
                 let publisher =
                     publisher.filter(|one| !self.releases.allow(contract, flist, Some(one), now));
-                let wanted = fetches::Wanted { contract, flist, urls, bytes, publisher, repair };
+                let wanted =
+                    fetches::Wanted { contract, flist, urls, bytes, publisher, repair, haste };
                 self.order(Order::Fetch(wanted));
             }
             Step::EnsureVolume { id, size_bytes, class } => {
@@ -484,7 +507,7 @@ impl Reconciler {
         if before.is_none_or(|before| before.message != error.message) {
             daemon::warn!("volume {id}: {}: {}", error.code, error.message);
         }
-        let delay_ms = retry_delay(before.map(|before| before.delay_ms));
+        let delay_ms = retry_delay(before.map(|before| before.delay_ms), RETRY_MAX_MS);
         let until_ms = now_ms.saturating_add(delay_ms);
         let (code, message) = (error.code, error.message);
         self.failures.insert(id, Failure { until_ms, delay_ms, code, message });
@@ -626,8 +649,8 @@ fn size(bundle: &Bundle) -> usize {
 }
 
 /// The wait after a failure that followed a wait of so long.
-fn retry_delay(before_ms: Option<u64>) -> u64 {
-    before_ms.map_or(RETRY_MS, |before| before.saturating_mul(2).min(RETRY_MAX_MS))
+fn retry_delay(before_ms: Option<u64>, most_ms: u64) -> u64 {
+    before_ms.map_or(RETRY_MS, |before| before.saturating_mul(2).min(most_ms))
 }
 
 #[cfg(test)]

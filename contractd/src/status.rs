@@ -62,13 +62,16 @@ pub(crate) fn contract(
         Verdict::Run(_) if have.partitioned.contains(id) => {
             Line::new(State::Stopped, contact::CODE, contact::MESSAGE)
         }
-        Verdict::Run(agreed) => Line::new(
-            State::Accepted,
-            "agreed",
-            format!("version {} is agreed on", agreed.header.version),
-        ),
+        Verdict::Run(agreed) => {
+            let version = agreed.header.version;
+            let held = have.held.contains(id);
+            let old = if held { "; the one before goes on until its files are here" } else { "" };
+            Line::new(State::Accepted, "agreed", format!("version {version} is agreed on{old}"))
+        }
         Verdict::Refuse(refusal) => {
-            Line::new(State::Refused, refusal.code.name(), refusal.message.clone())
+            let ahead = have.ahead.get(id).map(|ahead| format!("; {ahead}")).unwrap_or_default();
+            let message = format!("{}{ahead}", refusal.message);
+            Line::new(State::Refused, refusal.code.name(), message)
         }
         Verdict::Stop(ended) => {
             let (code, what) = match ended.cause {

@@ -51,6 +51,8 @@ pub struct Terms<'a> {
     pub stats: Option<&'a str>,
     /// The key that has to have signed the flist.
     pub publisher: Option<&'a str>,
+    /// When it may start; `None`: at once.
+    pub not_before: Option<&'a str>,
 }
 
 impl<'a> Terms<'a> {
@@ -59,8 +61,22 @@ impl<'a> Terms<'a> {
     pub fn of_web(node: &'a str, pool: &'a str, flist: &'a str) -> Self {
         let (name, published) = ("web", "published");
         let (port, cpu, volume_mib) = (8080, "0.3", 64);
-        let (health, logs, stats, publisher) = (None, None, None, None);
-        Self { name, node, pool, flist, published, port, cpu, volume_mib, health, logs, stats, publisher }
+        let (health, logs, stats, publisher, not_before) = (None, None, None, None, None);
+        Self {
+            name,
+            node,
+            pool,
+            flist,
+            published,
+            port,
+            cpu,
+            volume_mib,
+            health,
+            logs,
+            stats,
+            publisher,
+            not_before,
+        }
     }
 }
 
@@ -235,9 +251,11 @@ impl Stage {
     /// Writes the source of a contract that runs a web server on a node.
     pub fn write_source(&self, terms: &Terms<'_>) -> Result<PathBuf> {
         let Terms { name, node, pool, flist, published, port, cpu, .. } = terms;
-        let Terms { volume_mib, health, logs, stats, publisher, .. } = terms;
+        let Terms { volume_mib, health, logs, stats, publisher, not_before, .. } = terms;
         let publisher = publisher.map(|key| format!("publisher = {{ key = \"{key}\" }}\n"));
         let publisher = publisher.unwrap_or_default();
+        let not_before =
+            not_before.map(|time| format!("not_before = \"{time}\"\n")).unwrap_or_default();
         let health = health.map(|health| format!("health = {health}\n")).unwrap_or_default();
         let sink = |word: &str, to: Option<&str>| {
             to.map(|to| format!("{word} = [{{ to = \"{to}\" }}]\n")).unwrap_or_default()
@@ -253,7 +271,7 @@ impl Stage {
              purpose = \"A page for everybody; holds no personal data.\"\n\
              pool = \"{pool}\"\n\
              nodes = [\"{node}\"]\n\
-             expires = \"7d\"\n\n\
+             expires = \"7d\"\n{not_before}\n\
              {stakeholders}\
              [flists.nginx]\nid = \"{flist}\"\ndir = \"{published}\"\n\
              urls = [\"{REGISTRY_URL}/content\"]\n{publisher}\n\

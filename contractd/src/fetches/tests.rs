@@ -4,7 +4,12 @@ use super::*;
 
 fn wanted(contract: u8, flist: u8) -> Wanted {
     let (contract, flist) = (ContractId([contract; 32]), FlistId([flist; 32]));
-    Wanted { contract, flist, urls: vec![], bytes: 1, publisher: None, repair: false }
+    let (urls, publisher, haste) = (vec![], None, Haste::Now);
+    Wanted { contract, flist, urls, bytes: 1, publisher, repair: false, haste }
+}
+
+fn early(contract: u8, flist: u8) -> Wanted {
+    Wanted { haste: Haste::Early, ..wanted(contract, flist) }
 }
 
 fn start(queue: &mut Queue, now: Instant) -> Vec<u8> {
@@ -171,6 +176,111 @@ fn who_is_asked_for_a_release_follows_what_is_demanded() {
     assert_eq!(start(&mut queue, now), [0; 0]);
     assert_eq!(queue.end(FlistId([1; 32]), Err(("cancelled", String::new()))), None);
     assert_eq!(queue.start(now).map(|(wanted, _)| wanted), Some(by(3)));
+}
+
+/// Files of contracts of next year kept one waiting that was to run at once.
+#[test]
+fn what_may_run_comes_before_what_may_run_later() {
+    let (mut queue, begin) = (Queue::default(), Instant::now());
+    for n in [1, 2] {
+        queue.want(early(n, n));
+    }
+    assert_eq!(start(&mut queue, begin), [1], "one place stays free");
+    queue.want(wanted(3, 3));
+    queue.give_way(begin);
+    assert_eq!(stopped(&mut queue), [0; 0], "there is a place");
+    assert_eq!(start(&mut queue, begin), [3]);
+    queue.want(wanted(4, 4));
+    queue.give_way(begin);
+    assert_eq!(stopped(&mut queue), [1], "no slice");
+    assert_eq!(start(&mut queue, begin), [4]);
+    // However long they take.
+    queue.give_way(begin + SLICE * 1000);
+    assert_eq!(stopped(&mut queue), [0; 0]);
+    for flist in [3, 4] {
+        assert!(queue.end(FlistId([flist; 32]), Ok(())).is_some());
+    }
+    // Among themselves they take turns.
+    assert_eq!(start(&mut queue, begin), [2]);
+    queue.give_way(begin + SLICE / 2);
+    assert_eq!(stopped(&mut queue), [0; 0]);
+    queue.give_way(begin + SLICE);
+    assert_eq!(stopped(&mut queue), [2]);
+    assert_eq!(start(&mut queue, begin), [1]);
+}
+
+#[test]
+fn what_was_early_goes_on_as_what_is_needed_now() {
+    let (mut queue, begin) = (Queue::default(), Instant::now());
+    for n in [1, 2] {
+        queue.want(early(n, n));
+    }
+    assert_eq!(start(&mut queue, begin), [1]);
+    for n in [1, 2] {
+        queue.want(wanted(n, n));
+    }
+    // It leaves no room any more, and stages what it has.
+    assert_eq!(start(&mut queue, begin), [2]);
+    assert_eq!(stopped(&mut queue), [1]);
+    assert_eq!(start(&mut queue, begin), [1]);
+    queue.want(wanted(3, 3));
+    queue.give_way(begin);
+    assert_eq!(stopped(&mut queue), [0; 0], "both have their slice");
+}
+
+/// A new version named another place, or the files were found bad, and the fetch went on as it was.
+#[test]
+fn a_fetch_is_made_as_it_was_wanted_last() {
+    let begin = Instant::now();
+    let rows = [
+        ("as before", wanted(1, 1)),
+        ("read", Wanted { repair: true, ..wanted(1, 1) }),
+        ("elsewhere", Wanted { urls: vec!["http://b".into()], ..wanted(1, 1) }),
+        ("larger", Wanted { bytes: 2, ..wanted(1, 1) }),
+    ];
+    for (n, (what, next)) in rows.into_iter().enumerate() {
+        let mut queue = Queue::default();
+        queue.want(wanted(1, 1));
+        queue.want(next.clone());
+        assert_eq!(queue.waiting.len(), 1, "{what}");
+        assert_eq!(queue.start(begin).unwrap().0, next, "{what}");
+
+        let mut queue = Queue::default();
+        queue.want(wanted(1, 1));
+        let (_, cancel) = queue.start(begin).unwrap();
+        queue.want(next.clone());
+        assert_eq!(cancel.is_cancelled(), n > 0, "{what}");
+        // Also when it is done just now: what it did was not what is wanted.
+        let told = queue.end(next.flist, Ok(()));
+        assert_eq!(told.is_some(), n == 0, "{what}");
+        assert_eq!(queue.start(begin).map(|(wanted, _)| wanted), (n > 0).then_some(next));
+    }
+}
+
+/// The store had promised its room to what is needed now.
+#[test]
+fn an_early_fetch_that_is_stopped_by_the_store_goes_on_later() {
+    let (mut queue, begin) = (Queue::default(), Instant::now());
+    queue.want(early(1, 1));
+    let (_, cancel) = queue.start(begin).unwrap();
+    cancel.cancel();
+    assert_eq!(queue.end(FlistId([1; 32]), Err(("cancelled", String::new()))), None);
+    assert_eq!(start(&mut queue, begin), [1]);
+}
+
+/// A contract of next year with a slow server held up one that wants the same flist at once.
+#[test]
+fn the_same_flist_is_fetched_from_where_it_is_needed_now() {
+    let (mut queue, begin) = (Queue::default(), Instant::now());
+    queue.want(early(1, 9));
+    assert_eq!(start(&mut queue, begin), [9]);
+    queue.want(wanted(2, 9));
+    queue.give_way(begin);
+    assert_eq!(stopped(&mut queue), [9]);
+    let (next, _) = queue.start(begin).unwrap();
+    assert_eq!(next.contract, ContractId([2; 32]));
+    queue.give_way(begin + SLICE * 1000);
+    assert_eq!(stopped(&mut queue), [0; 0]);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use contract::{
     capacity::{Amounts, GIB},
     decision::{Action, Approval, Cancel, Decision},
     farm,
-    header::Deployments,
+    header::{Deployments, Header},
     merkle,
     testkit::{NETWORK, World, bytes, seal},
     workload::{Volume as VolumeSpec, Workload},
@@ -283,4 +283,77 @@ fn sinks_change_under_a_container_that_goes_on() {
     assert_eq!(revision(&|container| container.stats = container.logs.clone()), first);
     assert_eq!(revision(&|container| container.logs.clear()), first);
     assert_ne!(revision(&|container| container.memory_bytes += 1), first);
+}
+
+/// The flists that are wanted of a contract before its time.
+fn wanted_early(world: &World, bundle: &Bundle, offset: i64) -> Vec<u64> {
+    let kept = Kept { bundle: Evidence::of(bundle.clone()), ..Kept::new(world.contract()) };
+    let contracts = BTreeMap::from([(kept.id, kept)]);
+    let trust = trust(world, 100);
+    let (verdicts, _) = judge(&contracts, &trust, &Storage::default(), world.at(offset));
+    let upcoming = upcoming(&contracts, &verdicts, &trust, world.at(offset));
+    upcoming.into_iter().map(|one| one.bytes).collect()
+}
+
+#[test]
+fn what_is_agreed_on_and_paid_for_is_wanted_before_its_time() {
+    let world = world();
+    let agreed = world.agreed();
+    assert_eq!(wanted_early(&world, &agreed, -100), [1]);
+    assert_eq!(wanted_early(&world, &agreed, 100), [0; 0], "its time has come");
+    let mut open = agreed.clone();
+    open.approvals.clear();
+    let mut unpaid = agreed.clone();
+    unpaid.pools.clear();
+    let mut without = agreed.clone();
+    without.documents.clear();
+    let header = world.header(1, None);
+    let short = farm::Pool { expires: world.at(-50), ..world.pool() };
+    let short = seal(&short, world.key("farm"));
+    let header = Header { pool: short.id().unwrap(), ..header };
+    let header = seal(&header, world.key("owner"));
+    let over = Bundle {
+        approvals: ["it", "legal"].map(|name| world.approve(name, &header)).to_vec(),
+        headers: vec![header],
+        pools: vec![short],
+        ..agreed
+    };
+    for (bundle, why) in [(open, "quorum"), (unpaid, "pool"), (without, "document"), (over, "time")]
+    {
+        assert_eq!(wanted_early(&world, &bundle, -100), [0; 0], "{why}");
+    }
+    // Of a newer version, that one's.
+    let edit = |header: &mut Header| {
+        header.not_before = header.not_before.plus(500);
+        header.flists[0].bytes = 2;
+    };
+    let updated = world.updated(edit, &["it", "legal"]);
+    assert_eq!(wanted_early(&world, &updated, 100), [2]);
+}
+
+/// The files of contracts of next year would take all room from those of this week.
+#[test]
+fn only_what_comes_soon_is_wanted_early_and_the_soonest_first() {
+    let world = world();
+    let at = |start: Timestamp, now: Timestamp| {
+        let mut contracts = BTreeMap::new();
+        for n in 1..=4 {
+            let world = World::new(world.now).with_contract(n);
+            let edit = |header: &mut Header| {
+                header.not_before = if n % 2 == 0 { start } else { start.plus(1) };
+                header.flists[0].bytes = n.into();
+            };
+            let bundle = Evidence::of(world.updated(edit, &["it", "legal"]));
+            let kept = Kept { bundle, ..Kept::new(world.contract()) };
+            contracts.insert(kept.id, kept);
+        }
+        let trust = trust(&world, 100);
+        let (verdicts, _) = judge(&contracts, &trust, &Storage::default(), now);
+        let upcoming = upcoming(&contracts, &verdicts, &trust, now);
+        upcoming.into_iter().map(|one| one.bytes % 2).collect::<Vec<_>>()
+    };
+    let start = world.at(900);
+    assert_eq!(at(start, start.plus(-10)), [0, 0, 1, 1]);
+    assert_eq!(at(start, start.plus(-AHEAD_S)), [0, 0], "the others a second later");
+    assert_eq!(at(start, start.plus(-AHEAD_S - 1)), [0; 0]);
 }

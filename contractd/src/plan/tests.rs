@@ -67,13 +67,9 @@ fn check(wants: &[Want], have: &Have) -> Vec<Step> {
 #[test]
 fn files_come_before_the_start() {
     let wants = [want("web", FLIST, "r1")];
-    let fetch = Step::Fetch {
-        contract: CONTRACT,
-        flist: FLIST,
-        urls: vec!["http://a".into()],
-        bytes: 7,
-        publisher: None,
-    };
+    let (urls, haste) = (vec!["http://a".into()], Haste::Now);
+    let (contract, publisher) = (CONTRACT, None);
+    let fetch = Step::Fetch { contract, flist: FLIST, urls, bytes: 7, publisher, haste };
     assert_eq!(check(&wants, &have()), std::slice::from_ref(&fetch));
 
     let mut fetching = have();
@@ -454,4 +450,118 @@ fn what_runs_and_is_not_wanted_as_it_is_is_ending() {
     check("2", ProcessState::Running, &["b"]);
     check("1", ProcessState::Running, &["b", &id]);
     check("1", ProcessState::Exited(0), &[]);
+}
+
+#[test]
+fn what_may_run_later_is_fetched_and_nothing_else() {
+    let (urls, haste) = (vec!["http://a".to_owned()], Haste::Early);
+    let (contract, flist, bytes) = (CONTRACT, FLIST, 7);
+    let publisher = None;
+    let upcoming = [Upcoming { contract, flist, urls: urls.clone(), bytes, publisher }];
+    let nothing = BTreeSet::new();
+    let fetch = |haste| {
+        let (urls, publisher) = (urls.clone(), None);
+        Step::Fetch { contract, flist, urls, bytes, publisher, haste }
+    };
+    let (fetch, now) = (fetch(haste), fetch(Haste::Now));
+    assert_eq!(ahead(&upcoming, &nothing, &have()), std::slice::from_ref(&fetch));
+    // What another needs now is not early: it would throw away what was staged.
+    assert_eq!(ahead(&upcoming, &BTreeSet::from([FLIST]), &have()), [now]);
+    let with = |files| {
+        let mut have = have();
+        have.flists.insert((CONTRACT, FLIST), files);
+        ahead(&upcoming, &nothing, &have)
+    };
+    let failed = |until_ms| Files::Failed { until_ms, code: "x", message: String::new() };
+    assert_eq!(with(failed(100_000)), [fetch]);
+    for files in [failed(100_001), Files::Fetching, Files::Ready] {
+        assert_eq!(with(files), []);
+    }
+}
+
+/// One container was in the new version, and the one that it needs in the old, for as long as a fetch took.
+#[test]
+fn an_update_changes_all_containers_when_the_files_of_all_are_there() {
+    let (web, db) = (want("web", NEW_FLIST, "r2"), want("db", FLIST, "r2"));
+    let (gone, new) = (workload_id(&CONTRACT, "gone"), want("new", FLIST, "r2"));
+    let wants = [web.clone(), db.clone(), new.clone()];
+    let mut have = have();
+    for id in [&web.id, &db.id, &gone] {
+        have.processes.insert(id.clone(), ProcessState::Running);
+        have.runs.insert(id.clone(), run("r1", Phase::Up { since_ms: 1 }));
+    }
+    have.flists.insert((CONTRACT, FLIST), Files::Ready);
+    have.held = updating(&wants, &have);
+    assert_eq!(have.held, BTreeSet::from([CONTRACT]));
+    assert!(matches!(check(&wants, &have)[..], [Step::Fetch { flist: NEW_FLIST, .. }]));
+    // What runs from bad files does not go on, nor what was asked to end before.
+    let mut bad = have_like(&have);
+    bad.faults.insert(db.id.clone(), (Cause::Damaged, "bad".into()));
+    assert!(matches!(&check(&wants, &bad)[..], [Step::Fetch { .. }, Step::Signal { id, .. }]
+        if *id == db.id));
+    let mut bad = have_like(&have);
+    bad.faults.insert(gone.clone(), (Cause::Damaged, "bad".into()));
+    let is_it = |step: &Step| {
+        matches!(step, Step::Signal { id, fault: Some(fault), .. }
+            if *id == gone && fault.cause == Cause::Damaged)
+    };
+    assert_eq!(check(&wants, &bad).into_iter().filter(is_it).count(), 1);
+    bad.faults.insert(gone.clone(), (Cause::Unhealthy, "no answer".into()));
+    assert_eq!(check(&wants, &bad).into_iter().filter(is_it).count(), 0);
+    let mut stopping = have_like(&have);
+    let phase = Phase::Stopping { kill_at_ms: 100_000, fault: None };
+    stopping.runs.insert(gone.clone(), run("r1", phase));
+    let steps = check(&wants, &stopping);
+    assert!(steps.contains(&Step::Kill { id: gone.clone() }), "{steps:?}");
+    // What has ended by itself starts in the new version.
+    let mut ended = have_like(&have);
+    ended.processes.remove(&db.id);
+    assert!(check(&wants, &ended).contains(&Step::Start { want: db.clone() }));
+    // Everything is there, or it took too long: what is ready changes.
+    let signalled = |have: &Have| {
+        let steps = check(&wants, have);
+        let signal = |step: &Step| {
+            let Step::Signal { id, .. } = step else { return None };
+            Some(id.clone())
+        };
+        steps.iter().filter_map(signal).collect::<BTreeSet<_>>()
+    };
+    have.held.clear();
+    assert_eq!(signalled(&have), BTreeSet::from([db.id.clone(), gone.clone()]));
+    assert!(check(&wants, &have).contains(&Step::Start { want: new }));
+    have.flists.insert((CONTRACT, NEW_FLIST), Files::Ready);
+    assert_eq!(updating(&wants, &have), BTreeSet::new());
+    assert_eq!(signalled(&have), BTreeSet::from([db.id, gone, web.id]));
+}
+
+/// The same, to be changed.
+fn have_like(have: &Have) -> Have {
+    Have {
+        now_ms: have.now_ms,
+        processes: have.processes.clone(),
+        runs: have.runs.clone(),
+        flists: have.flists.clone(),
+        held: have.held.clone(),
+        ..Have::default()
+    }
+}
+
+#[test]
+fn only_what_runs_in_an_old_version_waits_for_all() {
+    let (web, db) = (want("web", NEW_FLIST, "r2"), want("db", FLIST, "r2"));
+    let wants = [web.clone(), db.clone()];
+    let mut have = have();
+    have.flists.insert((CONTRACT, FLIST), Files::Ready);
+    assert_eq!(updating(&wants, &have), BTreeSet::new(), "nothing runs");
+    have.processes.insert(db.id.clone(), ProcessState::Running);
+    have.runs.insert(db.id.clone(), run("r2", Phase::Up { since_ms: 1 }));
+    assert_eq!(updating(&wants, &have), BTreeSet::new(), "it is of the new one");
+    have.processes.insert(web.id.clone(), ProcessState::Running);
+    have.runs.insert(web.id.clone(), run("r1", Phase::Up { since_ms: 1 }));
+    assert_eq!(updating(&wants, &have), BTreeSet::from([CONTRACT]));
+    // Cancelled, rejected, or without contact: nothing is wanted, and nothing goes on.
+    have.held = updating(&[], &have);
+    assert_eq!(have.held, BTreeSet::new());
+    let stopped = check(&[], &have);
+    assert!(matches!(stopped[..], [Step::Signal { .. }, Step::Signal { .. }]), "{stopped:?}");
 }

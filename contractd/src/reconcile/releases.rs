@@ -5,6 +5,7 @@
 
 use super::Reconciler;
 use crate::{
+    clock::Worth,
     database::{Database, DatabaseError, KeptRelease},
     housekeeping,
 };
@@ -101,7 +102,7 @@ impl Reconciler {
         if self.releases.0.is_empty() {
             return Ok(());
         }
-        let named = housekeeping::named(&self.contracts);
+        let named = housekeeping::named(&self.contracts, &self.verdicts, Worth::Unconfirmed);
         let is_known = |(contract, flist): &(ContractId, FlistId)| {
             self.contracts.contains_key(contract) && named.contains(flist)
         };

@@ -5,7 +5,7 @@
 //! is used again, every byte of it is read, and what is bad is fetched. Containers are *stopped* only for
 //! what the store has found, which it has read twice.
 
-use super::{Reconciler, retry_delay, start::blame};
+use super::{RETRY_AHEAD_MAX_MS, RETRY_MAX_MS, Reconciler, Unfetched, retry_delay, start::blame};
 use crate::{
     clock,
     database::DatabaseError,
@@ -95,8 +95,12 @@ impl Reconciler {
 
     /// Flists that are in the store already need no fetch: every file is measured instead.
     /// What a publisher has to sign first is not there before that.
-    pub(super) fn look_for_files(&mut self, wants: &[Want], now: Timestamp) {
-        for (contract, flist, publisher) in demands_of(wants) {
+    pub(super) fn look_for_files<'d>(
+        &mut self,
+        demands: impl IntoIterator<Item = Demand<'d>>,
+        now: Timestamp,
+    ) {
+        for (contract, flist, publisher) in demands {
             if !self.releases.allow(contract, flist, publisher, now) {
                 self.files.retain(|of, files| *of != (contract, flist) || *files != Files::Ready);
                 continue;
@@ -151,18 +155,20 @@ impl Reconciler {
                 all.for_each(|(_, files)| *files = Files::Ready);
             }
             Err((code, message)) => {
-                let delay = retry_delay(self.unfetched.get(&wanted).map(|(_, delay)| *delay));
-                self.unfetched.insert(wanted, (code, delay));
+                let most_ms =
+                    if self.is_ahead(&wanted) { RETRY_AHEAD_MAX_MS } else { RETRY_MAX_MS };
+                let before = self.unfetched.get(&wanted).map(|one| one.delay_ms);
+                let delay_ms = retry_delay(before, most_ms);
                 daemon::warn!("flist {}: {code}: {message}", flist.short());
-                let until_ms = clock::boot_ms().unwrap_or(0).saturating_add(delay);
+                self.unfetched.insert(wanted, Unfetched { code, delay_ms });
+                let until_ms = clock::boot_ms().unwrap_or(0).saturating_add(delay_ms);
                 self.files.insert(wanted, Files::Failed { until_ms, code, message });
             }
         }
     }
 
     /// A fetch ends when its contract does not want the flist any more.
-    pub(super) fn forget_fetches(&mut self, wants: &[Want]) {
-        let wanted: BTreeSet<(ContractId, FlistId)> = flists_of(wants).collect();
+    pub(super) fn forget_fetches(&mut self, wanted: &BTreeSet<(ContractId, FlistId)>) {
         self.unfetched.retain(|of, _| wanted.contains(of));
         for ((contract, flist), files) in self.files.extract_if(.., |of, _| !wanted.contains(of)) {
             // One that failed may have room kept for it.
@@ -174,13 +180,16 @@ impl Reconciler {
     }
 }
 
+/// Which contract wants which flist, and who has to have signed it.
+type Demand<'d> = (ContractId, FlistId, Option<&'d Publisher>);
+
 /// Which contract wants which flist.
-fn flists_of(wants: &[Want]) -> impl Iterator<Item = (ContractId, FlistId)> {
+pub(super) fn flists_of(wants: &[Want]) -> impl Iterator<Item = (ContractId, FlistId)> {
     demands_of(wants).map(|(contract, flist, _)| (contract, flist))
 }
 
 /// The same, and who has to have signed it.
-fn demands_of(wants: &[Want]) -> impl Iterator<Item = (ContractId, FlistId, Option<&Publisher>)> {
+pub(super) fn demands_of(wants: &[Want]) -> impl Iterator<Item = Demand<'_>> {
     wants.iter().filter_map(|want| match &want.kind {
         Kind::Container { flist, publisher, .. } => {
             Some((want.contract, *flist, publisher.as_deref()))

@@ -1,6 +1,6 @@
 //! Making room: for contracts, for files, for user ids. What may go is decided in `housekeeping`.
 
-use super::Reconciler;
+use super::{Reconciler, store::flists_of};
 use crate::{
     clock::{self, Now},
     database::{DatabaseError, Room},
@@ -9,6 +9,7 @@ use crate::{
     plan::{Files, Have, Want},
 };
 use contract::{ContractId, FlistId, Timestamp};
+use flist::StoreError;
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Bound,
@@ -16,6 +17,8 @@ use std::{
 
 /// How often the node looks for what may go, in milliseconds.
 const UPKEEP_MS: u64 = 60_000;
+/// Code of a fetch that found no room.
+const STORE_FULL: &str = "store_full";
 /// Contracts that wait for room; of others the registry tells after a restart.
 const UNHEARD_MAX: usize = 4096;
 
@@ -73,7 +76,8 @@ impl Reconciler {
     }
 
     /// Removes files and gives back user ids that nothing needs any more. Only when everything that
-    /// the registry has was heard and judged, and while nothing is on its way or ending.
+    /// the registry has was heard and judged, and while nothing that may run is on its way, or anything is
+    /// ending. An old version that goes on is not.
     pub(super) fn keep_house(&mut self, wants: &[Want], have: &Have) -> Result<(), DatabaseError> {
         if have.now_ms < self.upkeep.next_ms {
             return Ok(());
@@ -88,14 +92,16 @@ impl Reconciler {
         {
             self.order(Order::AskAgain(contract));
         }
-        let fetching = self.files.values().any(|files| matches!(files, Files::Fetching));
+        self.ahead.is_paused = false;
+        let fetching = flists_of(wants).any(|of| self.files.get(&of) == Some(&Files::Fetching));
         let wanted: BTreeSet<&str> = wants.iter().map(|want| want.id.as_str()).collect();
-        let ending = have.processes.keys().any(|id| !wanted.contains(id.as_str()));
+        let is_ending = |id: &String| !wanted.contains(id.as_str()) && !have.holds(id);
+        let ending = have.processes.keys().any(is_ending);
         if !self.pulled || fetching || ending {
             return Ok(());
         }
         self.forget_releases()?;
-        self.sweep(have.now_ms);
+        self.sweep(wants, have.now_ms);
         let here = have.volumes.keys().chain(have.processes.keys()).chain(have.attachments.keys());
         let here: BTreeSet<String> = here.cloned().collect();
         let table = self.database.user_ids()?;
@@ -107,9 +113,14 @@ impl Reconciler {
         Ok(())
     }
 
-    fn sweep(&mut self, now_ms: u64) {
-        let mut needed = housekeeping::named(&self.contracts);
-        needed.extend(self.runs.values().filter_map(|run| run.flist));
+    fn sweep(&mut self, wants: &[Want], now_ms: u64) {
+        let mut needed = housekeeping::named(&self.contracts, &self.verdicts, self.worth);
+        let in_use: BTreeSet<FlistId> = flists_of(wants)
+            .map(|(_, flist)| flist)
+            .chain(self.runs.values().filter_map(|run| run.flist))
+            .collect();
+        needed.extend(in_use);
+        needed.extend(self.ahead.flists().map(|(_, flist)| flist));
         let stored = match self.store.stored() {
             Ok(stored) => stored,
             Err(error) => return self.complain("store", daemon::chain(&error)),
@@ -117,6 +128,10 @@ impl Reconciler {
         let idle_since = &mut self.upkeep.idle_since;
         let idle = housekeeping::idle_for_long(&stored, &needed, idle_since, now_ms);
         if idle.is_empty() {
+            return;
+        }
+        if self.pause_ahead() {
+            self.upkeep.next_ms = now_ms;
             return;
         }
         // Pinned is all that is not idle for long, so that a file which came just now stays.
@@ -133,10 +148,15 @@ impl Reconciler {
                 self.files.retain(|(_, flist), _| pinned.contains(flist));
                 self.unfetched.retain(|(_, flist), _| pinned.contains(flist));
                 // There may be room now.
-                let is_full = |files: &Files| matches!(files, Files::Failed { code, .. } if *code == "store_full");
+                let is_full = |files: &Files| matches!(files, Files::Failed { code, .. } if *code == STORE_FULL);
                 self.files.retain(|_, files| !is_full(files));
                 self.damaged.retain(|flist| pinned.contains(flist));
                 self.complaints.remove("store");
+            }
+            // One that nobody wants any more is about to end.
+            Err(StoreError::BusyFetching) => {
+                self.ahead.is_paused = true;
+                self.upkeep.next_ms = now_ms;
             }
             Err(error) => self.complain("store", daemon::chain(&error)),
         }

@@ -12,11 +12,11 @@ fn a_fetch_ends_when_its_contract_does_not_want_the_flist_any_more() {
     let (of, other) = ((wants[0].contract, flist), (ContractId([1; 32]), flist));
     bench.reconciler.files.insert(of, Files::Fetching);
     bench.reconciler.files.insert(other, Files::Fetching);
-    bench.reconciler.forget_fetches(&wants);
+    bench.reconciler.forget_fetches(&store::flists_of(&wants).collect());
     let told = bench.orders.try_recv();
     assert!(matches!(told, Ok(Order::Forget(one, id)) if (one, id) == other));
     assert!(bench.orders.try_recv().is_err());
-    bench.reconciler.forget_fetches(&[]);
+    bench.reconciler.forget_fetches(&BTreeSet::new());
     assert!(matches!(bench.orders.try_recv(), Ok(Order::Forget(one, id)) if (one, id) == of));
     assert!(bench.reconciler.files.is_empty());
 }
@@ -93,7 +93,7 @@ fn files_that_do_not_measure_right_are_not_used_and_read_before_anything_is_stop
     let record = bench.directory.path().join(format!("store/images/{flist}.flist"));
     std::fs::write(record, "junk").unwrap();
     let this = &mut bench.reconciler;
-    this.look_for_files(&wants, Timestamp::from_seconds(1));
+    this.look_for_files(store::demands_of(&wants), Timestamp::from_seconds(1));
     assert!(this.damaged.contains(&flist) && this.files.is_empty() && this.spoilt.is_empty());
     assert_eq!(this.rounds.next(1, 0), [], "nothing runs from it");
     this.damaged.clear();
@@ -109,7 +109,7 @@ fn files_that_do_not_measure_right_are_not_used_and_read_before_anything_is_stop
         strains: crate::strain::Strains::default(),
     };
     this.runs.insert(wants[0].id.clone(), run);
-    this.look_for_files(&wants, Timestamp::from_seconds(1));
+    this.look_for_files(store::demands_of(&wants), Timestamp::from_seconds(1));
     assert!(this.spoilt.is_empty());
     assert_eq!(this.rounds.next(1, 0), [crate::rounds::Look::One(flist)]);
 }

@@ -1,6 +1,7 @@
 //! Who may begin with an flist that a publisher has to have signed.
 
 use super::*;
+use crate::plan::Haste;
 use contract::{Release, header::Publisher};
 
 const CONTRACT: ContractId = ContractId([3; 32]);
@@ -171,18 +172,18 @@ fn files_that_are_there_are_not_ready_before_the_release_is() {
     let (of, other) = ((contract, flist), (CONTRACT, flist));
     let this = &mut bench.reconciler;
     this.files.insert(other, Files::Ready);
-    this.look_for_files(&wants, at);
+    this.look_for_files(store::demands_of(&wants), at);
     assert_eq!(this.files.get(&of), None);
     // A fetch for the other contract has ended; it is the same as before.
     this.files.insert(of, Files::Fetching);
     this.take_fetched(CONTRACT, flist, Ok(()));
-    this.look_for_files(&wants, at);
+    this.look_for_files(store::demands_of(&wants), at);
     assert_eq!(this.files.get(&of), None);
     this.take_release(contract, flist, &record(flist, LAST)).unwrap();
-    this.look_for_files(&wants, at);
+    this.look_for_files(store::demands_of(&wants), at);
     assert_eq!(this.files.get(&of), Some(&Files::Ready));
     // Nobody has begun, and the time to begin is over.
-    this.look_for_files(&wants, at.plus(1));
+    this.look_for_files(store::demands_of(&wants), at.plus(1));
     assert_eq!(this.files.get(&of), None);
 }
 
@@ -197,6 +198,7 @@ fn a_fetch_asks_for_a_release_that_is_not_there_and_for_no_other() {
         urls: vec![],
         bytes: 1,
         publisher: Some(Box::new(demand(1, 3))),
+        haste: Haste::Now,
     };
     let asked = |bench: &mut Bench| {
         bench.reconciler.apply(fetch(), &Have::default()).unwrap();

@@ -38,15 +38,12 @@ const CLAIM_RETRY: Duration = Duration::from_millis(100);
 /// Fetched content that the kernel does not confirm is fetched this often.
 const PASSES_MAX: u32 = 2;
 
-/// What an ingest is for.
+/// When the files are needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Purpose {
-    /// It is needed now.
+enum Haste {
     Now,
-    /// It will be needed.
+    /// Later: they leave room to what is needed now.
     Early,
-    /// Something of it could not be read.
-    Repair,
 }
 
 /// A file that is not right.
@@ -75,18 +72,20 @@ impl Store {
         progress: &dyn Progress,
         cancel: &Cancel,
     ) -> Result<Root, StoreError> {
-        self.ingest_for(Purpose::Now, identity, source, progress, cancel)
+        self.ingest_for((Depth::Measure, Haste::Now), identity, source, progress, cancel)
     }
 
-    /// The same for what is not needed yet: leaves room to what is.
+    /// The same, this thoroughly, for what is not needed yet: leaves room to what is, and ends as if it were
+    /// cancelled when that needs the room it was promised.
     pub fn prefetch(
         &self,
         identity: FlistId,
+        depth: Depth,
         source: &Source,
         progress: &dyn Progress,
         cancel: &Cancel,
     ) -> Result<Root, StoreError> {
-        self.ingest_for(Purpose::Early, identity, source, progress, cancel)
+        self.ingest_for((depth, Haste::Early), identity, source, progress, cancel)
     }
 
     /// The same as [`Store::ingest`], and reads every object before it is taken for good.
@@ -99,7 +98,7 @@ impl Store {
         progress: &dyn Progress,
         cancel: &Cancel,
     ) -> Result<Root, StoreError> {
-        self.ingest_for(Purpose::Repair, identity, source, progress, cancel)
+        self.ingest_for((Depth::Read, Haste::Now), identity, source, progress, cancel)
     }
 
     /// Bytes that an ingest would have to fetch now.
@@ -117,7 +116,7 @@ impl Store {
 
     fn ingest_for(
         &self,
-        purpose: Purpose,
+        (depth, haste): (Depth, Haste),
         identity: FlistId,
         source: &Source,
         progress: &dyn Progress,
@@ -125,7 +124,7 @@ impl Store {
     ) -> Result<Root, StoreError> {
         let _claim = self.claim(identity, cancel)?;
         let mut promise = Promise { store: self, identity, stays: false };
-        let done = self.complete(purpose, identity, source, progress, cancel);
+        let done = self.complete((depth, haste), identity, source, progress, cancel);
         // One that was stopped goes on later, in the room that it has.
         promise.stays = done.as_ref().is_err_and(StoreError::is_cancelled);
         done
@@ -133,16 +132,12 @@ impl Store {
 
     fn complete(
         &self,
-        purpose: Purpose,
+        (depth, haste): (Depth, Haste),
         identity: FlistId,
         source: &Source,
         progress: &dyn Progress,
         cancel: &Cancel,
     ) -> Result<Root, StoreError> {
-        let depth = match purpose {
-            Purpose::Now | Purpose::Early => Depth::Measure,
-            Purpose::Repair => Depth::Read,
-        };
         let fetch_failed = |source: FetchError| StoreError::Fetch { identity, source };
         let (flist, recorded) = match self.flist(identity) {
             Ok(flist) => (flist, true),
@@ -163,9 +158,9 @@ impl Store {
         fs::create_dir_all(&staging).map_err(StoreError::io("making directory", &staging))?;
         drop_sealed_leftovers(&flist, &missing, &staging)?;
         for pass in 1.. {
-            let admitted = self.admit(&flist, (&missing, no_image), &staging, purpose);
+            let admitted = self.admit(&flist, (&missing, no_image), &staging, haste);
             let fetched = admitted.and_then(|()| {
-                let progress = Written { store: self, identity, progress };
+                let progress = Written { store: self, identity, progress, cancel };
                 fetch::contents(&flist, &missing, source, &staging, &progress, cancel)
                     .map_err(fetch_failed)
             });
@@ -277,7 +272,7 @@ impl Store {
         flist: &Flist,
         (missing, no_image): (&[u32], bool),
         staging: &Path,
-        purpose: Purpose,
+        haste: Haste,
     ) -> Result<(), StoreError> {
         let _one_at_a_time = self.admitting.lock().unwrap_or_else(PoisonError::into_inner);
         // Asked before the disk is: what is written meanwhile counts twice, and never not at all.
@@ -297,9 +292,9 @@ impl Store {
         let bytes = with_seals(contents.map(unwritten).fold(others, u64::saturating_add));
         let all = body.contents.iter().map(|content| in_blocks(content.size));
         let whole = with_seals(all.fold(image.saturating_add(record), u64::saturating_add));
-        let leave = match purpose {
-            Purpose::Now | Purpose::Repair => 0,
-            Purpose::Early => space.size / LEFT_PART,
+        let leave = match haste {
+            Haste::Now => 0,
+            Haste::Early => space.size / LEFT_PART,
         };
         let (ask, now) = (Ask { bytes, whole, leave }, Instant::now());
         let admitted = self.room().admit(flist.identity(), ask, (&promised, space), now);
@@ -398,11 +393,12 @@ impl Store {
     }
 }
 
-/// Notes what has been written of the room that was promised.
+/// Notes what has been written of the room that was promised, and stops a fetch that has lost its promise.
 struct Written<'a> {
     store: &'a Store,
     identity: FlistId,
     progress: &'a dyn Progress,
+    cancel: &'a Cancel,
 }
 
 impl Progress for Written<'_> {
@@ -411,7 +407,9 @@ impl Progress for Written<'_> {
     }
 
     fn advance(&self, bytes: u64) {
-        self.store.room().wrote(self.identity, bytes);
+        if !self.store.room().wrote(self.identity, bytes) {
+            self.cancel.cancel();
+        }
         self.progress.advance(bytes);
     }
 }

@@ -10,12 +10,15 @@
 //! is kept. What a fetch that failed had of the room has not become free for the one that waits: it asks
 //! again.
 //!
+//! What is promised to an early fetch is taken from it as soon as what is needed now does not fit beside
+//! it: the early one stops, and asks again. The few chunks that it writes at that moment are not counted.
+//!
 //! Promises are in memory. After a restart everybody asks anew, and what is staged is on the disk.
 
 use super::space::Space;
 use contract::FlistId;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     time::{Duration, Instant},
 };
@@ -28,6 +31,8 @@ const MIB: u64 = 1 << 20;
 #[derive(Debug, Default)]
 pub(super) struct Room {
     promised: Promises,
+    /// Those of them that leave room to others, and give theirs away.
+    early: BTreeSet<FlistId>,
     claim: Option<Claim>,
 }
 
@@ -130,9 +135,21 @@ impl Room {
             kept = if claim.flist == flist { 0 } else { claim.kept };
         }
         let others = all - own;
-        let taken = others.saturating_add(kept).saturating_add(ask.leave);
+        let mut taken = others.saturating_add(kept).saturating_add(ask.leave);
+        let mut yielded = 0;
+        let may_come = ask.leave == 0 && ask.whole <= size;
+        if may_come && ask.bytes > free.saturating_sub(taken) {
+            let yielding = self.yielding(flist, promised);
+            if ask.bytes <= free.saturating_sub(taken.saturating_sub(yielding)) {
+                taken = taken.saturating_sub(yielding);
+                yielded = yielding;
+                for early in self.early.clone() {
+                    self.end_of(early);
+                }
+            }
+        }
         if ask.whole > size || ask.bytes > free.saturating_sub(taken) {
-            self.promised.remove(&flist);
+            self.end_of(flist);
             let (needed, whole, left) = (ask.bytes, ask.whole, ask.leave);
             let short = Shortage { needed, whole, size, free, promised: others, kept, left };
             let seen = unpromised.saturating_add(own);
@@ -147,33 +164,53 @@ impl Room {
             return Err(short);
         }
         self.promised.insert(flist, ask.bytes);
+        if ask.leave == 0 {
+            self.early.remove(&flist);
+        } else {
+            self.early.insert(flist);
+        }
         self.claim.take_if(|claim| claim.flist == flist);
         if let Some(claim) = &mut self.claim {
-            claim.seen = unpromised.saturating_add(own).saturating_sub(ask.bytes);
+            let before = unpromised.saturating_add(own).saturating_add(yielded);
+            claim.seen = before.saturating_sub(ask.bytes);
         }
         Ok(())
     }
 
-    /// A fetch has written so much of what it was promised.
-    pub(super) fn wrote(&mut self, flist: FlistId, bytes: u64) {
-        if let Some(left) = self.promised.get_mut(&flist) {
-            *left = left.saturating_sub(bytes);
-        }
+    /// What early fetches have been promised and not written, but for this one. What they have written
+    /// since the free bytes were measured is still taken.
+    fn yielding(&self, flist: FlistId, promised: &Promises) -> u64 {
+        let others = self.early.iter().filter(|one| **one != flist);
+        let unwritten = others.filter_map(|one| self.promised.get(one).min(promised.get(one)));
+        unwritten.fold(0, |sum, bytes| sum.saturating_add(*bytes))
+    }
+
+    /// A fetch has written so much of what it was promised. Whether it still has that promise: without it
+    /// it has to stop.
+    pub(super) fn wrote(&mut self, flist: FlistId, bytes: u64) -> bool {
+        let Some(left) = self.promised.get_mut(&flist) else { return false };
+        *left = left.saturating_sub(bytes);
+        true
     }
 
     /// A fetch has ended. If it failed it asks again: what it was promised and has not written is free
     /// for it, as for everybody, and has not become free for the one that waits. A second call changes
     /// nothing.
     pub(super) fn end(&mut self, flist: FlistId) {
-        let unwritten = self.promised.remove(&flist).unwrap_or(0);
+        let unwritten = self.end_of(flist);
         if let Some(claim) = &mut self.claim {
             claim.seen = claim.seen.saturating_add(unwritten);
         }
     }
 
+    fn end_of(&mut self, flist: FlistId) -> u64 {
+        self.early.remove(&flist);
+        self.promised.remove(&flist).unwrap_or(0)
+    }
+
     /// Nobody wants this flist any more.
     pub(super) fn forget(&mut self, flist: FlistId) {
-        self.promised.remove(&flist);
+        self.end_of(flist);
         self.claim.take_if(|claim| claim.flist == flist);
     }
 }

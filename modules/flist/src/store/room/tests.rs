@@ -33,7 +33,7 @@ impl Disk {
     fn write(&mut self, n: u8, bytes: u64) {
         let most = self.room.promised.get(&id(n)).copied().unwrap_or(0);
         let bytes = bytes.min(most);
-        self.room.wrote(id(n), bytes);
+        assert_eq!(self.room.wrote(id(n), bytes), self.room.promised.contains_key(&id(n)));
         self.used += bytes;
         *self.written.entry(id(n)).or_default() += bytes;
     }
@@ -74,6 +74,31 @@ fn who_comes_early_leaves_room_and_has_none_kept() {
     assert!(disk.room.claim.is_none());
     disk.ask(1, 50, 50, now).unwrap();
     disk.ask(2, 50, 0, now).unwrap();
+}
+
+/// What was to run at once waited for a contract of next week.
+#[test]
+fn what_is_promised_early_is_taken_back_when_it_is_needed_now() {
+    let (mut disk, now) = (Disk { size: 100, ..Disk::default() }, Instant::now());
+    disk.ask(1, 60, 10, now).unwrap();
+    disk.write(1, 20);
+    disk.ask(2, 30, 0, now).unwrap();
+    assert_eq!(disk.promised(), 70, "there was room for both");
+    // It would not fit without the early one either, which goes on.
+    disk.ask(3, 51, 0, now).unwrap_err();
+    assert!(disk.room.wrote(id(1), 0));
+    disk.room.forget(id(3));
+    disk.ask(4, 50, 0, now).unwrap();
+    assert_eq!(disk.promised(), 80, "the early one has none");
+    assert!(!disk.room.wrote(id(1), 1), "it stops");
+    disk.ask(1, 60, 10, now).unwrap_err();
+    // No early one takes from another, and what is needed by now is early no more.
+    let mut disk = Disk { size: 100, ..Disk::default() };
+    disk.ask(1, 60, 10, now).unwrap();
+    disk.ask(2, 40, 10, now).unwrap_err();
+    disk.ask(1, 60, 0, now).unwrap();
+    disk.ask(2, 50, 0, now).unwrap_err();
+    assert!(disk.room.wrote(id(1), 1));
 }
 
 /// Small ones took each byte that came free, and a large one waited for ever.
@@ -227,7 +252,14 @@ proptest! {
             match event {
                 Event::Ask { n, size, leave } => {
                     let before = disk.promised() - disk.room.promised.get(&id(n)).unwrap_or(&0);
-                    match disk.ask(n, size, leave, now) {
+                    let is_early = |room: &Room, n| room.early.contains(&id(n));
+                    let sure = (0..6).filter(|one| *one != n && !is_early(&disk.room, *one));
+                    let sure: Vec<_> = sure.filter_map(|one| Some((one, *disk.room.promised.get(&id(one))?))).collect();
+                    let asked = disk.ask(n, size, leave, now);
+                    for (one, bytes) in sure {
+                        prop_assert_eq!(disk.room.promised.get(&id(one)), Some(&bytes));
+                    }
+                    match asked {
                         // Who needs nothing more takes nothing from anybody.
                         Ok(()) if disk.room.promised[&id(n)] == 0 => {}
                         Ok(()) => prop_assert!(disk.free() - disk.promised() >= leave),
@@ -242,6 +274,9 @@ proptest! {
                 Event::End(n) => disk.room.end(id(n)),
                 Event::Fail(n) => {
                     let Some(unwritten) = disk.room.promised.get(&id(n)).copied() else { continue };
+                    if disk.room.early.contains(&id(n)) {
+                        continue;
+                    }
                     let size = unwritten + disk.written.get(&id(n)).unwrap_or(&0);
                     disk.room.end(id(n));
                     prop_assert!(disk.ask(n, size, 0, now).is_ok(), "{disk:?}");
