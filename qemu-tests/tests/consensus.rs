@@ -132,8 +132,9 @@ fn a_contract_lives_and_ends_as_its_stakeholders_decide() -> Result<()> {
     };
     let talker = stage.propose(&stage.write_source(&terms)?)?;
     // Nothing starts that its publisher has not signed, whatever lies there in the place of that.
-    let releases = stage.registry.as_ref().context("no registry")?.content().join("releases");
-    let [ours, theirs] = [&ours, &theirs].map(|key| releases.join(format!("{talking}.{key}")));
+    let content = stage.registry.as_ref().context("no registry")?.content();
+    let [ours, theirs] =
+        [&ours, &theirs].map(|key| content.join("releases").join(&talking).join(key));
     fs::copy(&theirs, &ours)?;
     stage.approve_all(&talker)?;
     let refused = stage.wait_result(&talker, "publisher_invalid", 0)?;
