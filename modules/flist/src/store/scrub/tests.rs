@@ -441,8 +441,7 @@ fn a_fetch_that_is_stopped_keeps_its_room_and_one_that_ends_does_not() {
     }
     let source = |place: &Path| Source::new([place.to_str().unwrap()]).unwrap();
     let (good, cancel) = (source(bench.published.path()), Cancel::default());
-    let stopped =
-        bench.store.prefetch(identity, Depth::Measure, &good, &Stopper(cancel.clone()), &cancel);
+    let stopped = bench.store.ingest(identity, &good, &Stopper(cancel.clone()), &cancel);
     assert_eq!(stopped.unwrap_err().code(), "cancelled");
     // What the flist shares with the other is there.
     let block = |bytes: u64| bytes.next_multiple_of(4096);
