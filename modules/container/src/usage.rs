@@ -135,6 +135,11 @@ pub fn read(group: &Path) -> io::Result<Usage> {
     })
 }
 
+/// Time on processors of this cgroup, in microseconds: all that is counted of the root one.
+pub fn cpu_us(group: &Path) -> io::Result<u64> {
+    Ok(keyed(&read_file(&group.join("cpu.stat"))?, "usage_usec"))
+}
+
 impl Usage {
     /// Which limit the container met in its life, for the sentence that says how it ended.
     pub fn limit_met(&self) -> Option<String> {

@@ -64,7 +64,7 @@ fn read_node(root: &Path) -> Figures {
         version: text(paths::VERSION).map(|version| version.trim().to_owned()),
         uptime_s: text("/proc/uptime")
             .and_then(|uptime| uptime.split_whitespace().next()?.parse().ok()),
-        cpu_us: usage::read(&below(root, paths::CGROUP)).ok().map(|usage| usage.cpu_us),
+        cpu_us: usage::cpu_us(&below(root, paths::CGROUP)).ok(),
         memory_bytes: kibibytes("MemTotal"),
         memory_available_bytes: kibibytes("MemAvailable"),
         pressures: pressures(),

@@ -118,6 +118,8 @@ fn what_the_kernel_shows_is_read() {
         write(&format!("/proc/pressure/{what}"), "");
     }
     write("/proc/pressure/io", "some avg10=1.00 avg60=0.00 avg300=0.00 total=3000000\n");
+    // The root of all groups has controllers, and hardly any of their files.
+    write(&format!("{}/cgroup.controllers", paths::CGROUP), "cpu io memory pids\n");
     write(&format!("{}/cpu.stat", paths::CGROUP), "usage_usec 7000000\n");
     write(&format!("{}/cgroup.procs", paths::CGROUP_WORK), "");
     write(&format!("{}/c-1-web/cpu.stat", paths::CGROUP_WORK), "usage_usec 1\n");
