@@ -276,7 +276,7 @@ impl Agent {
                 drop((bundle, room));
             }
             Event::Log { shown, asked, problem } => {
-                self.reconciler.take_log(shown, &asked, problem)?;
+                self.reconciler.take_log(shown, &asked, problem, clock::now()?)?;
             }
             Event::Released { contract, flist, record } => {
                 self.reconciler.take_release(contract, flist, &record)?;

@@ -19,6 +19,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// The fact that says what the log that is asked was shown to continue, as the boot options name it.
+pub(crate) const LOG_HELD: &str = "log-held";
 /// Contracts that one node keeps and that have not ended by an order.
 pub(crate) const CONTRACTS_MAX: u32 = 1024;
 /// Contracts that have ended by an order: of each, only that is kept.
@@ -361,7 +363,7 @@ impl Database {
     }
 
     /// From now on these keys say what is in the log. `false`: it were others before, and what was
-    /// proven by them has to be proven again.
+    /// proven by them has to be proven again, [`LOG_HELD`] as well.
     pub(crate) fn ask_log(&mut self, keys: &str) -> Result<bool, DatabaseError> {
         let mut write = || -> rusqlite::Result<bool> {
             let transaction = self.0.transaction()?;
@@ -371,6 +373,7 @@ impl Database {
             let is_same = known.as_deref() == Some(keys);
             if !is_same {
                 transaction.execute("UPDATE contract SET logged = 0", [])?;
+                transaction.execute("DELETE FROM fact WHERE name = ?1", params![LOG_HELD])?;
                 transaction.execute(
                     "INSERT OR REPLACE INTO fact VALUES ('log-keys', ?1)",
                     params![keys],
@@ -467,6 +470,19 @@ impl Database {
             .query_row("SELECT value FROM fact WHERE name = ?1", params![name], |row| row.get(0))
             .optional()
             .map_err(failed("reading a fact"))
+    }
+
+    /// Remembers all of these values, or none.
+    pub(crate) fn set_facts(&self, facts: &[(&str, String)]) -> Result<(), DatabaseError> {
+        let write = || -> rusqlite::Result<()> {
+            let transaction = self.0.unchecked_transaction()?;
+            for (name, value) in facts {
+                let insert = "INSERT OR REPLACE INTO fact VALUES (?1, ?2)";
+                transaction.execute(insert, params![name, value])?;
+            }
+            transaction.commit()
+        };
+        write().map_err(failed("remembering facts"))
     }
 
     /// Remembers a single value.

@@ -12,7 +12,7 @@ use contract::{
 };
 use flist::Store;
 use registry_api::{
-    Client, ClientError, Fetched, client::ResultFilter, log::Shown, problem::codes,
+    Client, ClientError, Fetched, client::ResultFilter, log::Known, log::Shown, problem::codes,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -55,9 +55,9 @@ pub(crate) enum Order {
     Fetch(fetches::Wanted),
     /// The contract does not want it any more.
     Forget(ContractId, FlistId),
-    /// What the log shows of itself and of these statements, from a tree of `known` entries on.
+    /// What the log shows of itself and of these statements, from what is known on.
     Log {
-        known: u64,
+        known: Known,
         statements: Vec<StatementId>,
     },
     /// Ask for a contract again that there was no room for.

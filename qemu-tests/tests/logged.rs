@@ -7,7 +7,7 @@
 use anyhow::{Context as _, Result, ensure};
 use qemu_tests::{
     content,
-    farm::{Registry, page, wait_page},
+    farm::{Registry, page, text, wait_page},
     machine::free_port,
     story::{START, Stage, Terms},
     wait,
@@ -22,8 +22,16 @@ fn a_node_that_asks_for_the_log_starts_only_what_is_in_it() -> Result<()> {
     let directory = qemu_tests::scratch()?;
     let mut stage = Stage::set(directory.path(), false)?;
     let key = restarted(&mut stage, |data| Registry::begin_log(data, ORIGIN))?;
+    let policy = directory.path().join("grid.policy");
+    std::fs::write(&policy, format!("log {key}\nquorum none\n"))?;
+    let policy = policy.to_str().context("no path of text")?;
+    let pinned = wait::until("the log has what was there before it", START, || {
+        Ok(stage.bot.quiet().json(&["log", "checkpoint", "--policy", policy]).ok())
+    })?;
+    let options = text(&pinned, "/options")?;
+    ensure!(options.starts_with(&format!("zos.log={key} zos.checkpoint=")), "{pinned}");
     let mut machine = stage.machine("asks")?;
-    machine.cmdline = format!("{} zos.log={key}", machine.cmdline);
+    machine.cmdline = format!("{} {options}", machine.cmdline);
     let second_port = free_port()?;
     let second_url = format!("http://127.0.0.1:{second_port}/");
     machine.forwards.push((second_port, 8081));

@@ -35,14 +35,17 @@ fn what_was_proven_stays_proven_until_other_keys_are_asked() {
         assert!(database.keep(&id, &empty(), 0, usize::MAX).unwrap());
         database.note_logged(&id, 2).unwrap();
         database.note_logged(&id, 1).unwrap();
+        database.set_facts(&[(LOG_HELD, "this".to_owned())]).unwrap();
     }
     let mut database = open(directory.path());
     assert!(database.ask_log("one").unwrap());
     let kept = &database.contracts().unwrap()[0];
     assert_eq!((kept.logged, kept.past.version), (2, 2), "never less");
+    assert_eq!(database.fact(LOG_HELD).unwrap().as_deref(), Some("this"));
     assert!(!database.ask_log("two").unwrap());
     let kept = &database.contracts().unwrap()[0];
     assert_eq!((kept.logged, kept.past.version), (0, 2));
+    assert_eq!(database.fact(LOG_HELD).unwrap(), None);
 }
 
 #[test]

@@ -1,7 +1,10 @@
 //! What a registry can make the node hold, with a registry that sends whatever it likes.
 
 use super::*;
-use crate::log::tests::TestLog;
+use crate::log::{
+    Past, take,
+    tests::{TestLog, taken as take_unpinned},
+};
 use contract::testkit::World;
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -168,7 +171,7 @@ fn what_the_log_shows_comes_with_what_it_takes_to_judge_it() {
     std::thread::spawn(move || {
         runtime.block_on(serve(Some(client), NodeId([7; 32]), store, taken, events));
     });
-    let ask = |known: u64, statements: Vec<StatementId>| {
+    let ask = |known: Known, statements: Vec<StatementId>| {
         orders.send(Order::Log { known, statements }).unwrap();
         loop {
             if let Event::Log { shown, asked, problem } = heard.recv_timeout(PATIENCE).unwrap() {
@@ -176,20 +179,25 @@ fn what_the_log_shows_comes_with_what_it_takes_to_judge_it() {
             }
         }
     };
-    let policy = log.lock().unwrap().policy(2);
-    let (shown, asked, problem) = ask(0, vec![]);
+    let terms = log.lock().unwrap().terms(2);
+    let (shown, asked, problem) = ask(Known::default(), vec![]);
     assert_eq!((shown.len(), asked, problem), (1, vec![], None));
-    let first = crate::log::take(&policy, None, &shown[0]).unwrap().newest;
+    let first = take_unpinned(&terms, None, &shown[0]).unwrap().newest;
     assert_eq!(first.size, 1);
     for one in bundle.headers.iter().chain(&bundle.approvals) {
         log.lock().unwrap().add(one);
     }
     let id = bundle.headers[0].id().unwrap();
     let other = StatementId([1; 32]);
-    let (shown, asked, problem) = ask(first.size, vec![id, other]);
+    let (shown, asked, problem) = ask(Known { size: first.size, pinned: Some(3) }, vec![id, other]);
     assert!(problem.is_some(), "of the other one it has nothing");
     assert_eq!(asked, [id, other]);
-    let second = crate::log::take(&policy, Some(&first), &shown[0]).unwrap().newest;
-    let same = crate::log::take(&policy, Some(&second), &shown[1]).unwrap();
+    // Held once against what was pinned, which may be newer than what is known.
+    let pinned = log.lock().unwrap().note(3, 0).text().parse().unwrap();
+    let past = Past { newest: Some(first.clone()), unheld: Some(pinned), seen: None };
+    let held = take(&terms, &past, &shown[0], world.now);
+    assert!(held.unwrap().proven.unwrap().is_none() && shown[1].pinned.is_none());
+    let second = take_unpinned(&terms, Some(&first), &shown[0]).unwrap().newest;
+    let same = take_unpinned(&terms, Some(&second), &shown[1]).unwrap();
     assert_eq!((same.newest.size, same.proven.unwrap()), (4, Some(id)));
 }

@@ -6,15 +6,15 @@
 use super::Reconciler;
 use crate::{
     console::fact,
-    database::{DatabaseError, Kept},
-    log::{self, Asked, Refused},
+    database::{DatabaseError, Kept, LOG_HELD},
+    log::{self, Asked, Past, Refused, Terms},
     network::Order,
 };
-use contract::{ContractId, Logged, StatementId};
+use contract::{ContractId, Logged, StatementId, Timestamp};
 use node_api::init::{Fact, Level};
-use registry_api::log::Shown;
+use registry_api::log::{Known, Shown};
 use std::collections::{BTreeMap, BTreeSet};
-use tlog::{Checkpoint, Note, Policy};
+use tlog::{Note, Policy};
 
 /// How often the log is looked at when nothing is to be proven.
 const LOOK_MS: u64 = 30_000;
@@ -27,8 +27,7 @@ const PROOFS_MAX: usize = 128;
 #[derive(Debug)]
 pub(crate) struct Watch {
     asked: Asked,
-    /// The newest checkpoint that was taken.
-    known: Option<Checkpoint>,
+    past: Past,
     problem: Option<Problem>,
     /// What was asked for in vain, by the number of the look: whatever never comes into the log keeps
     /// nothing else waiting, and has its turn.
@@ -51,7 +50,7 @@ impl Default for Watch {
     fn default() -> Self {
         Self {
             asked: Asked::No,
-            known: None,
+            past: Past::default(),
             problem: None,
             missed: BTreeMap::new(),
             n_looks: 0,
@@ -75,6 +74,12 @@ impl Watch {
             (Asked::Unclear(why), _) => {
                 Some(format!("no log can be asked: {}", daemon::chain(why)))
             }
+            (Asked::Log(_), Some(Problem { is_alarm: true, .. })) if self.past.unheld.is_some() => {
+                Some(
+                    "nothing new starts: the log is not shown to continue zos.checkpoint"
+                        .to_owned(),
+                )
+            }
             (Asked::Log(_), Some(Problem { is_alarm: true, .. })) => {
                 Some("nothing new starts: the log does not continue what it has shown".to_owned())
             }
@@ -93,12 +98,15 @@ impl Watch {
                 fact("log", "not asked: contracts start without proof of it", Level::Plain)
             }
             (Asked::Log(_), Some(problem), None) => fact("log", &problem.text, Level::Warning),
-            (Asked::Log(policy), None, None) => match &self.known {
-                Some(_) => {
-                    fact("log", format!("what starts is in {}", policy.origin()), Level::Good)
+            (Asked::Log(terms), None, None) => {
+                let origin = terms.policy.origin();
+                match (&self.past.newest, &self.past.unheld) {
+                    (Some(_), None) => {
+                        fact("log", format!("what starts is in {origin}"), Level::Good)
+                    }
+                    _ => fact("log", format!("asking {origin}"), Level::Plain),
                 }
-                None => fact("log", format!("asking {}", policy.origin()), Level::Plain),
-            },
+            }
         }
     }
 }
@@ -111,15 +119,21 @@ fn fact_of(policy: &Policy) -> String {
 impl Reconciler {
     /// From now on only what is in this log starts anything.
     pub(crate) fn ask_log(&mut self, asked: Asked) -> Result<(), DatabaseError> {
-        let mut known = None;
-        if let Asked::Log(policy) = &asked {
+        let mut past = Past::default();
+        if let Asked::Log(terms) = &asked {
+            let Terms { policy, pinned, .. } = &**terms;
             if !self.database.ask_log(&log::keys(policy))? {
                 self.contracts.values_mut().for_each(|kept| kept.logged = 0);
             }
-            let written = self.database.fact(&fact_of(policy))?;
-            known = written.and_then(|text| log::written(policy, &text));
+            let written = self.database.fact(&fact_of(policy))?.unwrap_or_default();
+            let held = self.database.fact(LOG_HELD)?;
+            past = Past {
+                newest: log::written(policy, &written),
+                seen: log::seen(policy, &written),
+                unheld: pinned.clone().filter(|pinned| held != Some(pinned.to_string())),
+            };
         }
-        self.log = Watch { asked, known, ..Watch::default() };
+        self.log = Watch { asked, past, ..Watch::default() };
         for kept in self.contracts.values_mut() {
             kept.bundle = kept.bundle.logged(self.log.logged(kept.logged));
         }
@@ -146,7 +160,11 @@ impl Reconciler {
         let wait = if statements.is_empty() { LOOK_MS } else { self.log.pause_ms };
         self.log.look_at_ms = now_ms.saturating_add(wait);
         self.log.in_flight = true;
-        let known = self.log.known.as_ref().map_or(0, |known| known.size);
+        let Past { newest, unheld, .. } = &self.log.past;
+        let known = Known {
+            size: newest.as_ref().map_or(0, |newest| newest.size),
+            pinned: unheld.as_ref().map(|unheld| unheld.size),
+        };
         self.order(Order::Log { known, statements });
     }
 
@@ -163,22 +181,26 @@ impl Reconciler {
         shown: Vec<Shown>,
         asked: &[StatementId],
         problem: Option<String>,
+        now: Timestamp,
     ) -> Result<(), DatabaseError> {
         self.log.in_flight = false;
         self.log.n_looks += 1;
         self.log.pause_ms = self.log.pause_ms.saturating_mul(2).min(LOOK_MS);
-        let Asked::Log(policy) = self.log.asked.clone() else { return Ok(()) };
+        let Asked::Log(terms) = self.log.asked.clone() else { return Ok(()) };
+        let policy = &terms.policy;
         let mut proven = BTreeSet::new();
         let mut problem = problem.map(|text| Problem { text, is_alarm: false });
-        let mut known = self.log.known.clone();
+        let mut past = self.log.past.clone();
         let mut newest = None;
         let mut is_taken = false;
         for one in shown {
-            let refused = match log::take(&policy, known.as_ref(), &one) {
+            let refused = match log::take(&terms, &past, &one, now) {
                 Ok(taken) => {
                     is_taken = true;
-                    if known.as_ref() != Some(&taken.newest) {
-                        known = Some(taken.newest);
+                    past.unheld = None;
+                    past.seen = past.seen.max(taken.seen);
+                    if past.newest.as_ref() != Some(&taken.newest) {
+                        past.newest = Some(taken.newest);
                         newest = Some(one.note);
                     }
                     match taken.proven {
@@ -191,7 +213,7 @@ impl Reconciler {
                 }
                 Err(refused) => {
                     if let Refused::Forked { .. } = refused {
-                        self.keep_fork(&policy, newest.as_ref(), &one.note)?;
+                        self.keep_fork(policy, newest.as_ref(), &one.note)?;
                     }
                     refused
                 }
@@ -203,15 +225,24 @@ impl Reconciler {
             }
         }
         // On the disk before anything rests on it.
-        if let Some(newest) = newest {
-            let kept = self.database.set_fact(&fact_of(&policy), &newest.to_string());
+        let (name, held) = (fact_of(policy), self.log.past.unheld.as_ref());
+        let held = held.filter(|_| past.unheld.is_none());
+        let facts: Vec<(&str, String)> = [
+            newest.map(|newest| (name.as_str(), newest.to_string())),
+            held.map(|held| (LOG_HELD, held.to_string())),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        if !facts.is_empty() {
+            let kept = self.database.set_facts(&facts);
             if !self.is_written(kept)? {
                 let text = "what the log shows cannot be written down".to_owned();
                 self.note_problem(Some(Problem { text, is_alarm: false }), false);
                 return Ok(());
             }
         }
-        self.log.known = known;
+        self.log.past = past;
         if !proven.is_empty() {
             self.log.pause_ms = PROVE_MS;
         }

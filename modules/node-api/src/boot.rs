@@ -4,7 +4,8 @@
 //! `zos.ip=dhcp` or `zos.ip=10.0.0.2/24,10.0.0.1` (address/prefix, gateway) `zos.dns=10.0.0.1`
 //! `zos.ntp=10.0.0.1` `zos.takeover=<disk serial>,<disk serial>` `zos.lan=open`
 //! `zos.metrics=9100` or `zos.metrics=9100,10.0.0.0/24` (port, and who may ask)
-//! `zos.log=<key of a log> zos.witness=<key>,<key> zos.quorum=2` `zos.bench=poweroff`
+//! `zos.log=<key of a log> zos.witness=<key>,<key> zos.quorum=2`
+//! `zos.checkpoint=<size>+<root> zos.fresh=900` `zos.bench=poweroff`
 //!
 //! A list is separated by commas; a repeated key adds to its list. An unknown `zos.` key or a bad
 //! value is not fatal: the node must boot to tell what is wrong, so it is kept in
@@ -72,6 +73,10 @@ pub struct LogConfig {
     pub witnesses: Vec<String>,
     /// How many of them have to sign.
     pub quorum: Vec<String>,
+    /// A checkpoint that the log has to continue: its size, `+` and its root, as a checkpoint writes them.
+    pub checkpoint: Vec<String>,
+    /// How long ago they may have signed, in seconds.
+    pub fresh: Vec<String>,
 }
 
 impl LogConfig {
@@ -145,6 +150,8 @@ impl BootConfig {
             "log" => self.log.keys.extend(words(value)),
             "witness" => self.log.witnesses.extend(words(value)),
             "quorum" => self.log.quorum.extend(words(value)),
+            "checkpoint" => self.log.checkpoint.extend(words(value)),
+            "fresh" => self.log.fresh.extend(words(value)),
             "metrics" => self.metrics = Some(metrics(value)?),
             "lan" if value == "closed" => self.lan = Lan::Closed,
             "lan" if value == "open" => self.lan = Lan::Open,
@@ -265,12 +272,20 @@ mod tests {
 
     #[test]
     fn a_log_that_was_given_is_never_lost() {
-        let config = BootConfig::parse("zos.log=a+1+b zos.witness=c,d zos.witness=e zos.quorum=2");
+        let config = BootConfig::parse(
+            "zos.log=a+1+b zos.witness=c,d zos.witness=e zos.quorum=2 zos.checkpoint=3+d= zos.fresh=900",
+        );
         assert_eq!(config.log.keys, ["a+1+b"]);
         assert_eq!(config.log.witnesses, ["c", "d", "e"]);
         assert_eq!(config.log.quorum, ["2"]);
+        assert_eq!(
+            (config.log.checkpoint, config.log.fresh),
+            (vec!["3+d=".into()], vec!["900".into()])
+        );
         assert!(BootConfig::parse("log=a zos.lan=open").log.is_empty());
-        for given in ["zos.log", "zos.log=", "zos.witness=", "zos.quorum"] {
+        for given in
+            ["zos.log", "zos.log=", "zos.witness=", "zos.quorum", "zos.checkpoint", "zos.fresh="]
+        {
             assert!(!BootConfig::parse(given).log.is_empty(), "{given}");
         }
     }

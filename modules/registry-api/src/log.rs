@@ -31,6 +31,8 @@ pub struct Shown {
     pub from: u64,
     /// That it continues that one.
     pub consistency: Vec<Hash>,
+    /// The same for the entries that were pinned, if there were any and this came first.
+    pub pinned: Option<(u64, Vec<Hash>)>,
     /// The proof under it.
     pub proof: Option<(StatementId, Proof)>,
 }
@@ -81,10 +83,19 @@ pub struct Answer {
     pub problem: Option<AskError>,
 }
 
-/// What the log shows of itself and of these statements, from a tree of `known` entries on. Ends with
+/// What is known of a log before it is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Known {
+    /// Entries of the newest tree that it has shown.
+    pub size: u64,
+    /// Entries of one that it has yet to be held against.
+    pub pinned: Option<u64>,
+}
+
+/// What the log shows of itself and of these statements, from what is known on. Ends with
 /// the first problem that may meet all of them, after a few that meet one, and after a minute, but not
 /// before one of them was asked for.
-pub async fn ask(client: &Client, mut known: u64, statements: &[StatementId]) -> Answer {
+pub async fn ask(client: &Client, mut known: Known, statements: &[StatementId]) -> Answer {
     let mut answer =
         Answer { shown: Vec::with_capacity(statements.len() + 1), asked: 0, problem: None };
     let mut failures = 0;
@@ -97,7 +108,7 @@ pub async fn ask(client: &Client, mut known: u64, statements: &[StatementId]) ->
         answer.asked += usize::from(of.is_some());
         match show(client, known, of).await {
             Ok((size, shown)) => {
-                known = known.max(size);
+                known = Known { size: known.size.max(size), pinned: None };
                 answer.shown.push(shown);
             }
             Err(error) => {
@@ -115,7 +126,7 @@ pub async fn ask(client: &Client, mut known: u64, statements: &[StatementId]) ->
 
 async fn show(
     client: &Client,
-    known: u64,
+    known: Known,
     of: Option<&StatementId>,
 ) -> Result<(u64, Shown), AskError> {
     let (note, proof) = match of {
@@ -130,8 +141,13 @@ async fn show(
         }
     };
     let checkpoint: Checkpoint = note.text().parse().map_err(|_| AskError::Checkpoint)?;
-    let consistency = consistency(client, known, checkpoint.size).await?;
-    Ok((checkpoint.size, Shown { note, from: known, consistency, proof }))
+    let size = checkpoint.size;
+    let continued = consistency(client, known.size, size).await?;
+    let pinned = match known.pinned {
+        Some(pinned) => Some((pinned, consistency(client, pinned, size).await?)),
+        None => None,
+    };
+    Ok((size, Shown { note, from: known.size, consistency: continued, pinned, proof }))
 }
 
 /// The proof that the tree of `size` entries begins with that of `known`, from tiles. Nothing where

@@ -7,7 +7,7 @@ mod common;
 
 use common::{Registry, World, agree, prepare, seal, world};
 use contract::{Envelope, StatementId};
-use registry_api::log::{self, Answer};
+use registry_api::log::{self, Answer, Known};
 use registryd::{db, transparency};
 use std::{
     fs,
@@ -47,9 +47,13 @@ async fn entries(registry: &Registry, checkpoint: &Checkpoint) -> Vec<Record> {
     records
 }
 
+fn of_size(checkpoint: &Checkpoint) -> Known {
+    Known { size: checkpoint.size, pinned: None }
+}
+
 /// A proof from tiles that a client has fetched. `new` is the newest.
 async fn consistent(registry: &Registry, old: &Checkpoint, new: &Checkpoint) -> bool {
-    let Answer { shown, problem, .. } = log::ask(&registry.client, old.size, &[]).await;
+    let Answer { shown, problem, .. } = log::ask(&registry.client, of_size(old), &[]).await;
     assert!(problem.is_none(), "{problem:?}");
     assert_eq!(shown[0].note.text(), new.to_string());
     new.extends(old, &shown[0].consistency)
@@ -92,7 +96,7 @@ async fn a_reader_gets_with_each_proof_how_the_log_came_there() {
     let mut known = newest(&registry, &policy).await.checkpoint;
     let header = agree(&world, &registry.client).await;
     let statements = [header.id().unwrap(), StatementId([9; 32]), StatementId(world.id("it").0)];
-    let answer = log::ask(&registry.client, known.size, &statements).await;
+    let answer = log::ask(&registry.client, of_size(&known), &statements).await;
     let Answer { shown, asked, problem } = answer;
     assert_eq!(asked, 3);
     let problem = problem.unwrap().to_string();
@@ -110,7 +114,7 @@ async fn a_reader_gets_with_each_proof_how_the_log_came_there() {
     assert_eq!(proven, [statements[0], statements[2]], "and the others all the same");
     // What it never has is not asked for a hundred times in a row.
     let strangers: Vec<_> = (0..20).map(|number| StatementId([number; 32])).collect();
-    let Answer { shown, asked, .. } = log::ask(&registry.client, known.size, &strangers).await;
+    let Answer { shown, asked, .. } = log::ask(&registry.client, of_size(&known), &strangers).await;
     assert_eq!((shown.len(), asked), (1, 8));
     registry.server.stop().await.unwrap();
 }

@@ -182,7 +182,9 @@ fn failed(output: &Output, error: &anyhow::Error) -> Exit {
 /// Refusals have a code of their own: repeating the command will not help.
 fn exit_of(error: &anyhow::Error) -> Exit {
     use threebot::{BotError, log::NotLogged};
-    if let Some(NotLogged::Refused(_) | NotLogged::OtherRecord) = error.downcast_ref() {
+    if let Some(NotLogged::Refused(_) | NotLogged::Checkpoint(_) | NotLogged::OtherRecord) =
+        error.downcast_ref()
+    {
         return Exit::Rejected;
     }
     match error.downcast_ref::<BotError>() {

@@ -1,4 +1,4 @@
-//! `3bot log verify`: what it believes, and what it does not, with and without a registry.
+//! `3bot log verify` and `log checkpoint`: what they believe, and what they do not, with and without a registry.
 
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 #![expect(clippy::tests_outside_test_module, reason = "this file is tests and nothing else")]
@@ -38,6 +38,14 @@ async fn a_statement_is_shown_to_be_in_the_log_without_believing_or_asking_anybo
     assert_eq!((&online["log"], &online["size"]), (&ORIGIN.into(), &2.into()));
     assert_eq!((&online["quorum"], &online["seen"]), (&0.into(), &Value::Null));
 
+    let newest = ["log", "checkpoint", "--policy", &policy];
+    let (code, checkpoint, said) = bot(&world, &url, &newest).await;
+    assert_eq!((code, &checkpoint["log"]), (0, &ORIGIN.into()), "{said}");
+    assert_eq!((&checkpoint["size"], &checkpoint["seen"]), (&2.into(), &Value::Null));
+    let root = checkpoint["root"].as_str().unwrap();
+    let options = format!("zos.log={key} zos.checkpoint=2+{root}");
+    assert_eq!(checkpoint["options"], options.as_str());
+
     let nobody = "http://127.0.0.1:1";
     let file = path("it.json");
     let statement = world.grid.client.statement(&ids[1].parse().unwrap()).await.unwrap();
@@ -59,6 +67,15 @@ async fn a_statement_is_shown_to_be_in_the_log_without_believing_or_asking_anybo
     let other = path("other.policy");
     fs::write(&other, "log sum.golang.org+033de0ae+Ac4zctda0e5eza+HJyk9SxEdh+s3Ux18htTTAD8OuAn8\n")
         .unwrap();
+    for (policy, code, reason) in [
+        (&witnessed, 4, "0 known witnesses have cosigned"),
+        (&other, 1, "no line of the policy says `quorum`"),
+    ] {
+        let (found, answer, said) =
+            bot(&world, &url, &["log", "checkpoint", "--policy", policy]).await;
+        assert!(found == code && said.contains(reason), "{found} {said}");
+        assert_eq!(answer["options"], Value::Null);
+    }
     let missing = path("missing");
     for (statement, policy, proof, code, reason) in [
         (ids[0].as_str(), &policy, &proof, 4, "is about the statement"),

@@ -1,7 +1,7 @@
 //! What a node starts that asks for the log, and what it lets run on.
 
 use super::*;
-use crate::log::{Asked, tests::TestLog};
+use crate::log::{Asked, Terms, tests::TestLog};
 use contract::verdict::Code;
 use registry_api::log::Shown;
 
@@ -27,14 +27,25 @@ fn proven() -> (Bench, TestLog, Bundle) {
 
 impl Bench {
     fn ask(&mut self, log: &TestLog) {
-        self.reconciler.ask_log(Asked::Log(Box::new(log.policy(2)))).unwrap();
+        self.reconciler.ask_log(Asked::Log(Box::new(log.terms(2)))).unwrap();
+    }
+
+    /// The log answers this.
+    fn shown(&mut self, shown: Vec<Shown>) {
+        self.reconciler.take_log(shown, &[], None, self.world.now).unwrap();
+    }
+
+    /// It does not answer what it was asked.
+    fn silence(&mut self, asked: &[StatementId]) {
+        let problem = Some("no answer".into());
+        self.reconciler.take_log(vec![], asked, problem, self.world.now).unwrap();
     }
 
     /// What the node asks the log now.
     fn question(&mut self) -> Option<(u64, Vec<StatementId>)> {
         self.reconciler.look_at_log(u64::MAX);
         std::iter::from_fn(|| self.orders.try_recv().ok()).find_map(|order| match order {
-            Order::Log { known, statements } => Some((known, statements)),
+            Order::Log { known, statements } => Some((known.size, statements)),
             _ => None,
         })
     }
@@ -49,7 +60,7 @@ impl Bench {
         let first = log.show(known, None);
         let size = first.note.text().lines().nth(1).unwrap().parse().unwrap();
         let rest = asked.iter().map(|one| log.show(size, Some(one)));
-        self.reconciler.take_log(std::iter::once(first).chain(rest).collect(), &[], None).unwrap();
+        self.shown(std::iter::once(first).chain(rest).collect());
         asked.len()
     }
 }
@@ -114,7 +125,7 @@ fn what_waits_for_its_proof_keeps_its_place() {
     let holds = bench.reconciler.contracts[&bench.world.contract()].past.holds;
     assert!(holds.is_some_and(|holds| holds != Capacity::default()));
     let mut bench = bench.restarted();
-    bench.reconciler.ask_log(Asked::Log(Box::new(log.policy(1)))).unwrap();
+    bench.reconciler.ask_log(Asked::Log(Box::new(log.terms(1)))).unwrap();
     assert_eq!(code(&bench.judge(50)), Some(Code::NotLogged));
     assert_eq!(bench.reconciler.contracts[&bench.world.contract()].past.holds, holds);
 }
@@ -127,14 +138,14 @@ fn what_never_comes_into_the_log_keeps_nothing_else_waiting() {
     bench.judge(50);
     let (_, vain) = bench.question().unwrap();
     assert_eq!(vain.len(), 3);
-    bench.reconciler.take_log(vec![], &vain[..2], Some("not there".into())).unwrap();
+    bench.silence(&vain[..2]);
     let other = World::new(bench.world.now).with_contract(2);
     bench.reconciler.take_bundle(other.contract(), &other.agreed()).unwrap();
     bench.judge(50);
     let (_, asked) = bench.question().unwrap();
     assert_eq!(asked.len(), 6, "positive control: all are asked for again");
     assert_eq!(asked[4..], vain[..2], "those that were missed come last");
-    bench.reconciler.take_log(vec![], &asked[..4], Some("not there".into())).unwrap();
+    bench.silence(&asked[..4]);
     assert_eq!(bench.question().unwrap().1[..2], vain[..2], "and have their turn");
 }
 
@@ -144,7 +155,7 @@ fn a_log_that_proves_nothing_is_asked_less_and_less() {
     // What was shown while there was nothing to prove does not count.
     for now_ms in [0, 30_000, 60_000, 90_000, 120_000] {
         bench.reconciler.look_at_log(now_ms);
-        bench.reconciler.take_log(vec![log.show(0, None)], &[], None).unwrap();
+        bench.shown(vec![log.show(0, None)]);
     }
     bench.hear(&bundle);
     bench.judge(50);
@@ -153,14 +164,14 @@ fn a_log_that_proves_nothing_is_asked_less_and_less() {
     for _ in 0..7 {
         bench.reconciler.look_at_log(now_ms);
         let begun = now_ms;
-        bench.reconciler.take_log(vec![], &[], Some("no answer".into())).unwrap();
+        bench.silence(&[]);
         while bench.orders.try_recv().is_ok() {}
         while bench.orders.try_recv().is_err() {
             now_ms += 1000;
             bench.reconciler.look_at_log(now_ms);
         }
         pauses.push((now_ms - begun) / 1000);
-        bench.reconciler.take_log(vec![], &[], Some("no answer".into())).unwrap();
+        bench.silence(&[]);
     }
     assert!(pauses.is_sorted() && pauses[0] <= 4, "{pauses:?}");
     assert_eq!(pauses.last(), Some(&30));
@@ -171,19 +182,19 @@ fn a_log_that_proves_nothing_is_asked_less_and_less() {
 #[test]
 fn a_log_with_another_key_is_another_log() {
     let (mut bench, log, bundle) = asking(World::agreed);
-    bench.reconciler.take_log(vec![log.show(0, None)], &[], None).unwrap();
+    bench.shown(vec![log.show(0, None)]);
     let mut other = TestLog::with_key(7);
     bundle.headers.iter().for_each(|one| other.add(one));
     bench.ask(&other);
-    bench.reconciler.take_log(vec![other.show(0, None)], &[], None).unwrap();
+    bench.shown(vec![other.show(0, None)]);
     assert_eq!(bench.reconciler.log.alarm(), None);
     // Positive control: the same log with fewer entries.
     let mut shorter = TestLog::with_key(7);
     bench.ask(&other);
     shorter.add(&bench.world.identity("owner"));
     other.add(&bundle.approvals[0]);
-    bench.reconciler.take_log(vec![other.show(1, None)], &[], None).unwrap();
-    bench.reconciler.take_log(vec![shorter.show(2, None)], &[], None).unwrap();
+    bench.shown(vec![other.show(1, None)]);
+    bench.shown(vec![shorter.show(2, None)]);
     assert!(bench.reconciler.log.alarm().is_some());
 }
 
@@ -205,13 +216,13 @@ fn a_forked_log_starts_nothing_and_stops_nothing() {
     let (known, statements) = bench.question().unwrap();
     assert_eq!((known, statements.len()), (4, 6));
     for shown in [fork.show(known, None), fork.show(known, Some(&other.headers[0]))] {
-        bench.reconciler.take_log(vec![shown], &[], None).unwrap();
+        bench.shown(vec![shown]);
         assert!(bench.reconciler.log.alarm().unwrap().contains("nothing new starts"));
     }
     // Neither silence nor junk ends it.
-    bench.reconciler.take_log(vec![], &[], Some("no answer".into())).unwrap();
+    bench.silence(&[]);
     let junk = Shown { note: fork.note(4, 0), ..fork.show(known, None) };
-    bench.reconciler.take_log(vec![junk], &[], None).unwrap();
+    bench.shown(vec![junk]);
     assert!(bench.reconciler.log.alarm().is_some());
     let runs = bench.judge(50);
     assert!(matches!(runs, Verdict::Run(agreed) if agreed.header.version == 1));
@@ -237,12 +248,12 @@ fn a_forked_log_starts_nothing_and_stops_nothing() {
 #[test]
 fn two_lists_of_one_length_are_kept_as_evidence() {
     let (mut bench, log, _) = asking(World::agreed);
-    bench.reconciler.take_log(vec![log.show(0, None)], &[], None).unwrap();
+    bench.shown(vec![log.show(0, None)]);
     let mut fork = TestLog::new();
     for name in ["it", "legal", "owner", "farm"] {
         fork.add(&bench.world.identity(name));
     }
-    bench.reconciler.take_log(vec![fork.show(4, None)], &[], None).unwrap();
+    bench.shown(vec![fork.show(4, None)]);
     assert!(bench.reconciler.log.alarm().is_some());
     let evidence = bench.reconciler.database.fact("fork log.example/test").unwrap().unwrap();
     assert_eq!(evidence, format!("{}\n{}", log.note(4, 2), fork.note(4, 2)));
@@ -263,7 +274,7 @@ fn what_was_proven_runs_after_a_restart_with_nobody_to_ask() {
     assert_eq!(bench.question(), Some((4, vec![])), "the log is still where it was");
     // Whoever asks for more witnesses wants it proven by them.
     let mut bench = bench.restarted();
-    bench.reconciler.ask_log(Asked::Log(Box::new(log.policy(1)))).unwrap();
+    bench.reconciler.ask_log(Asked::Log(Box::new(log.terms(1)))).unwrap();
     assert_eq!(code(&bench.judge(50)), Some(Code::NotLogged));
 }
 
@@ -276,4 +287,105 @@ fn a_version_that_runs_keeps_its_document_while_the_next_is_not_proven() {
     assert!(matches!(runs, Verdict::Run(agreed) if agreed.header.version == 1));
     let kept = &bench.reconciler.contracts[&bench.world.contract()];
     assert_eq!((kept.bundle.documents.len(), kept.past.version), (2, 1));
+}
+
+fn pinned(log: &TestLog, size: usize) -> Asked {
+    Asked::Log(Box::new(log.terms_from(size)))
+}
+
+/// Until the log was held against what the farmer has pinned, also by a node that knew the log before.
+#[test]
+fn a_log_continues_what_is_pinned_or_proves_nothing() {
+    for size in [0, 4] {
+        let (mut bench, log, bundle) = asking(World::agreed);
+        if size > 0 {
+            bench.shown(vec![log.show(0, None)]);
+        }
+        let mut other = TestLog::new();
+        other.add(&bench.world.identity("it"));
+        bench.reconciler.ask_log(pinned(&other, 1)).unwrap();
+        bench.hear(&bundle);
+        bench.judge(50);
+        let proof = log.show(size, Some(&bundle.headers[0]));
+        bench.shown(vec![log.show_from(1, size), proof.clone()]);
+        let alarm = bench.reconciler.log.alarm().unwrap();
+        assert!(alarm.contains("is not shown to continue zos.checkpoint"), "{alarm}");
+        assert_eq!(code(&bench.judge(50)), Some(Code::NotLogged));
+
+        let mut bench = bench.restarted();
+        bench.reconciler.ask_log(pinned(&log, 2)).unwrap();
+        bench.judge(50);
+        bench.reconciler.look_at_log(u64::MAX);
+        let orders = std::iter::from_fn(|| bench.orders.try_recv().ok());
+        let known = orders.into_iter().find_map(|order| match order {
+            Order::Log { known, .. } => Some(known),
+            _ => None,
+        });
+        assert_eq!(known, Some(registry_api::log::Known { size, pinned: Some(2) }));
+        // Its first answer does not count by the witnesses, so that the next one is held against nothing.
+        let uncounted = Shown { note: log.note(4, 0), ..log.show_from(2, size) };
+        bench.shown(vec![uncounted, proof]);
+        assert_eq!(bench.reconciler.log.alarm(), None);
+        assert_eq!(code(&bench.judge(50)), Some(Code::NotLogged));
+        let proofs = bundle.headers.iter().chain(&bundle.approvals);
+        let proofs = proofs.map(|one| log.show(4, Some(one)));
+        bench.shown(std::iter::once(log.show_from(2, size)).chain(proofs).collect());
+        assert!(matches!(bench.judge(50), Verdict::Run(_)));
+
+        // It was once, and need not be again.
+        let mut bench = bench.restarted();
+        bench.reconciler.ask_log(pinned(&log, 2)).unwrap();
+        bench.shown(vec![log.show(4, None)]);
+        assert!(bench.reconciler.log.fact().text.starts_with("what starts is in"));
+        // Another one has to be. What was proven before goes on.
+        let mut bench = bench.restarted();
+        bench.reconciler.ask_log(pinned(&log, 3)).unwrap();
+        bench.shown(vec![log.show(4, None)]);
+        assert!(bench.reconciler.log.fact().text.contains("was not yet asked"));
+        assert!(matches!(bench.judge(50), Verdict::Run(_)));
+    }
+}
+
+/// Under the same name, and after a boot in which nothing was pinned.
+#[test]
+fn a_log_with_another_key_has_to_continue_it_itself() {
+    let (mut bench, log, bundle) = asking(World::agreed);
+    bench.reconciler.ask_log(pinned(&log, 2)).unwrap();
+    bench.shown(vec![log.show_from(2, 0)]);
+    assert!(bench.reconciler.log.fact().text.starts_with("what starts is in"), "positive control");
+    let mut other = TestLog::with_key(7);
+    bundle.headers.iter().for_each(|one| other.add(one));
+    bench.ask(&other);
+    bench.shown(vec![other.show(0, None)]);
+    let terms = Terms { pinned: log.terms_from(2).pinned, ..other.terms(2) };
+    bench.reconciler.ask_log(Asked::Log(Box::new(terms))).unwrap();
+    bench.shown(vec![other.show_from(2, 1)]);
+    assert!(bench.reconciler.log.alarm().is_some());
+}
+
+#[test]
+fn what_is_proven_by_an_old_checkpoint_waits_and_what_runs_goes_on() {
+    let (mut bench, log, bundle) = asking(World::agreed);
+    let fresh = || Asked::Log(Box::new(Terms { fresh_s: Some(900), ..log.terms(2) }));
+    bench.reconciler.ask_log(fresh()).unwrap();
+    bench.hear(&bundle);
+    bench.judge(50);
+    let show = |bench: &mut Bench, late_s| {
+        let all = bundle.headers.iter().chain(&bundle.approvals);
+        let shown = all.map(|one| log.show(4, Some(one)));
+        let shown = std::iter::once(log.show(0, None)).chain(shown).collect();
+        let now = Timestamp::from_seconds(bench.world.now.seconds() + late_s);
+        bench.reconciler.take_log(shown, &[], None, now).unwrap();
+    };
+    show(&mut bench, 901);
+    assert_eq!(code(&bench.judge(50)), Some(Code::NotLogged));
+    assert_eq!(bench.reconciler.log.alarm(), None);
+    assert!(bench.reconciler.log.fact().text.contains("longer ago than zos.fresh allows"));
+    show(&mut bench, 900);
+    assert!(matches!(bench.judge(50), Verdict::Run(_)));
+    show(&mut bench, 1_000_000);
+    assert!(matches!(bench.judge(50), Verdict::Run(_)));
+    let mut bench = bench.restarted();
+    bench.reconciler.ask_log(fresh()).unwrap();
+    assert!(matches!(bench.judge(50), Verdict::Run(_)), "also after a restart, with nobody to ask");
 }

@@ -7,7 +7,7 @@ use super::{
 };
 use anyhow::Context as _;
 use clap::Subcommand;
-use contract::{Envelope, StatementId, strict};
+use contract::{Envelope, StatementId, Timestamp, strict};
 use registry_api::paths::{PROOF_BYTES_MAX, STATEMENT_BYTES_MAX};
 use serde_json::json;
 use std::{
@@ -15,10 +15,23 @@ use std::{
     io::Read as _,
     path::{Path, PathBuf},
 };
-use threebot::log::{self, Logged};
+use threebot::log::{self, Logged, Newest};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Show the newest checkpoint of the transparency log, if it counts, and the boot options for it.
+    #[command(after_help = "\
+The words behind `options` make a node start only what is in this log, as these witnesses have seen it,
+and only while the log continues this checkpoint. They go into
+the image with `cargo xtask image --cmdline`, or into the script of iPXE.
+
+Example:
+  3bot log checkpoint --policy grid.policy")]
+    Checkpoint {
+        /// File with the policy, as for `3bot log verify`.
+        #[arg(long, value_name = "FILE")]
+        policy: PathBuf,
+    },
     /// Check that a statement is in the transparency log, under a checkpoint that counts.
     #[command(after_help = "\
 With --proof nobody is asked: the proof, the policy and the id decide. Without, the registry is asked
@@ -55,7 +68,15 @@ pub(crate) async fn run(
     output: &Output,
     command: Command,
 ) -> anyhow::Result<Exit> {
-    let Command::Verify { statement, policy, proof, save } = command;
+    let (statement, policy, proof, save) = match command {
+        Command::Checkpoint { policy } => {
+            let policy = read(&policy, tlog::policy_file::POLICY_BYTES_MAX)?;
+            let checkpoint = context.grid()?.client.checkpoint().await?;
+            show_newest(output, &log::newest(&checkpoint, &policy)?);
+            return Ok(Exit::Done);
+        }
+        Command::Verify { statement, policy, proof, save } => (statement, policy, proof, save),
+    };
     let (id, envelope) = find(&statement)?;
     let policy = read(&policy, tlog::policy_file::POLICY_BYTES_MAX)?;
     let proof = match &proof {
@@ -97,6 +118,29 @@ pub(crate) fn read(path: &Path, bytes_max: usize) -> anyhow::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+fn show_newest(output: &Output, newest: &Newest) {
+    let Newest { origin, size, root, seen, quorum, options } = newest;
+    output.answer(&json!({
+        "log": origin,
+        "size": size,
+        "root": root,
+        "quorum": quorum,
+        "seen": seen,
+        "options": options,
+    }));
+    output.say(format_args!("log        {origin}, {size} entries"));
+    output.say(format_args!("root       {root}"));
+    show_witnesses(output, *quorum, seen.as_ref());
+    output.say(format_args!("options    {options}"));
+}
+
+fn show_witnesses(output: &Output, quorum: usize, seen: Option<&Timestamp>) {
+    match seen {
+        Some(seen) => output.say(format_args!("witnesses  {quorum} at least, at {seen}")),
+        None => output.say("witnesses  none: the policy asks for none"),
+    }
+}
+
 fn show(output: &Output, logged: &Logged) {
     let Logged { record, index, origin, size, seen, quorum } = logged;
     let subject = hex::encode(record.subject);
@@ -116,8 +160,5 @@ fn show(output: &Output, logged: &Logged) {
     output.say(format_args!("subject    {subject}"));
     output.say(format_args!("version    {}", record.version));
     output.say(format_args!("log        {origin}, entry {index} of {size}"));
-    match seen {
-        Some(seen) => output.say(format_args!("witnesses  {quorum} at least, at {seen}")),
-        None => output.say("witnesses  none: the policy asks for none"),
-    }
+    show_witnesses(output, *quorum, seen.as_ref());
 }
