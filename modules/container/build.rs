@@ -22,6 +22,13 @@ const ARCH_X86_64: u32 = 0xc000_003e;
 /// Bit of the x32 ABI in a system call number.
 const X32: u32 = 0x4000_0000;
 
+/// Where a request of ioctl(2) has its type (asm-generic/ioctl.h).
+const REQUEST_TYPE_SHIFT: u32 = 8;
+/// `BTRFS_IOCTL_MAGIC` of linux/btrfs.h.
+const BTRFS_TYPE: u64 = 0x94;
+/// `FICLONE`, `FICLONERANGE` and `FIDEDUPERANGE` of linux/fs.h.
+const COPIES: [u64; 3] = [0x4004_9409, 0x4020_940d, 0xc018_9436];
+
 /// Every namespace flag of clone(2).
 const CLONE_NAMESPACES: u64 = 0x7e02_0000;
 
@@ -70,17 +77,33 @@ fn conditional() -> Result<Vec<(i64, Vec<SeccompRule>)>, seccompiler::BackendErr
     let personalities = personalities.into_iter().collect::<Result<Vec<_>, _>>()?;
     let no_namespace =
         SeccompCondition::new(0, Qword, SeccompCmpOp::MaskedEq(CLONE_NAMESPACES), 0)?;
-    // Pushing characters into a terminal is the way out of a session.
-    let terminal = [libc::TIOCSTI, libc::TIOCLINUX]
-        .map(|request| SeccompCondition::new(1, Dword, SeccompCmpOp::Ne, request));
-    let terminal = terminal.into_iter().collect::<Result<Vec<_>, _>>()?;
     Ok(vec![
         (libc::SYS_socket, families.clone()),
         (libc::SYS_socketpair, families),
         (libc::SYS_personality, personalities),
         (libc::SYS_clone, vec![SeccompRule::new(vec![no_namespace])?]),
-        (libc::SYS_ioctl, vec![SeccompRule::new(terminal)?]),
+        (libc::SYS_ioctl, requests()?),
     ])
+}
+
+/// Requests of ioctl(2): all but those of a terminal into which characters are pushed, which is the way
+/// out of a session, and those of btrfs, which let everybody make a subvolume, and what is written into
+/// that counts for no quota of the volume. Copies that share their blocks are requests of btrfs by
+/// their number only.
+fn requests() -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
+    let condition = |operation, value| SeccompCondition::new(1, Dword, operation, value);
+    // A filter knows no "another type than this one". One whose type has another bit anywhere is one.
+    let differs_in = |bit: u32| {
+        let bit = 1 << (REQUEST_TYPE_SHIFT + bit);
+        let btrfs = BTRFS_TYPE << REQUEST_TYPE_SHIFT;
+        SeccompRule::new(vec![
+            condition(SeccompCmpOp::MaskedEq(bit), !btrfs & bit)?,
+            condition(SeccompCmpOp::Ne, libc::TIOCSTI)?,
+            condition(SeccompCmpOp::Ne, libc::TIOCLINUX)?,
+        ])
+    };
+    let copies = COPIES.map(|one| SeccompRule::new(vec![condition(SeccompCmpOp::Eq, one)?]));
+    (0..8).map(differs_in).chain(copies).collect()
 }
 
 fn absent() -> BpfProgram {

@@ -266,6 +266,18 @@ fn volumes(node: &mut Node) {
     let disk = shell("stat -c %u /pools/volume/file /pools/used; cat /pools/volume/file");
     node.check("ids on disk are not shifted", disk == "33\n0\nhi\n", &disk);
 
+    let mut start = node.request(&["/bin/probe", "probe", "btrfs", "/data"]);
+    start.mounts = vec![directory("/data", "/pools/volume")];
+    let output = node.run(&start).map(|ended| ended.output).unwrap_or_default();
+    let refused = output.contains("subvolume=Os { code: 1,");
+    node.check("no subvolume, which no quota would know, is made in a volume", refused, &output);
+    let copied = output.lines().any(|line| line == "copy=done");
+    node.check("copies that share their blocks are made, the control", copied, &output);
+    let volume = fs::File::open("/pools/volume").expect("it was made above");
+    let made = sys::btrfs::subvolume_create(&volume, "made")
+        .and_then(|()| sys::btrfs::subvolume_delete(&volume, "made"));
+    node.check("the node makes subvolumes there, the control", made.is_ok(), &made);
+
     let mut start = node.request(&["sh", "-c", "echo ran"]);
     start.mounts = vec![directory("/missing", "/pools/volume")];
     let refused = node.refusal(&start);

@@ -16,6 +16,7 @@ pub(crate) fn run(what: &[&str]) -> ExitCode {
     match what {
         ["calls"] => calls(),
         ["fds"] => fds(),
+        ["btrfs", directory] => btrfs(directory),
         ["mounts"] => print!("{}", fs::read_to_string("/proc/self/mountinfo").unwrap_or_default()),
         ["eat"] => eat(),
         ["ways"] => ways::probe(),
@@ -79,6 +80,20 @@ fn calls() {
         ),
     );
     println!("thread={}", std::thread::spawn(|| 5).join().is_ok());
+}
+
+/// Requests of btrfs in a directory of it.
+fn btrfs(directory: &str) {
+    let own = fs::File::open(directory).expect("it was mounted");
+    let made = sys::btrfs::subvolume_create(&own, "made");
+    say("subvolume", &made.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO)));
+    let file = |name: &str| {
+        let flags = OFlags::RDWR | OFlags::CREATE;
+        rustix::fs::openat(&own, name, flags, Mode::RUSR | Mode::WUSR).expect("it is writable")
+    };
+    let (from, to) = (file("from"), file("to"));
+    rustix::io::write(&from, &[7; 8192]).expect("there is room");
+    say("copy", &rustix::fs::ioctl_ficlone(&to, &from));
 }
 
 fn fds() {

@@ -119,6 +119,25 @@ mod tests {
         for request in [0x5412, 0x541c, 0xdead_0000_0000_5412] {
             check(16, &[0, request], EPERM);
         }
+        // Subvolumes and snapshots of btrfs, in both forms, their removal, and what comes with a later kernel.
+        for request in [0x5000_940e, 0x5000_9418, 0x5000_9401, 0x5000_9417, 0x5000_940f, 0x94ff] {
+            check(16, &[0, request], EPERM);
+            check(16, &[0, request | 0xdead_0000_0000_0000], EPERM);
+        }
+        // FICLONE, FICLONERANGE, FIDEDUPERANGE; FS_IOC_GETFLAGS, FIONREAD and types that are one bit from it.
+        for request in [
+            0x4004_9409,
+            0x4020_940d,
+            0xc018_9436,
+            0x8008_6601,
+            0x541b,
+            0x5000_950e,
+            0x5000_960e,
+            0x5000_900e,
+            0x5000_140e,
+        ] {
+            check(16, &[0, request], ALLOWED);
+        }
         check(135, &[0x0400_0000], EPERM);
     }
 
