@@ -104,7 +104,7 @@ pub(crate) fn contracts(standings: &[(contract::report::Standing, String)]) -> V
         .take(CONTRACTS_SHOWN)
         .map(|(standing, text)| {
             let level = match standing.state {
-                State::Running => Level::Good,
+                State::Running | State::Done => Level::Good,
                 State::Accepted | State::Stopped | State::Wiped => Level::Plain,
                 State::Refused | State::Failed => Level::Warning,
             };

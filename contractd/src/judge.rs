@@ -153,7 +153,8 @@ pub(crate) fn wants(verdicts: &BTreeMap<ContractId, Verdict>) -> Vec<Want> {
     agreed.flat_map(|agreed| wants_of(agreed)).collect()
 }
 
-fn wants_of(agreed: &Agreed) -> Vec<Want> {
+/// What is to be there of one contract.
+pub(crate) fn wants_of(agreed: &Agreed) -> Vec<Want> {
     let contract = agreed.header.contract;
     let id = |name: &String| workload_id(&contract, name);
     // A verdict of Run is given for documents without circles only.

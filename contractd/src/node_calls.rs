@@ -1,25 +1,33 @@
 //! The calls to the other daemons of the node, in one place: looking, and doing one step.
 
 use crate::{
+    disks,
     plan::{Have, Kind, STORE_DAMAGED, Want},
     storage::Volume,
 };
-use contract::workload::{Medium, Protocol};
+use container::reason::Reason;
+use contract::workload::{Container, Medium, Protocol};
 use flist::{Fault, Store};
 use ipc::CallError;
 use node_api::{init, launcher, netd, paths, storaged};
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    iter,
+    path::Path,
+};
 
 /// Why a container could not be started.
 #[derive(Debug)]
 pub(crate) struct StartError {
     pub(crate) code: String,
     pub(crate) message: String,
+    /// Whether its program may have been executed all the same.
+    pub(crate) is_open: bool,
 }
 
 impl StartError {
     pub(crate) fn new(code: &str, message: impl Into<String>) -> Self {
-        Self { code: code.to_owned(), message: message.into() }
+        Self { code: code.to_owned(), message: message.into(), is_open: false }
     }
 
     fn refused(code: &str, error: &CallError) -> Self {
@@ -99,6 +107,24 @@ pub(crate) fn attach(want: &Want) -> Result<netd::AttachReply, StartError> {
         .map_err(|error| StartError::refused("network_failed", &error))
 }
 
+/// The disks that the store and these directories lie on, for a container that has limits there.
+pub(crate) fn disks<'d>(
+    container: &Container,
+    directories: impl Iterator<Item = &'d String>,
+) -> Result<Vec<String>, StartError> {
+    let mut found = BTreeSet::new();
+    if container.disk.is_some() {
+        for directory in iter::once(paths::STORE).chain(directories.map(String::as_str)) {
+            let below = disks::below(Path::new(directory), Path::new(disks::BTRFS));
+            found.extend(below.map_err(|error| {
+                let message = format!("finding the disks of {directory}: {error}");
+                StartError::new("disk_unknown", message)
+            })?);
+        }
+    }
+    Ok(found.into_iter().collect())
+}
+
 /// Everything that a start has been decided with.
 #[derive(Debug)]
 pub(crate) struct Started {
@@ -113,6 +139,7 @@ pub(crate) fn start(
     store: &Store,
     id_base: u32,
     volumes: BTreeMap<String, String>,
+    disks: Vec<String>,
 ) -> Result<Started, StartError> {
     let Kind::Container { container, flist, .. } = &want.kind else {
         return Err(StartError::new("not_a_container", "only containers are started"));
@@ -135,18 +162,30 @@ pub(crate) fn start(
         },
         id_base,
         volumes,
+        disks,
         netns: Some(network.netns),
         dns: network.dns,
     };
     let start = container::plan::plan(&want.name, container, &run, &attachments)
         .map_err(|error| StartError::new("spec_invalid", daemon::chain(&error)))?;
-    let reply = ipc::call(paths::LAUNCHER_SOCKET, &start)
-        .map_err(|error| StartError::refused("start_failed", &error))?;
+    let reply = ipc::call(paths::LAUNCHER_SOCKET, &start).map_err(|error| not_started(&error))?;
     Ok(Started {
         entrypoint_digest: reply.entrypoint_digest,
         image_digest: root.image_digest,
         files: body.body().contents.len() as u64 + 1,
     })
+}
+
+/// What the launcher has refused executed nothing; of what it did not answer, and of what it killed when it
+/// was about to be executed, nobody knows.
+fn not_started(error: &CallError) -> StartError {
+    let refused = StartError::refused("start_failed", error);
+    let is_open = match error {
+        CallError::Connect { .. } => false,
+        CallError::Refused { .. } => refused.code == Reason::ExecUnknown.code(),
+        CallError::Broken { .. } | CallError::Protocol { .. } => true,
+    };
+    StartError { is_open, ..refused }
 }
 
 /// What the launcher has to know to execute the command of a health check.

@@ -11,6 +11,7 @@
 //! no longer wanted: Up → Signal → Stopping ──exit or Kill──► Forget → Detach
 //! does not work:    Up → Signal → Stopping ──exit or Kill──► Waiting
 //! files are bad:    Up → Signal → Stopping ──exit or Kill──► Waiting → Fetch → ready → Start
+//! a job has ended:  Up ──exit──► Over, until its contract wants it otherwise
 //! ```
 
 use crate::strain::Strains;
@@ -18,7 +19,7 @@ use contract::{
     ContractId, FlistId, StatementId,
     header::Publisher,
     report::Ran,
-    workload::{Container, Medium},
+    workload::{Container, Medium, Restart},
 };
 use node_api::init::ProcessState;
 use serde::{Deserialize, Serialize};
@@ -69,7 +70,7 @@ pub(crate) enum Kind {
 /// What contractd remembers of a container that it started, or tried to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Run {
-    /// The boot in which this happened; of no use in another.
+    /// The boot in which this happened; in another, only what became of jobs is of use.
     pub(crate) boot: String,
     pub(crate) revision: String,
     /// What it was started from; `None` for one of which nothing is known.
@@ -78,6 +79,9 @@ pub(crate) struct Run {
     /// The wait before the last start, if there was one.
     pub(crate) delay_ms: Option<u64>,
     pub(crate) stop: Stop,
+    /// As its contract said when it was started.
+    #[serde(default)]
+    pub(crate) restart: Restart,
     /// Whether it works: it has passed its health check since its start, or has none.
     pub(crate) passed: bool,
     /// What the kernel measured when it was started.
@@ -85,6 +89,9 @@ pub(crate) struct Run {
     /// What strains it since.
     #[serde(default)]
     pub(crate) strains: Strains,
+    /// While it waits: the start before that nobody has answered. If there is a process after all, it is that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) announced: Option<Box<Self>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -96,6 +103,17 @@ pub(crate) enum Phase {
     Stopping { kill_at_ms: u64, fault: Option<Fault> },
     /// Ended or could not be started; tried again at this time.
     Waiting { until_ms: u64, code: String, message: String },
+    /// A job that is not started again. Kept over boots, and while its contract may not run.
+    Over { end: End, message: String },
+}
+
+/// How a job ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum End {
+    /// By itself, with 0.
+    Well,
+    /// In any other way.
+    Badly,
 }
 
 /// Why a container is ended that is wanted.
@@ -314,6 +332,7 @@ pub(crate) fn plan(
         (Some(Kind::Container { revision, .. }), Some(run)) => run.revision == *revision,
         (Some(Kind::Container { .. } | Kind::Volume { .. }) | None, _) => false,
     };
+    // A job that is over keeps its network in this boot: its last lines may still be on their way.
     for id in have.attachments.keys() {
         if !is_current(id) && !have.processes.contains_key(id) {
             steps.push(Step::Detach { id: id.clone() });
@@ -344,7 +363,7 @@ pub(crate) fn plan(
                     publisher: publisher.clone(),
                     haste: Haste::Now,
                 };
-                steps.extend(container(want, *flist, fetch, revision, have));
+                steps.extend(container(want, *flist, fetch, revision, &wanted, have));
             }
         }
     }
@@ -366,8 +385,9 @@ pub(crate) fn ahead(upcoming: &[Upcoming], needed: &BTreeSet<FlistId>, have: &Ha
 /// Contracts of which something runs in an old version, while files of the new one are not there.
 pub(crate) fn updating(wants: &[Want], have: &Have) -> BTreeSet<ContractId> {
     let is_missing = |want: &&Want| match &want.kind {
-        Kind::Container { flist, .. } => {
+        Kind::Container { flist, revision, .. } => {
             have.flists.get(&(want.contract, *flist)) != Some(&Files::Ready)
+                && !have.runs.get(&want.id).is_some_and(|run| run.is_over_as(revision))
         }
         Kind::Volume { .. } => false,
     };
@@ -425,12 +445,21 @@ pub(crate) fn ending<'a>(
     running.filter(|(id, _)| !is_current(id)).map(|(id, _)| id.as_str()).collect()
 }
 
+/// Whether this is a job that is over as it is wanted now.
+pub(crate) fn is_over(id: &str, run: &Run, wants: &[Want]) -> bool {
+    wants.iter().any(|want| match &want.kind {
+        Kind::Container { revision, .. } => want.id == id && run.is_over_as(revision),
+        Kind::Volume { .. } => false,
+    })
+}
+
 /// What to do for one wanted container.
 fn container(
     want: &Want,
     flist: FlistId,
     fetch: impl Fn() -> Step,
     revision: &str,
+    wanted: &BTreeMap<&str, &Want>,
     have: &Have,
 ) -> Option<Step> {
     let run = have.runs.get(&want.id);
@@ -438,6 +467,10 @@ fn container(
     let stopping = run.is_some_and(|run| matches!(run.phase, Phase::Stopping { .. }));
     let process = have.processes.get(&want.id);
     let fault = fault(&want.id, have);
+    let is_over = run.is_some_and(|run| run.is_over_as(revision));
+    if is_over && process != Some(&ProcessState::Running) {
+        return None;
+    }
     // What runs from bad files is stopped in whatever version, also when the next one cannot be had.
     let damaged = damage(&want.id, have).is_some();
     if process == Some(&ProcessState::Running) && (current || stopping || damaged) {
@@ -447,6 +480,7 @@ fn container(
         return is_due((want.contract, flist), have).then(fetch);
     }
     let held = have.held.contains(&want.contract);
+    let is_job = is_job(want) || run.is_some_and(|run| run.restart != Restart::Always);
     match process {
         // Of another version: it goes on until everything of this one is there.
         Some(ProcessState::Running) if held => None,
@@ -454,15 +488,18 @@ fn container(
         Some(ProcessState::Running) => stop(&want.id, None, have),
         // Reaped first.
         Some(ProcessState::Exited(_) | ProcessState::Killed(_)) => None,
-        // Only in the new version: it comes with the others.
-        None if held && run.is_none() => None,
+        // Only in the new version: it comes with the others, also in place of a job that
+        // was to be tried again.
+        None if held && run.is_none_or(|run| run.is_over() || (is_job && !current)) => None,
         None => {
             let waits = match run.map(|run| &run.phase) {
                 // A new version does not wait for the failures of the old one.
                 Some(Phase::Waiting { until_ms, .. }) => current && *until_ms > have.now_ms,
-                Some(Phase::Up { .. } | Phase::Stopping { .. }) | None => false,
+                Some(Phase::Up { .. } | Phase::Stopping { .. } | Phase::Over { .. }) | None => {
+                    false
+                }
             };
-            let ready = !waits && want.needs.iter().all(|id| is_up(id, have));
+            let ready = !waits && want.needs.iter().all(|id| is_up(id, wanted, have));
             ready.then(|| Step::Start { want: want.clone() })
         }
     }
@@ -496,29 +533,37 @@ pub(crate) fn intent(
             signal: i32::from(container.stop.signal),
             grace_ms: u64::from(container.stop.grace_s) * 1000,
         },
+        restart: container.restart,
         passed: container.health.is_none(),
         ran: None,
         strains: previous
             .filter(|run| run.revision == revision)
             .map_or_else(Strains::default, |run| run.strains.of_next_life()),
+        announced: None,
     }
 }
 
-/// Containers that run although their start was given up on: it had succeeded after all.
+/// Containers that run, or have run, although their start was given up on: it had succeeded after all.
 pub(crate) fn risen(have: &Have, runs: &BTreeMap<String, Run>) -> Vec<String> {
-    let is_up = |id: &String| have.processes.get(id) == Some(&ProcessState::Running);
+    let has_come = |id: &String, run: &Run| match have.processes.get(id) {
+        Some(ProcessState::Running) => true,
+        // The launcher leaves an ended process also of a start that it has refused.
+        Some(ProcessState::Exited(_) | ProcessState::Killed(_)) => run.announced.is_some(),
+        None => false,
+    };
     let waits = |run: &Run| matches!(run.phase, Phase::Waiting { .. });
-    runs.iter().filter(|(id, run)| is_up(id) && waits(run)).map(|(id, _)| id.clone()).collect()
+    let risen = runs.iter().filter(|(id, run)| waits(run) && has_come(id, run));
+    risen.map(|(id, _)| id.clone()).collect()
 }
 
-/// The revision, and the flist, of whatever may run after a start has failed. A start that was
-/// announced before, and never confirmed, may still succeed, and is of its own revision.
-pub(crate) fn risk_after_failure(previous: Option<&Run>, tried: &Run) -> (String, Option<FlistId>) {
-    match previous {
-        Some(announced @ Run { phase: Phase::Up { .. }, .. }) => {
-            (announced.revision.clone(), announced.flist)
-        }
-        Some(_) | None => (tried.revision.clone(), tried.flist),
+/// The start that nobody has answered before the one that is tried now: it may still have succeeded, with
+/// the words and the files of its time.
+pub(crate) fn announced(previous: Option<&Run>) -> Option<Box<Run>> {
+    let previous = previous?;
+    match previous.phase {
+        Phase::Up { .. } => Some(Box::new(previous.clone())),
+        Phase::Waiting { .. } => previous.announced.clone(),
+        Phase::Stopping { .. } | Phase::Over { .. } => None,
     }
 }
 
@@ -533,11 +578,28 @@ pub(crate) fn strangers<'c>(
     processes.keys().filter(is_strange).cloned().collect()
 }
 
-/// Whether what needs it may start: a container is up when it runs and works.
-fn is_up(id: &str, have: &Have) -> bool {
+/// Whether what needs it may start: a container is up when it runs and works, a job when it has ended
+/// well, as it is wanted now.
+fn is_up(id: &str, wanted: &BTreeMap<&str, &Want>, have: &Have) -> bool {
+    let run = have.runs.get(id);
+    if let Some(want) = wanted.get(id)
+        && let Kind::Container { revision, .. } = &want.kind
+        && is_job(want)
+    {
+        let well = |run: &Run| matches!(run.phase, Phase::Over { end: End::Well, .. });
+        return run.is_some_and(|run| run.revision == *revision && well(run));
+    }
     have.volumes.contains_key(id)
         || (have.processes.get(id) == Some(&ProcessState::Running)
-            && have.runs.get(id).is_none_or(|run| run.passed))
+            && run.is_none_or(|run| run.passed))
+}
+
+/// Whether it is to be done, and not to run for ever.
+fn is_job(want: &Want) -> bool {
+    match &want.kind {
+        Kind::Container { container, .. } => container.restart != Restart::Always,
+        Kind::Volume { .. } => false,
+    }
 }
 
 /// What is wrong with a container that runs, if anything is.
@@ -560,7 +622,7 @@ fn stop(id: &str, fault: Option<Fault>, have: &Have) -> Option<Step> {
         Some(Phase::Stopping { kill_at_ms, .. }) => {
             (*kill_at_ms <= have.now_ms).then(|| Step::Kill { id: id.to_owned() })
         }
-        Some(Phase::Up { .. } | Phase::Waiting { .. }) | None => {
+        Some(Phase::Up { .. } | Phase::Waiting { .. } | Phase::Over { .. }) | None => {
             let stop = run.map_or(Stop { signal: SIGTERM, grace_ms: GRACE_MS }, |run| run.stop);
             Some(Step::Signal {
                 id: id.to_owned(),

@@ -20,10 +20,10 @@ use crate::{
     contact::{self, Contact},
     database::{BUNDLES_BYTES_MAX, Database, DatabaseError, Kept},
     evidence::{Evidence, SIGNATURES_MAX},
-    fetches, judge, merge,
+    fetches, jobs, judge, merge,
     network::Order,
     node_calls,
-    plan::{self, Cause, Failure, Files, Have, Kind, Phase, Run, Step, Stop, Want},
+    plan::{self, Cause, End, Failure, Files, Have, Kind, Phase, Run, Step, Stop, Want},
     probe::Probes,
     results::Results,
     rounds::Rounds,
@@ -35,6 +35,7 @@ use contract::{
     Bundle, Capacity, ContractId, FlistId, StatementId, Timestamp, Trust, Verdict,
     bundle::BUNDLE_BYTES_MAX,
     report::{Standing, State},
+    verdict::Agreed,
 };
 use flist::Store;
 use node_api::{init, netd, paths, storaged};
@@ -144,10 +145,11 @@ impl Reconciler {
         let releases = releases::Releases::read(&database)?;
         let mut runs = BTreeMap::new();
         for (id, text) in database.runs()? {
-            match serde_json::from_str::<Run>(&text) {
-                Ok(run) if run.boot == boot => drop(runs.insert(id, run)),
+            let run = serde_json::from_str::<Run>(&text).ok();
+            match run.and_then(|run| jobs::in_this_boot(run, &boot)) {
+                Some(run) => drop(runs.insert(id, run)),
                 // Of another boot: what was started then is gone.
-                Ok(_) | Err(_) => database.set_run(&id, None)?,
+                None => database.set_run(&id, None)?,
             }
         }
         Ok(Self {
@@ -479,9 +481,11 @@ impl Reconciler {
                         phase: Phase::Stopping { kill_at_ms, fault },
                         delay_ms: None,
                         stop: Stop { signal, grace_ms: 0 },
+                        restart: contract::workload::Restart::Always,
                         passed: true,
                         ran: None,
                         strains: crate::strain::Strains::default(),
+                        announced: None,
                     };
                     self.runs.insert(id.clone(), run);
                 }
@@ -552,7 +556,7 @@ impl Reconciler {
                     Verdict::Run(_) if self.partitioned.contains(contract) => {
                         (State::Stopped, format!("{}: {}", contact::CODE, contact::MESSAGE))
                     }
-                    Verdict::Run(agreed) => self.standing_of(&agreed.header.title, contract),
+                    Verdict::Run(agreed) => self.standing_of(agreed, contract),
                     Verdict::Refuse(refusal) => {
                         (State::Refused, format!("{}: {}", refusal.code, refusal.message))
                     }
@@ -563,29 +567,39 @@ impl Reconciler {
             .collect()
     }
 
-    fn standing_of(&self, title: &str, contract: &ContractId) -> (State, String) {
-        let prefix = plan::prefix(contract);
-        let failing = self.runs.iter().find_map(|(id, run)| match &run.phase {
-            Phase::Waiting { code, message, .. } if id.starts_with(&prefix) => {
-                Some(format!("{title}: {code}: {message}"))
-            }
-            Phase::Stopping { fault: Some(fault), .. } if id.starts_with(&prefix) => {
+    fn standing_of(&self, agreed: &Agreed, contract: &ContractId) -> (State, String) {
+        let (title, prefix) = (&agreed.header.title, plan::prefix(contract));
+        let wants = judge::wants_of(agreed);
+        // What a job was in a version before says nothing about this one.
+        let counts = |id: &str, run: &Run| !run.is_over() || plan::is_over(id, run, &wants);
+        let runs = || {
+            let ours = self.runs.iter().filter(|(id, _)| id.starts_with(&prefix));
+            ours.filter(|(id, run)| counts(id, run))
+        };
+        let failing = runs().find_map(|(_, run)| match &run.phase {
+            Phase::Waiting { code, message, .. } => Some(format!("{title}: {code}: {message}")),
+            Phase::Stopping { fault: Some(fault), .. } => {
                 Some(format!("{title}: {}: {}", fault.cause.code(), fault.message))
             }
-            Phase::Waiting { .. } | Phase::Up { .. } | Phase::Stopping { .. } => None,
+            Phase::Over { end: End::Badly, message } => {
+                Some(format!("{title}: {}: {message}", status::NOT_RESTARTED))
+            }
+            Phase::Up { .. } | Phase::Stopping { .. } | Phase::Over { .. } => None,
         });
         let missing = || {
             let mut failures = self.failures.iter().filter(|(id, _)| id.starts_with(&prefix));
             failures.next().map(|(_, one)| format!("{title}: {}: {}", one.code, one.message))
         };
-        let mut runs = self.runs.iter().filter(|(id, _)| id.starts_with(&prefix)).peekable();
-        let up = runs.peek().is_some();
-        let starting = runs.any(|(_, run)| !run.passed);
+        let up = runs().next().is_some();
+        let starting = runs().any(|(_, run)| !run.passed);
+        let over = runs().filter(|(_, run)| run.is_over()).count();
+        let done = up && over == agreed.document.containers().count();
         match failing.or_else(missing) {
             Some(text) => (State::Failed, text),
             None if starting => {
                 (State::Accepted, format!("{title}: {}: no good answer yet", status::STARTING))
             }
+            None if done => (State::Done, format!("{title}: done")),
             None if up => (State::Running, format!("{title}: running")),
             None => (State::Accepted, format!("{title}: agreed, fetching its files")),
         }

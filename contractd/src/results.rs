@@ -32,9 +32,10 @@ impl Results {
     ) -> Result<(), DatabaseError> {
         let mut reported: BTreeMap<String, String> =
             serde_json::from_str(&kept.reported).unwrap_or_default();
-        // What runs is said anew in each boot, what has ended is not.
-        let boot = if kept.past.ended.is_some() { "" } else { &self.boot };
         for (workload, line) in lines {
+            // What runs is said anew in each boot, what has ended is not.
+            let has_ended = kept.past.ended.is_some() || line.is_final;
+            let boot = if has_ended { "" } else { &self.boot };
             let name = workload.clone().unwrap_or_default();
             let fingerprint = format!("{version} {boot} {}", line.fingerprint());
             if reported.get(&name) == Some(&fingerprint) {

@@ -3,7 +3,7 @@
 
 use crate::{
     contact,
-    plan::{Files, Have, Kind, Phase, Want, prefix},
+    plan::{End, Files, Have, Kind, Phase, Want, prefix},
 };
 use contract::{
     ContractId, StatementId, Verdict,
@@ -15,6 +15,9 @@ use std::collections::BTreeMap;
 
 /// Code of a container that runs and has not passed its health check yet.
 pub(crate) const STARTING: &str = "starting";
+/// Codes of jobs that are over.
+const RETURNED_0: &str = "returned_0";
+pub(crate) const NOT_RESTARTED: &str = "not_restarted";
 
 /// One line of status; changes of it are reported.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,11 +26,13 @@ pub(crate) struct Line {
     pub(crate) code: String,
     pub(crate) message: String,
     pub(crate) ran: Option<Ran>,
+    /// Whether it holds in the next boot as well.
+    pub(crate) is_final: bool,
 }
 
 impl Line {
     fn new(state: State, code: &str, message: impl Into<String>) -> Self {
-        Self { state, code: code.to_owned(), message: message.into(), ran: None }
+        Self { state, code: code.to_owned(), message: message.into(), ran: None, is_final: false }
     }
 
     /// What must differ for a new result to be written.
@@ -132,6 +137,14 @@ fn workload(want: &Want, have: &Have) -> Option<Line> {
                 line.ran.clone_from(&run.ran);
                 return Some(line);
             }
+            Phase::Over { end: End::Well, message } => {
+                let line = Line::new(State::Done, RETURNED_0, message.clone());
+                return Some(Line { ran: run.ran.clone(), is_final: true, ..line });
+            }
+            Phase::Over { end: End::Badly, message } => {
+                let line = Line::new(State::Failed, NOT_RESTARTED, message.clone());
+                return Some(Line { is_final: true, ..line });
+            }
             Phase::Waiting { .. } | Phase::Up { .. } | Phase::Stopping { .. } => {}
         }
     }
@@ -205,9 +218,11 @@ mod tests {
             phase,
             delay_ms: None,
             stop: Stop { signal: 15, grace_ms: 5000 },
+            restart: contract::workload::Restart::Always,
             passed,
             ran: None,
             strains: crate::strain::Strains::default(),
+            announced: None,
         };
         let have = Have {
             processes: process.iter().map(|state| (id.clone(), *state)).collect(),

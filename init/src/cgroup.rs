@@ -66,12 +66,38 @@ pub(crate) fn kill_service(name: &str) -> io::Result<()> {
 
 /// Kills every process of a workload.
 pub(crate) fn kill_work(id: &str) -> io::Result<()> {
-    write(&work(id)?, "cgroup.kill", "1")
+    let work = work(id)?;
+    open_disks(&work);
+    write(&work, "cgroup.kill", "1")
 }
 
 /// Kills every process of every workload.
 pub(crate) fn kill_all_work() -> io::Result<()> {
+    open_all_disks();
     write(Path::new(CGROUP_WORK), "cgroup.kill", "1")
+}
+
+/// Lifts the limits of disks of every workload: nothing that is to end waits for what was written.
+pub(crate) fn open_all_disks() {
+    for entry in fs::read_dir(CGROUP_WORK).into_iter().flatten().flatten() {
+        open_disks(&entry.path());
+    }
+}
+
+/// Lifts the limits of disks of one workload. What it has written and is not on the disk yet would be slowed
+/// down also when its processes are gone, and whoever waits for the file system with it.
+fn open_disks(work: &Path) {
+    let limits = fs::read_to_string(work.join("io.max")).unwrap_or_default();
+    for line in opened(&limits) {
+        // A disk that is gone has nothing to write any more.
+        write(work, "io.max", &line).ok();
+    }
+}
+
+/// What lifts the limits of an `io.max`, disk by disk.
+fn opened(limits: &str) -> impl Iterator<Item = String> {
+    let disks = limits.lines().filter_map(|line| line.split_whitespace().next());
+    disks.map(|disk| format!("{disk} rbps=max wbps=max riops=max wiops=max"))
 }
 
 /// Whether a process of any workload is left.
@@ -82,7 +108,9 @@ pub(crate) fn work_is_populated() -> bool {
 
 /// Removes the cgroup of a workload that has no process left. Nothing to remove is success.
 pub(crate) fn remove_work(id: &str) -> io::Result<()> {
-    remove_tree(&work(id)?, DEPTH_MAX)
+    let work = work(id)?;
+    open_disks(&work);
+    remove_tree(&work, DEPTH_MAX)
 }
 
 /// Whether an id may name a directory.
@@ -142,6 +170,15 @@ mod tests {
             assert!(!is_id(bad), "{bad}");
             assert_eq!(work(bad).unwrap_err().kind(), io::ErrorKind::InvalidInput);
         }
+    }
+
+    #[test]
+    fn limits_of_disks_are_lifted_disk_by_disk() {
+        let limits = "254:0 rbps=max wbps=65536 riops=max wiops=max\n8:16 rbps=9 wbps=max riops=max wiops=7\n";
+        let wanted =
+            ["254:0", "8:16"].map(|disk| format!("{disk} rbps=max wbps=max riops=max wiops=max"));
+        assert_eq!(opened(limits).collect::<Vec<_>>(), wanted);
+        assert_eq!(opened("").count(), 0);
     }
 
     #[test]

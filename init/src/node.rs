@@ -293,7 +293,10 @@ impl Node {
             shutdown.phase = phase;
             match action {
                 power::Action::None | power::Action::Halt => return,
-                power::Action::TerminateWorkloads => self.workloads.terminate_all(),
+                power::Action::TerminateWorkloads => {
+                    cgroup::open_all_disks();
+                    self.workloads.terminate_all();
+                }
                 power::Action::KillWorkloads => {
                     if let Err(error) = cgroup::kill_all_work() {
                         self.say(&format!("init: killing workloads: {error}"));

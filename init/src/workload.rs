@@ -66,17 +66,24 @@ impl Workloads {
                 pidfd_target(&fdinfo).is_some_and(|it| it == pid.as_raw_nonzero().get() || it == -1)
             })
             .ok_or_else(|| Failure::new("BadDescriptors", "the pidfd is of another process"))?;
-        if self.by_id.get(id).is_some_and(|former| former.state == ProcessState::Running) {
-            return Err(Failure::new("Running", format!("{id} has a running process")));
+        match self.by_id.get(id).map(|former| former.state) {
+            None => {}
+            Some(ProcessState::Running) => {
+                return Err(Failure::new("Running", format!("{id} has a running process")));
+            }
+            // Who starts has not heard of that end, and might not start if they had.
+            Some(ProcessState::Exited(_) | ProcessState::Killed(_)) => {
+                let text = format!("{id} has an ended process that nobody has forgotten");
+                return Err(Failure::new("Ended", text));
+            }
         }
-        if self.by_id.len() >= WORKLOADS_MAX && !self.by_id.contains_key(id) {
+        if self.by_id.len() >= WORKLOADS_MAX {
             return Err(Failure::new("TooMany", format!("there are {WORKLOADS_MAX} workloads")));
         }
         let state = self.state_at_adoption(pid, &pidfd)?;
         fcntl_setfl(&pipe, fcntl_getfl(&pipe)? | OFlags::NONBLOCK)?;
         // The log goes on across restarts: its end is where the reason is.
-        let former = self.by_id.remove(id).map(|former| former.log);
-        let mut log = former.or_else(|| self.recall(id)).unwrap_or_default();
+        let mut log = self.recall(id).unwrap_or_default();
         log.attach(pipe);
         let pidfd = (state == ProcessState::Running).then_some(pidfd);
         self.by_id.insert(id.to_owned(), Adopted { pid, pidfd, state, log });
@@ -273,6 +280,12 @@ mod tests {
         assert_eq!(workloads.exited(pid, ProcessState::Killed(15), Instant::now()), Some("c-1"));
         assert_eq!(refusal(workloads.signal("c-1", 15)), "NotRunning");
         assert_eq!(workloads.list()[0].state, ProcessState::Killed(15));
+        // An end that nobody has seen yet is not replaced.
+        let (mut next, pid, pidfd) = child();
+        assert_eq!(refusal(workloads.adopt("c-1", raw(pid), vec![pidfd, pipe()])), "Ended");
+        assert_eq!(workloads.list()[0].state, ProcessState::Killed(15));
+        drop(next.stdin.take());
+        next.wait().unwrap();
         workloads.by_id.get_mut("c-1").unwrap().log.ring.push("bye".to_owned());
         workloads.forget("c-1").unwrap();
         workloads.forget("c-1").unwrap();

@@ -49,6 +49,8 @@ pub struct Terms<'a> {
     pub logs: Option<&'a str>,
     /// A URL that its statistics are sent to.
     pub stats: Option<&'a str>,
+    /// Limits of reading and writing on disks.
+    pub disk: Option<&'a str>,
     /// The key that has to have signed the flist.
     pub publisher: Option<&'a str>,
     /// When it may start; `None`: at once.
@@ -61,7 +63,8 @@ impl<'a> Terms<'a> {
     pub fn of_web(node: &'a str, pool: &'a str, flist: &'a str) -> Self {
         let (name, published) = ("web", "published");
         let (port, cpu, volume_mib) = (8080, "0.3", 64);
-        let (health, logs, stats, publisher, not_before) = (None, None, None, None, None);
+        let (health, logs, stats, disk) = (None, None, None, None);
+        let (publisher, not_before) = (None, None);
         Self {
             name,
             node,
@@ -74,6 +77,7 @@ impl<'a> Terms<'a> {
             health,
             logs,
             stats,
+            disk,
             publisher,
             not_before,
         }
@@ -251,12 +255,13 @@ impl Stage {
     /// Writes the source of a contract that runs a web server on a node.
     pub fn write_source(&self, terms: &Terms<'_>) -> Result<PathBuf> {
         let Terms { name, node, pool, flist, published, port, cpu, .. } = terms;
-        let Terms { volume_mib, health, logs, stats, publisher, not_before, .. } = terms;
+        let Terms { volume_mib, health, logs, stats, disk, publisher, not_before, .. } = terms;
         let publisher = publisher.map(|key| format!("publisher = {{ key = \"{key}\" }}\n"));
         let publisher = publisher.unwrap_or_default();
         let not_before =
             not_before.map(|time| format!("not_before = \"{time}\"\n")).unwrap_or_default();
         let health = health.map(|health| format!("health = {health}\n")).unwrap_or_default();
+        let disk = disk.map(|disk| format!("disk = {disk}\n")).unwrap_or_default();
         let sink = |word: &str, to: Option<&str>| {
             to.map(|to| format!("{word} = [{{ to = \"{to}\" }}]\n")).unwrap_or_default()
         };
@@ -277,7 +282,7 @@ impl Stage {
              urls = [\"{REGISTRY_URL}/content\"]\n{publisher}\n\
              [containers.web]\nflist = \"nginx\"\ncpu = {cpu}\nmemory = \"128 MiB\"\n\
              ports = [\"{port}:80/tcp\"]\n\
-             mounts = [{{ path = \"/var/lib/nginx\", volume = \"data\" }}]\n{health}{logs}{stats}\n\
+             mounts = [{{ path = \"/var/lib/nginx\", volume = \"data\" }}]\n{health}{logs}{stats}{disk}\n\
              [volumes.data]\nsize = \"{volume_mib} MiB\"\n"
         );
         let path = self.directory.join(format!("{name}.toml"));

@@ -62,6 +62,9 @@ fn what_containers_use_is_sent_signed_and_shown() -> Result<()> {
         cpu: "0.5",
         volume_mib: FILL_MIB,
         stats: Some(SINK),
+        // So much that nothing waits for it: it starts only if the node finds the disk of its volume, and the
+        // kernel takes the limit there.
+        disk: Some("{ read = \"1 TiB\", write = \"1 TiB\" }"),
         ..calm_terms
     };
     let full = stage.propose(&stage.write_source(&terms)?)?;

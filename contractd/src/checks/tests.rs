@@ -33,6 +33,8 @@ fn want(health: Option<Health>) -> Want {
         health: health.map(Box::new),
         logs: Vec::new(),
         stats: Vec::new(),
+        restart: workload::Restart::Always,
+        disk: None,
     };
     let kind = Kind::Container {
         container: Box::new(container),
@@ -54,9 +56,11 @@ fn have(now_ms: u64, since_ms: u64, passed: bool) -> Have {
         phase: Phase::Up { since_ms },
         delay_ms: None,
         stop: Stop { signal: 15, grace_ms: 5000 },
+        restart: workload::Restart::Always,
         passed,
         ran: None,
         strains: crate::strain::Strains::default(),
+        announced: None,
     };
     Have {
         now_ms,

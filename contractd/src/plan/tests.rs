@@ -24,6 +24,8 @@ fn want(name: &str, flist: FlistId, revision: &str) -> Want {
         health: None,
         logs: vec![],
         stats: vec![],
+        restart: Restart::Always,
+        disk: None,
     };
     Want {
         id: workload_id(&CONTRACT, name),
@@ -50,9 +52,11 @@ fn run(revision: &str, phase: Phase) -> Run {
         phase,
         delay_ms: None,
         stop: Stop { signal: 15, grace_ms: 5000 },
+        restart: Restart::Always,
         passed: true,
         ran: None,
         strains: Strains::default(),
+        announced: None,
     }
 }
 
@@ -309,14 +313,17 @@ fn a_start_that_was_given_up_on_and_succeeded_is_known_for_what_it_is() {
     have.processes.insert(id.clone(), ProcessState::Running);
     assert_eq!(risen(&have, &runs), std::slice::from_ref(&id));
     let up = run("r1", Phase::Up { since_ms: 1 });
-    assert_eq!(risen(&have, &BTreeMap::from([(id, up.clone())])), Vec::<String>::new());
-    // The launcher is still busy with r1 when r2 is tried: what comes up is r1.
-    let other = FlistId([99; 32]);
-    let tried = Run { flist: Some(other), ..run("r2", Phase::Up { since_ms: 1 }) };
-    let (old, new) = (("r1".to_owned(), Some(FLIST)), ("r2".to_owned(), Some(other)));
-    assert_eq!(risk_after_failure(Some(&up), &tried), old);
-    assert_eq!(risk_after_failure(Some(&run("r1", waiting)), &tried), new);
-    assert_eq!(risk_after_failure(None, &tried), new);
+    assert_eq!(risen(&have, &[(id.clone(), up.clone())].into()), Vec::<String>::new());
+    // The launcher was still busy with r1 when r2 was tried: what has come up is r1, with all of its words.
+    assert_eq!(announced(Some(&up)), Some(Box::new(up.clone())));
+    let refused = Run { announced: Some(Box::new(up.clone())), ..run("r2", waiting.clone()) };
+    assert_eq!(announced(Some(&refused)), Some(Box::new(up)), "however often it is tried");
+    assert_eq!(announced(Some(&run("r1", waiting.clone()))), None);
+    assert_eq!(announced(None), None);
+    // What has ended meanwhile has run as well, but what the launcher killed at its gate has not.
+    have.processes.insert(id.clone(), ProcessState::Exited(0));
+    assert_eq!(risen(&have, &[(id.clone(), refused)].into()), std::slice::from_ref(&id));
+    assert_eq!(risen(&have, &[(id, run("r1", waiting))].into()), Vec::<String>::new());
 }
 
 /// Each of two containers gets the port of the other: both must be let go before either has it.
@@ -564,4 +571,70 @@ fn only_what_runs_in_an_old_version_waits_for_all() {
     assert_eq!(have.held, BTreeSet::new());
     let stopped = check(&[], &have);
     assert!(matches!(stopped[..], [Step::Signal { .. }, Step::Signal { .. }]), "{stopped:?}");
+}
+
+fn job(name: &str, restart: Restart, revision: &str) -> Want {
+    let mut want = want(name, FLIST, revision);
+    let Kind::Container { container, .. } = &mut want.kind else { panic!() };
+    container.restart = restart;
+    want
+}
+
+#[test]
+fn a_job_that_is_over_is_not_started_again_and_what_needs_it_starts_when_it_ended_well() {
+    for restart in [Restart::OnFailure, Restart::Never] {
+        let mut wants = [job("migrate", restart, "r1"), want("web", FLIST, "r1")];
+        wants[1].needs = vec![wants[0].id.clone()];
+        let start = |n: usize| Step::Start { want: wants[n].clone() };
+        let id = wants[0].id.clone();
+        let mut have = have();
+        have.flists.insert((CONTRACT, FLIST), Files::Ready);
+        assert_eq!(check(&wants, &have), [start(0)]);
+
+        // That it runs is not enough.
+        have.processes.insert(id.clone(), ProcessState::Running);
+        let up = Run { restart, ..run("r1", Phase::Up { since_ms: 1 }) };
+        have.runs.insert(id.clone(), up.clone());
+        assert_eq!(check(&wants, &have), []);
+
+        have.processes.clear();
+        let over = |end| Run { phase: Phase::Over { end, message: String::new() }, ..up.clone() };
+        have.runs.insert(id.clone(), over(End::Badly));
+        assert_eq!(check(&wants, &have), []);
+        have.runs.insert(id.clone(), over(End::Well));
+        assert_eq!(check(&wants, &have), [start(1)]);
+
+        // Its files are of no use any more, and hold up no other's.
+        have.flists.clear();
+        assert!(check(&wants[..1], &have).is_empty());
+        have.processes.insert(workload_id(&CONTRACT, "old"), ProcessState::Running);
+        assert_eq!(updating(&wants[..1], &have), BTreeSet::new());
+        assert_eq!(updating(&[job("migrate", restart, "r2")], &have), [CONTRACT].into());
+    }
+}
+
+#[test]
+fn a_version_that_changes_a_job_has_it_run_again_before_what_needs_it() {
+    let mut wants = [job("migrate", Restart::OnFailure, "r2"), want("web", FLIST, "r1")];
+    wants[1].needs = vec![wants[0].id.clone()];
+    let id = wants[0].id.clone();
+    let mut have = have();
+    have.flists.insert((CONTRACT, FLIST), Files::Ready);
+    let over = Phase::Over { end: End::Well, message: String::new() };
+    have.runs.insert(id.clone(), Run { restart: Restart::OnFailure, ..run("r1", over) });
+    have.attachments.insert(id.clone(), ADDRESS);
+    let steps = [Step::Detach { id }, Step::Start { want: wants[0].clone() }];
+    assert_eq!(check(&wants, &have), steps);
+    // It comes with the others of its version, also when its old one has begun, or failed, before.
+    have.attachments.clear();
+    have.held.insert(CONTRACT);
+    assert_eq!(check(&wants, &have), []);
+    let waiting = Phase::Waiting { until_ms: 0, code: String::new(), message: String::new() };
+    for phase in [waiting, Phase::Up { since_ms: 1 }] {
+        let of = |revision| Run { restart: Restart::OnFailure, ..run(revision, phase.clone()) };
+        have.runs.insert(wants[0].id.clone(), of("r1"));
+        assert_eq!(check(&wants, &have), []);
+        have.runs.insert(wants[0].id.clone(), of("r2"));
+        assert_eq!(check(&wants, &have), [Step::Start { want: wants[0].clone() }]);
+    }
 }

@@ -4,7 +4,7 @@ use super::Reconciler;
 use crate::{
     clock,
     database::DatabaseError,
-    judge, node_calls,
+    jobs, judge, node_calls,
     plan::{self, Fault, Have, Kind, Phase, Run, STORE_DAMAGED, Want},
 };
 use contract::{FlistId, Timestamp, report::Ran};
@@ -37,7 +37,7 @@ impl Reconciler {
         let previous = self.runs.get(&want.id);
         let mut run =
             plan::intent(&self.boot, revision, (container, *flist), previous, have.now_ms);
-        let risk_after_failure = plan::risk_after_failure(previous, &run);
+        let announced = plan::announced(previous);
         self.runs.insert(want.id.clone(), run.clone());
         self.save_run(&want.id)?;
         let outcome = self.id_base(&want.id)?.and_then(|id_base| {
@@ -47,7 +47,8 @@ impl Reconciler {
                 let medium = contract::workload::Medium::Hdd;
                 directories.insert(name.clone(), node_calls::volume(id, size, medium)?);
             }
-            node_calls::start(want, &self.store, id_base, directories)
+            let disks = node_calls::disks(container, directories.values())?;
+            node_calls::start(want, &self.store, id_base, directories, disks)
         });
         match outcome {
             Ok(started) => {
@@ -69,9 +70,10 @@ impl Reconciler {
                 let delay = restart_delay(run.delay_ms, 0);
                 run.delay_ms = Some(delay);
                 let until_ms = have.now_ms.saturating_add(delay);
+                // The later one: when it was tried, there was no process of the one before.
+                run.announced = if error.is_open { Some(Box::new(run.clone())) } else { announced };
                 let (code, message) = (error.code, error.message);
                 run.phase = Phase::Waiting { until_ms, code, message };
-                (run.revision, run.flist) = risk_after_failure;
             }
         }
         self.runs.insert(want.id.clone(), run);
@@ -97,8 +99,9 @@ impl Reconciler {
     pub(super) fn note_risen(&mut self, have: &Have) -> Result<(), DatabaseError> {
         for id in plan::risen(have, &self.runs) {
             if let Some(run) = self.runs.get_mut(&id) {
-                let up = Phase::Up { since_ms: have.now_ms };
-                if let Phase::Waiting { code, message, .. } = mem::replace(&mut run.phase, up)
+                let announced = run.announced.take().map_or_else(|| run.clone(), |one| *one);
+                let up = Run { phase: Phase::Up { since_ms: have.now_ms }, ..announced };
+                if let Phase::Waiting { code, message, .. } = mem::replace(run, up).phase
                     && code == STORE_DAMAGED
                 {
                     self.spoilt.insert(id.clone(), message);
@@ -121,10 +124,6 @@ impl Reconciler {
         let limit = container::usage::read(&Path::new(paths::CGROUP_WORK).join(id))
             .ok()
             .and_then(|usage| usage.limit_met());
-        // Counted once: when init still has the entry, it comes again with the next look.
-        if !self.call(id, paths::INIT_SOCKET, &init::Forget { id: id.to_owned() }) {
-            return Ok(());
-        }
         let ended = match state {
             ProcessState::Exited(code) => format!("its program returned {code}"),
             ProcessState::Killed(signal) => format!("its program was ended by signal {signal}"),
@@ -134,13 +133,25 @@ impl Reconciler {
             Some(limit) => format!("{ended}; {limit}"),
             None => ended,
         };
+        let ran = self.ran_to_its_end(id).filter(|_| wanted && state != ProcessState::Exited(0));
+        let over = self.runs.get(id).and_then(|run| jobs::ended(run, state, &ended));
+        if let Some(over) = &over {
+            // Known before the call, which may be done although it fails: then there is no process any more,
+            // and what was up without one would be started.
+            self.runs.insert(id.to_owned(), over.clone());
+            self.save_run(id)?;
+        }
+        // Counted once: when init still has the entry, it comes again with the next look.
+        if !self.call(id, paths::INIT_SOCKET, &init::Forget { id: id.to_owned() }) {
+            return Ok(());
+        }
         daemon::info!("{id}: {ended}");
         // A program that cannot read its own pages ends in many ways.
-        if wanted
-            && state != ProcessState::Exited(0)
-            && let Some(ran) = self.ran_to_its_end(id)
-        {
+        if let Some(ran) = ran {
             self.rounds.suspect(ran);
+        }
+        if over.is_some() {
+            return Ok(());
         }
         let run = self.runs.remove(id).filter(|_| wanted);
         if let Some(mut run) = run.and_then(|run| reaped(run, ended, now_ms)) {
@@ -177,7 +188,9 @@ pub(super) fn blame(phase: &mut Phase, text: &str) -> bool {
             STORE_DAMAGED.clone_into(code);
             true
         }
-        Phase::Waiting { .. } | Phase::Up { .. } | Phase::Stopping { .. } => false,
+        Phase::Waiting { .. } | Phase::Up { .. } | Phase::Stopping { .. } | Phase::Over { .. } => {
+            false
+        }
     }
 }
 
@@ -189,7 +202,7 @@ fn reaped(mut run: Run, ended: String, now_ms: u64) -> Option<Run> {
             (up_ms, cause.code(), message)
         }
         // Its start has failed, and is tried again after the wait that follows from that.
-        Phase::Waiting { .. } => return Some(run),
+        Phase::Waiting { .. } | Phase::Over { .. } => return Some(run),
         // Stopped on purpose: nothing is held against the next start.
         Phase::Stopping { fault: None, .. } => return None,
     };
@@ -223,9 +236,11 @@ mod tests {
                 phase,
                 delay_ms: Some(2000),
                 stop,
+                restart: contract::workload::Restart::Always,
                 passed: true,
                 ran: None,
                 strains: crate::strain::Strains::default(),
+                announced: None,
             };
             let waits = match reaped(run, "its program returned 1".into(), 10_000) {
                 None => None,

@@ -9,7 +9,7 @@ use super::{RETRY_AHEAD_MAX_MS, RETRY_MAX_MS, Reconciler, Unfetched, retry_delay
 use crate::{
     clock,
     database::DatabaseError,
-    fetches,
+    disks, fetches,
     network::Order,
     node_calls,
     plan::{Files, Kind, Phase, STORE_DAMAGED, Want},
@@ -21,8 +21,6 @@ use flist::{Depth, StoreError};
 use node_api::paths;
 use std::{collections::BTreeSet, path::Path};
 
-/// Where btrfs tells what its disks have reported.
-const BTRFS: &str = "/sys/fs/btrfs";
 /// How often it is asked, in milliseconds.
 const ERRORS_MS: u64 = 5_000;
 
@@ -53,7 +51,7 @@ impl Reconciler {
         }
         if has_ended || now_ms >= self.errors_at_ms {
             self.errors_at_ms = now_ms.saturating_add(ERRORS_MS);
-            let errors = scrub::disk_errors(Path::new(paths::STORE), Path::new(BTRFS));
+            let errors = scrub::disk_errors(Path::new(paths::STORE), Path::new(disks::BTRFS));
             self.rounds.note_errors(errors);
         }
         for look in self.rounds.next(now_ms, now.seconds()) {

@@ -319,9 +319,11 @@ fn what_was_started_in_another_boot_is_forgotten() {
             phase,
             delay_ms: None,
             stop,
+            restart: contract::workload::Restart::Always,
             passed: true,
             ran: None,
             strains: crate::strain::Strains::default(),
+            announced: None,
         };
         serde_json::to_string(&run).unwrap()
     };
@@ -581,5 +583,187 @@ fn without_contact_the_containers_stop_and_it_is_said() {
         assert_eq!(look(&mut bench, 160_001), (stops, stops, stops));
         bench.reconciler.contact.note(170_000);
         assert_eq!(look(&mut bench, 170_001), (false, false, false));
+    }
+}
+
+/// Whatever ends between the end of a job and the next look, it is not started again, and its end is told once.
+#[test]
+fn a_job_that_has_ended_well_stays_so_over_restarts_and_boots() {
+    let mut bench = Bench::new();
+    bench.hear(&bench.world.agreed());
+    bench.reconciler.take_last_result(None).unwrap();
+    bench.judge(10);
+    let wants = judge::wants(&bench.reconciler.verdicts);
+    let job = wants.iter().find(|want| want.name == "web").unwrap();
+    let Kind::Container { revision, flist, .. } = &job.kind else { panic!() };
+    let ran = contract::report::Ran {
+        flist: FlistId([9; 32]),
+        image: FlistId([8; 32]),
+        entrypoint: FlistId([7; 32]),
+        files: 2,
+    };
+    let up = Run {
+        boot: "boot".into(),
+        revision: revision.clone(),
+        flist: Some(*flist),
+        phase: Phase::Up { since_ms: 1 },
+        delay_ms: None,
+        stop: Stop { signal: 15, grace_ms: 1 },
+        restart: contract::workload::Restart::OnFailure,
+        passed: true,
+        ran: Some(ran.clone()),
+        strains: crate::strain::Strains::default(),
+        announced: None,
+    };
+    bench.reconciler.runs.insert(job.id.clone(), up);
+    bench.reconciler.save_run(&job.id).unwrap();
+    // There is no init here that could forget the process: as if all had ended just before that.
+    let state = init::ProcessState::Exited(0);
+    bench.reconciler.reap(&job.id, state, true, 5).unwrap();
+    // If init did forget it, and only its answer was lost, nothing is started either.
+    let this = &bench.reconciler;
+    assert!(this.runs[&job.id].is_over_as(revision));
+    assert_eq!(this.runs[&job.id].flist, None, "nothing runs from its files any more");
+    let have = Have {
+        runs: this.runs.clone(),
+        flists: [((job.contract, *flist), Files::Ready)].into(),
+        ..Have::default()
+    };
+    let steps = plan::plan(std::slice::from_ref(job), &have, &BTreeMap::new());
+    assert_eq!(steps, [], "not even the fetch of its files");
+    for boot in ["boot", "later", "latest"] {
+        bench = bench.restarted();
+        // `open` always says the same; what is on disk is then of another boot.
+        let this = &mut bench.reconciler;
+        let kept = this.runs[&job.id].clone();
+        assert!(kept.is_over_as(revision), "{boot}: {kept:?}");
+        this.runs.insert(job.id.clone(), Run { boot: boot.into(), ..kept });
+        this.save_run(&job.id).unwrap();
+        boot.clone_into(&mut this.results.boot);
+        this.take_last_result(None).unwrap();
+        bench.judge(10);
+        let this = &mut bench.reconciler;
+        let have = Have { runs: this.runs.clone(), ..Have::default() };
+        let now = bench.world.at(10);
+        this.report(&wants, &have, &BTreeMap::new(), now).unwrap();
+        this.forget_jobs().unwrap();
+    }
+    let told: Vec<Report> =
+        bench.results().into_iter().filter(|one| one.workload.as_deref() == Some("web")).collect();
+    let [told] = &*told else { panic!("{told:?}") };
+    assert_eq!((told.state, told.code.as_str()), (State::Done, "returned_0"));
+    assert_eq!(told.ran, Some(ran));
+    // Its contract has ended by an order: nobody asks for it any more.
+    let mut bundle = bench.world.agreed();
+    cancel(&bench.world, &mut bundle);
+    bench.hear(&bundle);
+    assert!(matches!(bench.judge(10), Verdict::Stop(_)));
+    bench.reconciler.forget_jobs().unwrap();
+    assert!(bench.reconciler.runs.is_empty());
+    assert!(bench.reconciler.database.runs().unwrap().is_empty());
+}
+
+/// A container of the contract, as the verdict in force wants it.
+fn job_of(bench: &mut Bench) -> (Want, Run) {
+    bench.hear(&bench.world.agreed());
+    bench.judge(10);
+    let wants = judge::wants(&bench.reconciler.verdicts);
+    let want = wants.into_iter().find(|want| want.name == "web").unwrap();
+    let Kind::Container { revision, flist, .. } = &want.kind else { panic!() };
+    let run = Run {
+        boot: "boot".into(),
+        revision: revision.clone(),
+        flist: Some(*flist),
+        phase: Phase::Up { since_ms: 1 },
+        delay_ms: None,
+        stop: Stop { signal: 15, grace_ms: 1 },
+        restart: contract::workload::Restart::Never,
+        passed: true,
+        ran: None,
+        strains: crate::strain::Strains::default(),
+        announced: None,
+    };
+    (want, run)
+}
+
+fn over(run: &Run) -> Run {
+    jobs::ended(run, init::ProcessState::Exited(0), "it returned 0").unwrap()
+}
+
+/// A version that was never executed was done, because the one before it returned 0.
+#[test]
+fn what_ends_is_the_job_whose_start_nobody_has_answered() {
+    let mut bench = Bench::new();
+    let (want, before) = job_of(&mut bench);
+    let this = &mut bench.reconciler;
+    let phase = Phase::Waiting { until_ms: 1, code: "refused".into(), message: String::new() };
+    let now = Run { revision: "later".into(), phase, ..before.clone() };
+    let state = init::ProcessState::Exited(0);
+    let have = Have { processes: [(want.id.clone(), state)].into(), ..Have::default() };
+    for (announced, is_over) in [(Some(Box::new(before.clone())), true), (None, false)] {
+        this.runs.insert(want.id.clone(), Run { announced, ..now.clone() });
+        this.note_risen(&have).unwrap();
+        this.reap(&want.id, state, true, 5).unwrap();
+        let kept = &this.runs[&want.id];
+        assert_eq!(kept.is_over_as(&before.revision), is_over, "{kept:?}");
+        assert!(!kept.is_over_as("later"), "{kept:?}");
+    }
+}
+
+#[test]
+fn an_end_is_kept_until_all_contracts_are_heard_and_needs_no_files() {
+    let mut bench = Bench::new();
+    let (_, run) = job_of(&mut bench);
+    let gone = plan::workload_id(&ContractId([7; 32]), "job");
+    let flist = FlistId([7; 32]);
+    let path = bench.directory.path().join(format!("store/images/{flist}.flist"));
+    std::fs::write(&path, "anything").unwrap();
+    let this = &mut bench.reconciler;
+    this.worth = Worth::Confirmed;
+    let run = Run { flist: Some(flist), ..run };
+    let other = plan::workload_id(&ContractId([7; 32]), "web");
+    this.runs = [(gone.clone(), over(&run)), (other.clone(), run)].into();
+    let mut have = Have { now_ms: 1, ..Have::default() };
+    let mut look = |this: &mut Reconciler| {
+        have.now_ms += 2 * 3_600_000;
+        this.keep_house(&[], &have).unwrap();
+    };
+    look(this);
+    assert!(this.runs.contains_key(&gone), "its contract may still be heard");
+    this.pulled = true;
+    look(this);
+    look(this);
+    assert!(!this.runs.contains_key(&gone));
+    assert!(path.exists(), "another runs from it");
+    // That one ends as well, and is kept: its contract may not run at the moment.
+    let run = over(&this.runs[&other]);
+    let kept = bench.world.contract();
+    this.verdicts.clear();
+    this.runs = [(plan::workload_id(&kept, "web"), run)].into();
+    look(this);
+    look(this);
+    assert_eq!(this.runs.len(), 1);
+    assert!(!path.exists());
+}
+
+/// The end of a job in an earlier version, or of one that is no more, was the standing of the whole.
+#[test]
+fn the_standing_counts_ends_of_this_version_only() {
+    let mut bench = Bench::new();
+    let (want, run) = job_of(&mut bench);
+    let this = &mut bench.reconciler;
+    let prefix = plan::prefix(&want.contract);
+    let badly = |run: &Run| jobs::ended(run, init::ProcessState::Exited(1), "1").unwrap();
+    let old = Run { revision: "r0".into(), ..run.clone() };
+    for (id, run, state) in [
+        (want.id.clone(), badly(&run), State::Failed),
+        (want.id.clone(), badly(&old), State::Accepted),
+        (want.id.clone(), over(&old), State::Accepted),
+        (format!("{prefix}dropped"), badly(&run), State::Accepted),
+        (format!("{prefix}dropped"), over(&run), State::Accepted),
+        (want.id.clone(), over(&run), State::Done),
+    ] {
+        this.runs = [(id, run)].into();
+        assert_eq!(this.standings()[0].0.state, state, "{:?}", this.runs);
     }
 }

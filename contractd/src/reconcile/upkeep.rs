@@ -4,11 +4,11 @@ use super::{Reconciler, store::flists_of};
 use crate::{
     clock::{self, Now},
     database::{DatabaseError, Room},
-    housekeeping,
+    housekeeping, jobs, judge,
     network::Order,
     plan::{Files, Have, Want},
 };
-use contract::{ContractId, FlistId, Timestamp};
+use contract::{ContractId, FlistId, Timestamp, Verdict};
 use flist::StoreError;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -100,6 +100,7 @@ impl Reconciler {
         if !self.pulled || fetching || ending {
             return Ok(());
         }
+        self.forget_jobs()?;
         self.forget_releases()?;
         self.sweep(wants, have.now_ms);
         let here = have.volumes.keys().chain(have.processes.keys()).chain(have.attachments.keys());
@@ -109,6 +110,18 @@ impl Reconciler {
         if used.len() < table.len() {
             daemon::info!("{} ranges of user ids are free again", table.len() - used.len());
             self.database.set_user_ids(&used)?;
+        }
+        Ok(())
+    }
+
+    /// Ends of jobs that nobody asks for any more go.
+    pub(super) fn forget_jobs(&mut self) -> Result<(), DatabaseError> {
+        let living = self.contracts.values().filter(|kept| kept.past.ended.is_none());
+        let may_run = |id| matches!(self.verdicts.get(id), Some(Verdict::Run(_)));
+        let contracts = living.map(|kept| (kept.id, may_run(&kept.id))).collect();
+        for id in jobs::unasked(&self.runs, &contracts, &judge::wants(&self.verdicts)) {
+            self.runs.remove(&id);
+            self.save_run(&id)?;
         }
         Ok(())
     }

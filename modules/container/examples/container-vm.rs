@@ -14,6 +14,8 @@ mod cases;
 mod checks;
 #[path = "container-vm/cves.rs"]
 mod cves;
+#[path = "container-vm/disks.rs"]
+mod disks;
 #[path = "container-vm/node.rs"]
 mod node;
 #[path = "container-vm/oci.rs"]

@@ -3,7 +3,7 @@
 //! contractd builds requests with [`crate::plan`] and they pass; the launcher checks again, because
 //! it is the last one before the kernel.
 
-use node_api::launcher::{Check, Limits, Mount, MountSource, Start};
+use node_api::launcher::{Check, DiskLimit, Limits, Mount, MountSource, Start};
 use std::collections::BTreeSet;
 use thiserror::Error;
 
@@ -15,6 +15,8 @@ pub const STRINGS_MAX: usize = 2048;
 pub const STRINGS_BYTES_MAX: usize = 1 << 20;
 /// Writable mounts.
 pub const MOUNTS_MAX: usize = 64;
+/// Disks with limits: more than a container has mounts on.
+pub const DISKS_MAX: usize = 128;
 /// Name servers; the resolvers of C libraries read three.
 pub const DNS_MAX: usize = 8;
 /// Below this the kernel cannot even build the process.
@@ -174,6 +176,23 @@ fn check_limits(limits: &Limits) -> Result<(), Invalid> {
     if limits.cpu_milli == 0 || limits.pids_max == 0 || limits.memory_bytes < MEMORY_MIN {
         return refuse("limits: cpu_milli and pids_max above 0, memory of at least 4 MiB");
     }
+    if limits.disks.len() > DISKS_MAX {
+        return refuse(format!("limits: at most {DISKS_MAX} disks"));
+    }
+    limits.disks.iter().try_for_each(check_disk)
+}
+
+/// Everything that ends up in a line of `io.max`.
+fn check_disk(limit: &DiskLimit) -> Result<(), Invalid> {
+    let DiskLimit { device, read_bytes_s, write_bytes_s, read_ops_s, write_ops_s } = limit;
+    let is_number = |text: &str| text.parse().is_ok_and(|number: u32| number.to_string() == text);
+    if !device.split_once(':').is_some_and(|(major, minor)| is_number(major) && is_number(minor)) {
+        return refuse(format!("limits: {device:?} is not MAJOR:MINOR of a disk"));
+    }
+    let limits = [read_bytes_s, write_bytes_s, read_ops_s, write_ops_s];
+    if limits.iter().all(|limit| limit.is_none()) || limits.contains(&&Some(0)) {
+        return refuse(format!("limits: disk {device} has at least one, and none of 0"));
+    }
     Ok(())
 }
 
@@ -181,6 +200,16 @@ fn check_limits(limits: &Limits) -> Result<(), Invalid> {
 pub(crate) mod tests {
     use super::*;
     use node_api::launcher::Root;
+
+    fn disk(device: &str) -> DiskLimit {
+        DiskLimit {
+            device: device.to_owned(),
+            read_bytes_s: Some(1 << 20),
+            write_bytes_s: None,
+            read_ops_s: None,
+            write_ops_s: None,
+        }
+    }
 
     pub(crate) fn good() -> Start {
         Start {
@@ -203,7 +232,12 @@ pub(crate) mod tests {
             }],
             netns: None,
             dns: Vec::new(),
-            limits: Limits { cpu_milli: 500, memory_bytes: 64 << 20, pids_max: 32 },
+            limits: Limits {
+                cpu_milli: 500,
+                memory_bytes: 64 << 20,
+                pids_max: 32,
+                disks: vec![disk("254:0")],
+            },
         }
     }
 
@@ -215,7 +249,7 @@ pub(crate) mod tests {
     #[test]
     fn every_bound_is_kept() {
         type Change = fn(&mut Start);
-        let bad: [(&str, Change); 32] = [
+        let bad: [(&str, Change); 39] = [
             ("empty id", |s| s.id.clear()),
             ("id leaves its directory", |s| s.id = "../x".to_owned()),
             ("id with a dot", |s| s.id = ".".to_owned()),
@@ -250,6 +284,13 @@ pub(crate) mod tests {
             }),
             ("no memory", |s| s.limits.memory_bytes = MEMORY_MIN - 1),
             ("no processes", |s| s.limits.pids_max = 0),
+            ("a disk by its name", |s| s.limits.disks[0].device = "vda".to_owned()),
+            ("half a disk", |s| s.limits.disks[0].device = "254:".to_owned()),
+            ("a disk and more", |s| s.limits.disks[0].device = "254:0 rbps=1".to_owned()),
+            ("another spelling", |s| s.limits.disks[0].device = "254:+0".to_owned()),
+            ("no limit", |s| s.limits.disks[0].read_bytes_s = None),
+            ("a limit of nothing", |s| s.limits.disks[0].write_ops_s = Some(0)),
+            ("many disks", |s| s.limits.disks = vec![disk("254:0"); DISKS_MAX + 1]),
         ];
         for (what, change) in bad {
             let mut start = good();

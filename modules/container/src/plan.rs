@@ -6,7 +6,7 @@
 
 use crate::check::{self, Invalid};
 use contract::workload::{Container, MountSource as Wanted};
-use node_api::launcher::{Check, Limits, Mount, MountSource, Root, Start};
+use node_api::launcher::{Check, DiskLimit, Limits, Mount, MountSource, Root, Start};
 use std::{collections::BTreeMap, net::IpAddr};
 use thiserror::Error;
 
@@ -42,6 +42,8 @@ pub struct Attachments {
     pub id_base: u32,
     /// Directory of each volume, by its name in the document.
     pub volumes: BTreeMap<String, String>,
+    /// `MAJOR:MINOR` of each disk that root and volumes lie on.
+    pub disks: Vec<String>,
     /// Network namespace; `None` for a container without a network.
     pub netns: Option<String>,
     /// Name servers that the container reaches.
@@ -100,6 +102,7 @@ pub fn plan(
             cpu_milli: container.cpu_milli,
             memory_bytes: container.memory_bytes,
             pids_max: container.pids_max,
+            disks: disks(container, &attachments.disks),
         },
     };
     match check::check(&start) {
@@ -132,6 +135,18 @@ pub fn check(
         Ok(()) => Ok(check),
         Err(source) => Err(PlanError::Invalid { id: check.id, source }),
     }
+}
+
+fn disks(container: &Container, devices: &[String]) -> Vec<DiskLimit> {
+    let Some(limits) = &container.disk else { return Vec::new() };
+    let limit = |device: &String| DiskLimit {
+        device: device.clone(),
+        read_bytes_s: limits.read_bytes_s,
+        write_bytes_s: limits.write_bytes_s,
+        read_ops_s: limits.read_ops_s,
+        write_ops_s: limits.write_ops_s,
+    };
+    devices.iter().map(limit).collect()
 }
 
 fn user(container: &Container, run: &Run) -> Result<(u32, u32), PlanError> {
@@ -206,7 +221,7 @@ fn mounts(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use contract::workload::{self, Stop};
+    use contract::workload::{self, DiskLimits, Restart, Stop};
 
     fn container() -> Container {
         Container {
@@ -224,6 +239,8 @@ mod tests {
             health: None,
             logs: vec![],
             stats: vec![],
+            restart: Restart::Always,
+            disk: None,
         }
     }
 
@@ -247,6 +264,7 @@ mod tests {
             },
             id_base: crate::ids::BASE_FIRST,
             volumes: BTreeMap::from([("data".to_owned(), "/pools/p/v".to_owned())]),
+            disks: vec!["254:0".to_owned(), "254:16".to_owned()],
             netns: Some("/run/zos/netns/c-web".to_owned()),
             dns: Vec::new(),
         }
@@ -264,6 +282,17 @@ mod tests {
         assert_eq!(start.env, ["A=1", "B=2", PATH, "HOSTNAME=web"]);
         assert_eq!(start.hostname, "web");
         assert_eq!(start.limits.memory_bytes, 32 << 20);
+    }
+
+    #[test]
+    fn limits_of_disks_hold_on_each_of_them() {
+        assert_eq!(planned(&container()).unwrap().limits.disks, []);
+        let disk = DiskLimits { write_bytes_s: Some(1 << 20), ..DiskLimits::default() };
+        let start = planned(&Container { disk: Some(disk), ..container() }).unwrap();
+        let seen: Vec<_> = start.limits.disks.iter().map(|one| &*one.device).collect();
+        assert_eq!(seen, ["254:0", "254:16"]);
+        let limit = &start.limits.disks[1];
+        assert_eq!((limit.write_bytes_s, limit.read_bytes_s), (Some(1 << 20), None));
     }
 
     #[test]

@@ -39,11 +39,13 @@ pub enum Reason {
     AdoptFailed,
     /// The kernel refused to execute the program.
     ExecFailed,
+    /// The process was killed because it did not say in time whether the program was executed.
+    ExecUnknown,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::PlanInvalid,
         Self::AlreadyRunning,
         Self::ImageMissing,
@@ -60,6 +62,7 @@ impl Reason {
         Self::CwdMissing,
         Self::AdoptFailed,
         Self::ExecFailed,
+        Self::ExecUnknown,
     ];
 
     /// The stable name.
@@ -81,6 +84,7 @@ impl Reason {
             Self::CwdMissing => "cwd_missing",
             Self::AdoptFailed => "adopt_failed",
             Self::ExecFailed => "exec_failed",
+            Self::ExecUnknown => "exec_unknown",
         }
     }
 }

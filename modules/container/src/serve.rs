@@ -9,7 +9,7 @@ use node_api::{
     paths,
 };
 use rustix::{
-    event::{PollFd, PollFlags, poll},
+    event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
 };
 use std::{
@@ -99,7 +99,7 @@ fn converse(
                     Err(failure) => (Check::NAME.to_owned(), Err(failure)),
                 }
             }
-            Ok(call) => (call.method().to_owned(), answer(call, launcher)),
+            Ok(call) => (call.method().to_owned(), answer(call, stream, launcher)),
             Err(error) => (String::new(), Err(Failure::from(error))),
         };
         send_all(stream, &ipc::encode_outcome(&method, &outcome))?;
@@ -124,10 +124,10 @@ fn execute(
     minders.spawn(launcher, &check, listener.as_fd(), answer).map_err(|failure| failure.to_wire())
 }
 
-fn answer(call: Call, launcher: &Launcher) -> Outcome {
+fn answer(call: Call, caller: &UnixStream, launcher: &Launcher) -> Outcome {
     match call.method() {
         Start::NAME => call.answer(|start: Start| {
-            let outcome = launcher.start(&start, &mut Init);
+            let outcome = launcher.start(&start, &mut Init { caller });
             match &outcome {
                 Ok(reply) => daemon::info!("started {} as process {}", start.id, reply.pid),
                 Err(failure) => {
@@ -140,11 +140,18 @@ fn answer(call: Call, launcher: &Launcher) -> Outcome {
     }
 }
 
-/// The real init.
-struct Init;
+/// The real init, on behalf of whoever asks for a start.
+struct Init<'c> {
+    caller: &'c UnixStream,
+}
 
-impl Supervisor for Init {
+impl Supervisor for Init<'_> {
     fn adopt(&mut self, adopt: &Adopt, fds: [BorrowedFd<'_>; 2]) -> Result<(), String> {
+        // Calls wait for each other here. Who has given up on one looks at what init has, and decides anew:
+        // nothing may come later.
+        if has_hung_up(self.caller).map_err(|errno| errno.to_string())? {
+            return Err("whoever asked for it has given up".to_owned());
+        }
         let call = || {
             ipc::Client::connect(paths::INIT_SOCKET)?
                 .with_timeout(PEER_TIME)
@@ -152,6 +159,13 @@ impl Supervisor for Init {
         };
         call().map(drop).map_err(|error| daemon::chain(&error))
     }
+}
+
+/// Whether the other end is closed. What it has sent before can still be read.
+fn has_hung_up(stream: &UnixStream) -> Result<bool, Errno> {
+    let mut one = [PollFd::new(stream, PollFlags::empty())];
+    poll(&mut one, Some(&Timespec::default()))?;
+    Ok(one[0].revents().contains(PollFlags::HUP))
 }
 
 fn send_all(stream: &UnixStream, bytes: &[u8]) -> io::Result<()> {
@@ -164,4 +178,19 @@ fn send_all(stream: &UnixStream, bytes: &[u8]) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+
+    #[test]
+    fn who_has_given_up_is_known_behind_what_was_asked() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.write_all(b"a request").unwrap();
+        assert_eq!(has_hung_up(&ours), Ok(false));
+        drop(theirs);
+        assert_eq!(has_hung_up(&ours), Ok(true));
+    }
 }

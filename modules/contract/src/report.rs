@@ -52,12 +52,14 @@ pub enum State {
     Refused,
     /// Its processes run.
     Running,
-    /// It ended or could not be started; it is tried again.
+    /// It ended or could not be started; it is tried again, unless the code says that it is not.
     Failed,
     /// Stopped, data kept.
     Stopped,
     /// Stopped, data deleted by signed order.
     Wiped,
+    /// It has ended well, and is not started again.
+    Done,
 }
 
 /// Proof of what ran.

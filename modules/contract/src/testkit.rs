@@ -225,6 +225,8 @@ impl World {
             })),
             logs: vec![Sink { to: "redis://logs.example/web".into() }],
             stats: vec![],
+            restart: crate::workload::Restart::Always,
+            disk: None,
         };
         let workload =
             Workload { name: "web".into(), spec: Spec::Container(container), needs: vec![] };

@@ -1,5 +1,6 @@
 //! What runs on one node: the deployment document and its workloads.
 
+mod disk;
 mod health;
 mod sink;
 
@@ -8,6 +9,7 @@ use crate::{
     id::{ContractId, NodeId},
 };
 use alloc::{boxed::Box, string::String, vec::Vec};
+pub use disk::DiskLimits;
 pub use health::{Health, Probe};
 use serde::{Deserialize, Serialize};
 pub use sink::{Sink, SinkProtocol, Target};
@@ -93,6 +95,12 @@ pub struct Container {
     /// Where what it uses is sent, sample by sample.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stats: Vec<Sink>,
+    /// Whether it is started again when it has ended.
+    #[serde(default, skip_serializing_if = "Restart::is_always")]
+    pub restart: Restart,
+    /// Limits of its reading and writing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<DiskLimits>,
 }
 
 /// A writable place in a container. Nothing in it can be executed.
@@ -145,6 +153,28 @@ pub struct Stop {
     pub signal: u8,
     /// Seconds until it is killed.
     pub grace_s: u32,
+}
+
+/// Whether a container is started again when it has ended. One that is not, however it ended, is a job:
+/// it runs for each version of its own words once, and what needs it waits until it has ended well.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Restart {
+    /// For as long as its contract runs.
+    #[default]
+    Always,
+    /// Until it has returned 0: at least once.
+    OnFailure,
+    /// However it ended: at most once.
+    Never,
+}
+
+impl Restart {
+    /// Whether it is what is so without a word, which is not written.
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+    fn is_always(&self) -> bool {
+        *self == Self::Always
+    }
 }
 
 /// Storage that outlives the containers that use it.
@@ -317,6 +347,7 @@ impl Container {
         }
         sink::check(&self.logs)?;
         sink::check(&self.stats)?;
+        self.disk.as_ref().map_or(Ok(()), DiskLimits::check)?;
         self.health.as_deref().map_or(Ok(()), Health::check)
     }
 }

@@ -54,7 +54,8 @@ pub enum ServiceState {
 /// process writes stdout and stderr to. The process must be a child of init (`CLONE_PARENT`).
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Adopt {
-    /// Id of the workload; a former entry with this id is replaced once its process is gone.
+    /// Id of the workload; refused while there is an entry with this id, also of an ended process: its end is
+    /// forgotten ([`Forget`]) by whoever has seen it.
     pub id: String,
     /// Process id in the root PID namespace.
     pub pid: i32,

@@ -84,6 +84,23 @@ pub struct Limits {
     pub memory_bytes: u64,
     /// `pids.max`.
     pub pids_max: u32,
+    /// `io.max`, by disk.
+    pub disks: Vec<DiskLimit>,
+}
+
+/// Limits on one disk; what is `None` is open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskLimit {
+    /// `MAJOR:MINOR` of a whole disk.
+    pub device: String,
+    /// `rbps`.
+    pub read_bytes_s: Option<u64>,
+    /// `wbps`.
+    pub write_bytes_s: Option<u64>,
+    /// `riops`.
+    pub read_ops_s: Option<u64>,
+    /// `wiops`.
+    pub write_ops_s: Option<u64>,
 }
 
 /// Answer to [`Start`].

@@ -256,7 +256,7 @@ fn at_work(version: u64, nodes: &[OnNode]) -> (ContractState, Vec<String>) {
             };
             heard = true;
             match last.state {
-                State::Running => running += usize::from(planned.runs),
+                State::Running | State::Done => running += usize::from(planned.runs),
                 State::Failed | State::Refused => reasons.push(format!(
                     "{} on node {short}: {} ({})",
                     workload.name, last.message, last.code

@@ -18,7 +18,8 @@ use contract::{
     },
     merkle,
     workload::{
-        Container, Document, Health, Mount, MountSource, Port, Probe, Spec, Stop, Volume, Workload,
+        Container, DiskLimits, Document, Health, Mount, MountSource, Port, Probe, Spec, Stop,
+        Volume, Workload,
     },
 };
 use flist::{
@@ -477,6 +478,13 @@ fn container(
             .map(Box::new),
         logs: written.logs.clone(),
         stats: written.stats.clone(),
+        restart: written.restart,
+        disk: written.disk.map(|disk| DiskLimits {
+            read_bytes_s: disk.read.map(|size| size.bytes),
+            write_bytes_s: disk.write.map(|size| size.bytes),
+            read_ops_s: disk.read_ops,
+            write_ops_s: disk.write_ops,
+        }),
     };
     for sink in container.logs.iter().chain(&container.stats) {
         if let Err(problem) = sink.target() {

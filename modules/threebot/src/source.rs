@@ -9,7 +9,7 @@ pub mod units;
 use contract::{
     FlistId, PublicKey,
     header::Role,
-    workload::{Medium, Protocol, Sink},
+    workload::{Medium, Protocol, Restart, Sink},
 };
 use serde::{
     Deserialize, Deserializer,
@@ -206,6 +206,25 @@ pub struct Container {
     /// Where what it uses is sent, sample by sample.
     #[serde(default)]
     pub stats: Vec<Sink>,
+    /// Whether it is started again when it has ended; always, unless given.
+    #[serde(default)]
+    pub restart: Restart,
+    /// Limits of its reading and writing on each disk; none, unless given.
+    pub disk: Option<Disk>,
+}
+
+/// Limits on each disk, in a second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Disk {
+    /// How much is read.
+    pub read: Option<Size>,
+    /// How much is written.
+    pub write: Option<Size>,
+    /// How often it is read.
+    pub read_ops: Option<u64>,
+    /// How often it is written.
+    pub write_ops: Option<u64>,
 }
 
 fn pids() -> u32 {

@@ -292,7 +292,7 @@ fn running(version: u64, nodes: &[NodeStatus]) -> (ContractState, Vec<String>) {
             let Some(last) = last else { continue };
             told += 1;
             match last.state {
-                State::Running => up += 1,
+                State::Running | State::Done => up += 1,
                 State::Failed | State::Refused => problems.push(format!(
                     "node {}: {}: {} ({})",
                     node.node.short(),
@@ -309,7 +309,7 @@ fn running(version: u64, nodes: &[NodeStatus]) -> (ContractState, Vec<String>) {
                 State::Refused => Some("refuses"),
                 State::Failed => Some("failed"),
                 State::Stopped | State::Wiped => Some("has stopped it"),
-                State::Accepted | State::Running => None,
+                State::Accepted | State::Running | State::Done => None,
             };
             if let Some(what) = what {
                 let node = node.node.short();

@@ -13,7 +13,8 @@ use contract::{
     decision::{Cancel, Retention},
     header::{Header, OnPartition, Publisher, Rule},
     workload::{
-        Container, Document, Health, Medium, MountSource, Probe, Protocol, Sink, Spec, Workload,
+        Container, DiskLimits, Document, Health, Medium, MountSource, Probe, Protocol, Restart,
+        Sink, Spec, Workload,
     },
 };
 use std::collections::BTreeMap;
@@ -167,6 +168,8 @@ fn container(name: &str, container: &Container) -> Vec<String> {
     }
     let stop = container.stop;
     lines.push(format!("    stopped by signal {}, killed after {} s", stop.signal, stop.grace_s));
+    lines.extend(container.disk.as_ref().map(disk));
+    lines.extend(restart(container.restart).map(|text| format!("    {text}")));
     lines.extend(container.health.as_deref().into_iter().flat_map(health));
     let to = |sink: &Sink| clean(&sink.to);
     lines.extend(
@@ -176,6 +179,31 @@ fn container(name: &str, container: &Container) -> Vec<String> {
         container.stats.iter().map(|sink| format!("    what it uses is sent to {}", to(sink))),
     );
     lines
+}
+
+fn disk(limits: &DiskLimits) -> String {
+    let bytes =
+        |what, limit: Option<u64>| limit.map(|limit| format!("{what} {}", show_bytes(limit)));
+    let ops = |what, limit: Option<u64>| limit.map(|limit| format!("{what} {limit} times"));
+    let words = [
+        bytes("reads", limits.read_bytes_s),
+        ops("reads", limits.read_ops_s),
+        bytes("writes", limits.write_bytes_s),
+        ops("writes", limits.write_ops_s),
+    ];
+    let words: Vec<String> = words.into_iter().flatten().collect();
+    format!("    on each disk, in a second, at most: {}", words.join(", "))
+}
+
+/// What is not so for every container.
+fn restart(restart: Restart) -> Option<&'static str> {
+    match restart {
+        Restart::Always => None,
+        Restart::OnFailure => {
+            Some("a job: started again until it has returned 0, then not any more")
+        }
+        Restart::Never => Some("a job: started once, and not again, however it ends"),
+    }
 }
 
 fn health(health: &Health) -> [String; 2] {

@@ -110,6 +110,30 @@ fn who_takes_an_approval_back_condemns_what_runs_afterwards_alone() {
     assert!(!life.audit().versions[0].agreed);
 }
 
+/// A node says once for each version that a job is done.
+#[test]
+fn what_is_said_again_of_a_later_version_is_one_run() {
+    let done = |at, version| -> Told { (at, version, Some("web"), State::Done, Some(ran(9))) };
+    let updated = || {
+        let mut life = Life::that_runs();
+        life.tell(done(40, 1));
+        life.propose(|_| {});
+        life.approve(2, 50);
+        life
+    };
+    let mut life = updated();
+    life.tell(done(60, 2));
+    let found = life.audit();
+    assert_eq!(codes(&found), []);
+    let runs: Vec<_> = found.runs.iter().map(|run| (run.state, run.version)).collect();
+    assert_eq!(runs, [(State::Running, 1), (State::Done, 1)]);
+    // Positive control: it ran again.
+    let mut life = updated();
+    life.tell(running(60, 2));
+    life.tell(done(70, 2));
+    assert_eq!(life.audit().runs.len(), 4);
+}
+
 #[test]
 fn what_has_ended_does_not_run() {
     let cancelled = || {

@@ -35,9 +35,11 @@ fn what_runs_from_damaged_files_is_to_be_stopped_and_they_are_wanted_again() {
         phase,
         delay_ms: None,
         stop: Stop { signal: 15, grace_ms: 1 },
+        restart: contract::workload::Restart::Always,
         passed: true,
         ran: None,
         strains: crate::strain::Strains::default(),
+        announced: None,
     };
     let up = || Phase::Up { since_ms: 1 };
     let (code, message) = ("exited".to_owned(), "by signal 7".to_owned());
@@ -104,9 +106,11 @@ fn files_that_do_not_measure_right_are_not_used_and_read_before_anything_is_stop
         phase: Phase::Up { since_ms: 1 },
         delay_ms: None,
         stop: Stop { signal: 15, grace_ms: 1 },
+        restart: contract::workload::Restart::Always,
         passed: true,
         ran: None,
         strains: crate::strain::Strains::default(),
+        announced: None,
     };
     this.runs.insert(wants[0].id.clone(), run);
     this.look_for_files(store::demands_of(&wants), Timestamp::from_seconds(1));

@@ -1,7 +1,7 @@
 //! The checks, in the order in which a container meets its walls.
 
 use crate::{
-    checks, cves,
+    checks, cves, disks,
     node::{self, Node, shell},
     oci, ways,
 };
@@ -29,6 +29,7 @@ pub(crate) fn run(node: &mut Node) {
     volumes(node);
     network(node);
     limits(node);
+    disks::run(node);
     refusals(node);
     hostile(node);
     cves::run(node);

@@ -70,7 +70,7 @@ fn group(id: &str) -> PathBuf {
 }
 
 /// The program has said that it is up; gives all that it said before.
-fn up(running: &Running) -> String {
+pub(crate) fn up(running: &Running) -> String {
     let (mut output, mut some) = (Vec::new(), [0; 4096]);
     while !output.ends_with(b"up\n") {
         match rustix::io::read(&running.log, &mut some) {

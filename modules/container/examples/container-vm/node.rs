@@ -17,7 +17,10 @@ use rustix::{
 use std::{
     fs::{self, File},
     io::Read as _,
-    os::fd::{AsFd as _, OwnedFd},
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::fs::MetadataExt as _,
+    },
     path::{Path, PathBuf},
     process::{Child, Command},
     sync::mpsc::{Receiver, Sender, channel},
@@ -31,6 +34,8 @@ const PATIENCE: Duration = Duration::from_mins(1);
 pub(crate) struct Node {
     pub(crate) root: Root,
     pub(crate) probe_digest: String,
+    /// `MAJOR:MINOR` of the disk of the store.
+    pub(crate) disk: String,
     pub(crate) launcher: Child,
     pub(crate) passed: u32,
     pub(crate) failed: u32,
@@ -60,16 +65,18 @@ impl Node {
         shell(&format!("mkdir -p /pools && mount -t btrfs {device} /pools -o nodev,nosuid,noexec"));
         for path in [paths::CGROUP.into(), format!("{}/work", paths::CGROUP)] {
             fs::create_dir_all(&path).expect("cgroup v2 is mounted");
-            fs::write(format!("{path}/cgroup.subtree_control"), "+cpu +memory +pids")
+            fs::write(format!("{path}/cgroup.subtree_control"), "+cpu +memory +io +pids")
                 .expect("controllers are there");
         }
         let (root, probe_digest) = make_store();
+        let number = fs::metadata(device).expect("it is mounted").rdev();
         let (sender, adopted) = channel();
         serve_init(sender);
         let child = start_launcher(launcher);
         Self {
             root,
             probe_digest,
+            disk: format!("{}:{}", rustix::fs::major(number), rustix::fs::minor(number)),
             launcher: child,
             passed: 0,
             failed: 0,
@@ -108,7 +115,12 @@ impl Node {
             }],
             netns: None,
             dns: vec!["10.1.2.3".parse().expect("an address")],
-            limits: Limits { cpu_milli: 1000, memory_bytes: 128 << 20, pids_max: 64 },
+            limits: Limits {
+                cpu_milli: 1000,
+                memory_bytes: 128 << 20,
+                pids_max: 64,
+                disks: Vec::new(),
+            },
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::failure::{Context as _, Failure, fail};
 use crate::reason::Reason;
-use node_api::launcher::Limits;
+use node_api::launcher::{DiskLimit, Limits};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fs::{Mode, OFlags},
@@ -52,17 +52,37 @@ pub(super) fn cpu_max(limits: &Limits) -> String {
 ///
 /// `memory.high` stays open: above it a process is slowed down without end, where above
 /// `memory.max` it ends at once with all of its container, which then starts again and says why.
-pub(super) fn settings(limits: &Limits) -> [(&'static str, String); 5] {
+pub(super) fn settings(limits: &Limits) -> Vec<(&'static str, String)> {
     let (lightest, heaviest) = CPU_WEIGHTS;
     let weight = (limits.cpu_milli / CPU_MILLI_PER_WEIGHT).clamp(lightest, heaviest);
-    [
+    let disks = limits.disks.iter().map(|limit| ("io.max", io_max(limit)));
+    let settings = [
         // When processors are short, each gets what it has of them in its contract.
         ("cpu.weight", weight.to_string()),
         ("memory.max", limits.memory_bytes.to_string()),
         ("memory.swap.max", "0".to_owned()),
         ("memory.oom.group", "1".to_owned()),
         ("pids.max", limits.pids_max.to_string()),
-    ]
+    ];
+    settings.into_iter().chain(disks).collect()
+}
+
+/// A line of `io.max`: the kernel takes one disk at a time, and keeps those before.
+fn io_max(limit: &DiskLimit) -> String {
+    let DiskLimit { device, read_bytes_s, write_bytes_s, read_ops_s, write_ops_s } = limit;
+    let words = [
+        ("rbps", read_bytes_s),
+        ("wbps", write_bytes_s),
+        ("riops", read_ops_s),
+        ("wiops", write_ops_s),
+    ];
+    let mut line = device.clone();
+    for (word, limit) in words {
+        if let Some(limit) = limit {
+            line += &format!(" {word}={limit}");
+        }
+    }
+    line
 }
 
 /// Removes what a killed launcher left: groups without a process. Those of ended workloads go as
@@ -265,7 +285,15 @@ mod tests {
             (200_000, "10000", "20000000 100000"),
         ];
         for (cpu_milli, weight, quota) in rows {
-            let limits = Limits { cpu_milli, memory_bytes: 5 << 20, pids_max: 7 };
+            let disk = DiskLimit {
+                device: "254:0".to_owned(),
+                read_bytes_s: None,
+                write_bytes_s: Some(65_536),
+                read_ops_s: Some(10),
+                write_ops_s: None,
+            };
+            let limits =
+                Limits { cpu_milli, memory_bytes: 5 << 20, pids_max: 7, disks: vec![disk] };
             let settings = settings(&limits);
             let value = |wanted: &str| {
                 let found = settings.iter().find(|(file, _)| *file == wanted);
@@ -275,6 +303,7 @@ mod tests {
             assert_eq!(cpu_max(&limits), quota);
             assert_eq!(value("memory.max"), Some("5242880"));
             assert_eq!(value("pids.max"), Some("7"));
+            assert_eq!(value("io.max"), Some("254:0 wbps=65536 riops=10"));
         }
     }
 }

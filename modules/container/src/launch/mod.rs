@@ -280,7 +280,9 @@ impl Process {
     /// The last gate.
     fn release(&self, deadline: Instant, names: &Names) -> Result<(), Failure> {
         self.open_gate()?;
-        match status::read(self.status.as_fd(), deadline, names)? {
+        let said = status::read(self.status.as_fd(), deadline, names);
+        // Behind the gate it may have been executed just before it is killed for its silence.
+        match said.map_err(|failure| Failure { reason: Reason::ExecUnknown, ..failure })? {
             // execveat closed the pipe, or the process waits to be started. It is also closed when
             // the process was killed at this instant, which is its parent's to see.
             status::Status::Closed => Ok(()),

@@ -252,7 +252,7 @@ objects! {
         pids: Option<Pids>,
         unified: Option<BTreeMap<String, String>>,
         #[serde(rename = "blockIO")]
-        block_io: Other,
+        block_io: Option<BlockIo>,
         hugepage_limits: Other,
         network: Other,
         rdma: Other,
@@ -292,6 +292,24 @@ objects! {
     /// Processes.
     Pids {
         limit: i64,
+    }
+    /// Reading and writing of disks.
+    BlockIo {
+        weight: Other,
+        leaf_weight: Other,
+        weight_device: Other,
+        throttle_read_bps_device: Option<Vec<Throttle>>,
+        throttle_write_bps_device: Option<Vec<Throttle>>,
+        #[serde(rename = "throttleReadIOPSDevice")]
+        throttle_read_iops_device: Option<Vec<Throttle>>,
+        #[serde(rename = "throttleWriteIOPSDevice")]
+        throttle_write_iops_device: Option<Vec<Throttle>>,
+    }
+    /// A limit on one disk.
+    Throttle {
+        major: u32,
+        minor: u32,
+        rate: u64,
     }
 }
 

@@ -1,10 +1,12 @@
 //! Limits of a configuration, as the files of cgroup v2 take them. Pure.
 
-use super::config::{Cpu, Memory, Resources};
+use super::config::{BlockIo, Cpu, Memory, Resources, Throttle};
 use crate::check::{Invalid, refuse};
 
 /// Files that a configuration may name itself.
 const UNIFIED_MAX: usize = 64;
+/// Disks that a limit of a kind names.
+const THROTTLES_MAX: usize = 64;
 /// Bytes of a value; none of the kernel's takes more.
 const VALUE_MAX: usize = 4096;
 /// Period of `cpu.max` when none is given, in microseconds: the kernel's.
@@ -13,7 +15,6 @@ const PERIOD_US: u64 = 100_000;
 /// File and value, in the order of writing.
 pub(super) fn settings(resources: Resources) -> Result<Vec<(String, String)>, Invalid> {
     for (what, other) in [
-        ("blockIO", &resources.block_io),
         ("hugepageLimits", &resources.hugepage_limits),
         ("network", &resources.network),
         ("rdma", &resources.rdma),
@@ -32,6 +33,9 @@ pub(super) fn settings(resources: Resources) -> Result<Vec<(String, String)>, In
     }
     if let Some(pids) = resources.pids {
         put("pids.max", if pids.limit > 0 { pids.limit.to_string() } else { "max".to_owned() });
+    }
+    if let Some(block_io) = resources.block_io {
+        self::block_io(&block_io, &mut put)?;
     }
     let unified = resources.unified.unwrap_or_default();
     if unified.len() > UNIFIED_MAX {
@@ -115,6 +119,38 @@ fn cpu(cpu: &Cpu, put: &mut impl FnMut(&str, String)) -> Result<(), Invalid> {
     Ok(())
 }
 
+fn block_io(block_io: &BlockIo, put: &mut impl FnMut(&str, String)) -> Result<(), Invalid> {
+    for (what, other) in [
+        ("weight", &block_io.weight),
+        ("leafWeight", &block_io.leaf_weight),
+        ("weightDevice", &block_io.weight_device),
+    ] {
+        if other.is_set() {
+            return refuse(format!(
+                "linux.resources.blockIO.{what}: this runtime has no such thing"
+            ));
+        }
+    }
+    for (word, limits) in [
+        ("rbps", &block_io.throttle_read_bps_device),
+        ("wbps", &block_io.throttle_write_bps_device),
+        ("riops", &block_io.throttle_read_iops_device),
+        ("wiops", &block_io.throttle_write_iops_device),
+    ] {
+        let limits = limits.as_deref().unwrap_or_default();
+        if limits.len() > THROTTLES_MAX {
+            return refuse(format!("linux.resources.blockIO: at most {THROTTLES_MAX} of a kind"));
+        }
+        for Throttle { major, minor, rate } in limits {
+            if *rate == 0 {
+                return refuse("linux.resources.blockIO: a rate is above 0");
+            }
+            put("io.max", format!("{major}:{minor} {word}={rate}"));
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,7 +161,7 @@ mod tests {
 
     #[test]
     fn limits_become_files() {
-        let rows: [(&str, &[(&str, &str)]); 9] = [
+        let rows: [(&str, &[(&str, &str)]); 11] = [
             ("{}", &[]),
             (r#"{"memory":{"limit":1000}}"#, &[("memory.max", "1000")]),
             (
@@ -144,6 +180,16 @@ mod tests {
                 &[("cpu.weight", "39"), ("cpuset.cpus", "0-1")],
             ),
             (r#"{"unified":{"memory.high":"7"}}"#, &[("memory.high", "7")]),
+            (
+                r#"{"blockIO":{"throttleReadBpsDevice":[{"major":8,"minor":0,"rate":600}],
+                    "throttleWriteIOPSDevice":[{"major":8,"minor":16,"rate":30}]}}"#,
+                &[("io.max", "8:0 rbps=600"), ("io.max", "8:16 wiops=30")],
+            ),
+            (
+                r#"{"blockIO":{"throttleWriteBpsDevice":[{"major":8,"minor":0,"rate":2}],
+                    "throttleReadIOPSDevice":[{"major":8,"minor":0,"rate":1}]}}"#,
+                &[("io.max", "8:0 wbps=2"), ("io.max", "8:0 riops=1")],
+            ),
         ];
         for (text, want) in rows {
             let want: Vec<_> = want
@@ -161,6 +207,7 @@ mod tests {
             r#"{"memory":{"swap":5}}"#,
             r#"{"memory":{"limit":9,"swap":5}}"#,
             r#"{"blockIO":{"weight":10}}"#,
+            r#"{"blockIO":{"throttleReadBpsDevice":[{"major":8,"minor":0}]}}"#,
             r#"{"hugepageLimits":[{}]}"#,
             r#"{"cpu":{"cpus":"0\n1"}}"#,
             r#"{"cpu":{"realtimePeriod":1}}"#,

@@ -49,9 +49,11 @@ pub(super) fn runs(
         let about: Vec<_> =
             chain.links.iter().filter(|link| link.body.contract == expected.contract).collect();
         let ends = ends(&about, case);
+        let mut before: BTreeMap<String, &Report> = BTreeMap::new();
         for (link, until) in about.iter().zip(ends) {
             let report = &link.body;
             let workload = report.workload.clone().unwrap_or_default();
+            let before = before.insert(workload.clone(), report);
             let mut found = |(code, text): Wrong| {
                 let text = format!("node {}: {workload}: {text}", chain.node);
                 findings.add(code, Some(link.id), text);
@@ -63,8 +65,15 @@ pub(super) fn runs(
             }
             let Some(ran) = &report.ran else { continue };
             let last = until.or(chain.links.last()).unwrap_or(link);
-            if is_lawful && let Some(wrong) = node.ran_on(link, last) {
+            // What says that it has ended needs no other end.
+            if is_lawful
+                && report.state != State::Done
+                && let Some(wrong) = node.ran_on(link, last)
+            {
                 found(wrong);
+            }
+            if before.is_some_and(|before| says_again(report, before)) {
+                continue;
             }
             runs.push(Run {
                 node: chain.node,
@@ -80,6 +89,12 @@ pub(super) fn runs(
         }
     }
     runs
+}
+
+/// Whether a report says once more, of a later version, that a job is done which that did not change.
+fn says_again(report: &Report, before: &Report) -> bool {
+    let both_done = [report, before].iter().all(|one| one.state == State::Done);
+    both_done && report.version != before.version && report.ran == before.ran
 }
 
 fn trust(chain: &Chain, expected: &Expected<'_>) -> Trust {
@@ -244,7 +259,7 @@ fn is_running(report: &Report) -> bool {
     match report.state {
         State::Running => true,
         State::Accepted => report.workload.is_some() && report.code == STARTING,
-        State::Refused | State::Failed | State::Stopped | State::Wiped => false,
+        State::Refused | State::Failed | State::Stopped | State::Wiped | State::Done => false,
     }
 }
 

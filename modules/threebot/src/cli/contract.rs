@@ -414,6 +414,7 @@ pub(crate) fn state_word(state: report::State) -> &'static str {
         report::State::Failed => "failed",
         report::State::Stopped => "stopped",
         report::State::Wiped => "wiped",
+        report::State::Done => "done",
     }
 }
 

@@ -10,6 +10,7 @@ use contract::{
     capacity::{Amounts, GIB},
     farm::Pool,
     identity::{Identity, Signer},
+    workload::Restart,
 };
 use flist::body::{Body, Data, Entry as BodyEntry, FORMAT, MAGIC, Meta};
 
@@ -435,4 +436,22 @@ fn a_plan_file_comes_back_and_cannot_be_changed() {
     let newer = text.replace("\"format\": 1", "\"format\": 2");
     assert!(matches!(file::Sealed::read(newer.as_bytes()), Err(file::PlanFileError::Format(2))));
     assert!(file::Sealed::read(b"{}").is_err());
+}
+
+#[test]
+fn a_job_and_limits_of_disks_are_written_and_shown_as_they_were_meant() {
+    let mut example = Example::full();
+    let words =
+        "restart = \"never\"\ndisk = { read = \"10 MiB\", write = \"1 MiB\", write_ops = 50 }";
+    example.text = example.text.replacen("pids = 99", &format!("pids = 99\n{words}"), 1);
+    let plan = example.plan();
+    let container = plan.documents[0].containers().next().unwrap();
+    assert_eq!(container.restart, Restart::Never);
+    let text = String::from_utf8(plan.document_bytes[0].clone()).unwrap();
+    let wanted = "\"restart\":\"never\",\"disk\":{\"read_bytes_s\":10485760,\"write_bytes_s\":1048576,\"write_ops_s\":50}}";
+    assert!(text.contains(wanted), "{text}");
+    let shown = crate::text::version(&plan.header, &plan.documents, &example.people).join("\n");
+    assert!(shown.contains("a job: started once, and not again, however it ends"), "{shown}");
+    let limits = "on each disk, in a second, at most: reads 10 MiB, writes 1 MiB, writes 50 times";
+    assert!(shown.contains(limits), "{shown}");
 }

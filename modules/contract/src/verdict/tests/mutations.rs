@@ -170,8 +170,15 @@ fn rows_of_document(world: &World) -> Vec<Row> {
     let base = world.agreed();
     let mut document: Value = serde_json::from_slice(&base.documents[0].bytes().unwrap()).unwrap();
     // Younger than files of evidence that have to be read for ever, which hold the document without it.
-    document["workloads"][0]["spec"]["container"]["stats"] =
-        json!([{ "to": "redis://r.example/c" }]);
+    let container = &mut document["workloads"][0]["spec"]["container"];
+    container["stats"] = json!([{ "to": "redis://r.example/c" }]);
+    container["restart"] = json!("on_failure");
+    container["disk"] = json!({
+        "read_bytes_s": 1 << 20,
+        "write_bytes_s": 1 << 20,
+        "read_ops_s": 100,
+        "write_ops_s": 100,
+    });
     let row = |Mutation { field, what, payload: changed }: Mutation| {
         let mut bundle = base.clone();
         bundle.documents[0].document = BASE64.encode(&changed);

@@ -104,6 +104,7 @@ pub(super) fn work_state(state: State) -> Markup {
         State::Failed => (Tone::Bad, "failed"),
         State::Stopped => (Tone::Over, "stopped"),
         State::Wiped => (Tone::Over, "wiped"),
+        State::Done => (Tone::Good, "done"),
     };
     badge(tone, word)
 }
