@@ -12,7 +12,7 @@ use contract::{
     decision::Retention,
     id,
     verdict::{Agreed, Cause, Code, Ended, Refusal, ToldBy},
-    workload::{Container, Medium, MountSource, Spec},
+    workload::{Container, Medium, Spec},
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -171,10 +171,8 @@ pub(crate) fn wants_of(agreed: &Agreed) -> Vec<Want> {
                 let volumes: Vec<(String, String)> = container
                     .mounts
                     .iter()
-                    .filter_map(|mount| match &mount.source {
-                        MountSource::Volume(name) => Some((name.clone(), id(name))),
-                        MountSource::Tmpfs(_) => None,
-                    })
+                    .filter_map(|mount| mount.source.volume())
+                    .map(|name| (name.clone(), id(name)))
                     .collect();
                 needs.extend(volumes.iter().map(|(_, id)| id.clone()));
                 // Where its lines and statistics are sent, a running container takes up by itself.

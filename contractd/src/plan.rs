@@ -19,7 +19,7 @@ use contract::{
     ContractId, FlistId, StatementId,
     header::Publisher,
     report::Ran,
-    workload::{Container, Medium, Restart},
+    workload::{Container, Medium, MountSource, Restart},
 };
 use node_api::init::ProcessState;
 use serde::{Deserialize, Serialize};
@@ -32,6 +32,9 @@ use std::{
 const SIGTERM: i32 = 15;
 /// Grace of a process whose contract is no longer known, in milliseconds.
 const GRACE_MS: u64 = 10_000;
+/// A start of which nothing was heard for so long has failed, in milliseconds: ten times what its caller
+/// waits for the answer.
+const UNHEARD_MS: u64 = 300_000;
 
 /// One workload that a verdict allows.
 #[derive(Debug, Clone, PartialEq)]
@@ -82,6 +85,9 @@ pub(crate) struct Run {
     /// As its contract said when it was started.
     #[serde(default)]
     pub(crate) restart: Restart,
+    /// Ids of the volumes that may be mounted in what runs; `None` when nobody knows.
+    #[serde(default)]
+    pub(crate) volumes: Option<BTreeSet<String>>,
     /// Whether it works: it has passed its health check since its start, or has none.
     pub(crate) passed: bool,
     /// What the kernel measured when it was started.
@@ -344,6 +350,7 @@ pub(crate) fn plan(
         let ids = have.volumes.keys().filter(|id| !busy && id.starts_with(&prefix));
         steps.extend(ids.map(|id| Step::DeleteVolume { id: id.clone(), order: *order }));
     }
+    let old = ending(wants, &have.processes, &have.runs);
     for want in wants {
         match &want.kind {
             Kind::Volume { size_bytes, class } => {
@@ -363,7 +370,11 @@ pub(crate) fn plan(
                     publisher: publisher.clone(),
                     haste: Haste::Now,
                 };
-                steps.extend(container(want, *flist, fetch, revision, &wanted, have));
+                let step = container(want, *flist, fetch, revision, &wanted, have);
+                let comes_too_early = |step: &Step| {
+                    matches!(step, Step::Start { .. }) && shares_its_overlays(want, &old, have)
+                };
+                steps.extend(step.filter(|step| !comes_too_early(step)));
             }
         }
     }
@@ -453,6 +464,39 @@ pub(crate) fn is_over(id: &str, run: &Run, wants: &[Want]) -> bool {
     })
 }
 
+/// Whether another container may write where this one's overlays do: one at a time has a volume of
+/// overlays. That is one of an earlier version, `old`, or one whose start may still succeed.
+fn shares_its_overlays(want: &Want, old: &[&str], have: &Have) -> bool {
+    let Kind::Container { container, volumes, .. } = &want.kind else { return false };
+    let is_overlay = |name: &String| {
+        let source = MountSource::Overlay(name.clone());
+        container.mounts.iter().any(|mount| mount.source == source)
+    };
+    let shared = |id: &str| {
+        let theirs = have.runs.get(id).and_then(|run| run.volumes.as_ref());
+        volumes.iter().any(|(name, volume)| {
+            is_overlay(name) && theirs.is_none_or(|theirs| theirs.contains(volume))
+        })
+    };
+    let unheard = have
+        .runs
+        .iter()
+        .filter(|(id, run)| !have.processes.contains_key(*id) && may_still_start(run, have.now_ms));
+    let mut others = old.iter().copied().chain(unheard.map(|(id, _)| id.as_str()));
+    // Of the same name there is one: the launcher sees to that.
+    others.any(|id| id != want.id && prefix_of(id) == prefix(&want.contract) && shared(id))
+}
+
+/// Whether a start that was announced, and not seen to succeed, may still do so.
+fn may_still_start(run: &Run, now_ms: u64) -> bool {
+    let started = match run.phase {
+        Phase::Waiting { .. } => run.announced.as_deref(),
+        Phase::Up { .. } | Phase::Stopping { .. } | Phase::Over { .. } => Some(run),
+    };
+    matches!(started.map(|run| &run.phase), Some(Phase::Up { since_ms })
+        if now_ms < since_ms.saturating_add(UNHEARD_MS))
+}
+
 /// What to do for one wanted container.
 fn container(
     want: &Want,
@@ -518,10 +562,11 @@ fn is_due(of: (ContractId, FlistId), have: &Have) -> bool {
 pub(crate) fn intent(
     boot: &str,
     revision: &str,
-    (container, flist): (&Container, FlistId),
+    (container, flist, volumes): (&Container, FlistId, &[(String, String)]),
     previous: Option<&Run>,
     now_ms: u64,
 ) -> Run {
+    let volumes = volumes.iter().map(|(_, id)| id.clone()).collect();
     Run {
         boot: boot.to_owned(),
         revision: revision.to_owned(),
@@ -534,6 +579,11 @@ pub(crate) fn intent(
             grace_ms: u64::from(container.stop.grace_s) * 1000,
         },
         restart: container.restart,
+        // What comes up may be what was announced before.
+        volumes: match previous.filter(|run| may_still_start(run, now_ms)) {
+            Some(run) => run.volumes.as_ref().map(|before| before | &volumes),
+            None => Some(volumes),
+        },
         passed: container.health.is_none(),
         ran: None,
         strains: previous

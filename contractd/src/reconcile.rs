@@ -482,6 +482,7 @@ impl Reconciler {
                         delay_ms: None,
                         stop: Stop { signal, grace_ms: 0 },
                         restart: contract::workload::Restart::Always,
+                        volumes: None,
                         passed: true,
                         ran: None,
                         strains: crate::strain::Strains::default(),

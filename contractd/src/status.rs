@@ -219,6 +219,7 @@ mod tests {
             delay_ms: None,
             stop: Stop { signal: 15, grace_ms: 5000 },
             restart: contract::workload::Restart::Always,
+            volumes: None,
             passed,
             ran: None,
             strains: crate::strain::Strains::default(),

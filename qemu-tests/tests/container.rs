@@ -17,7 +17,7 @@ const PROGRAM: &str = "ZOS_CONTAINER_TRIAL";
 /// For all checks, on a slow, busy machine.
 const CHECKS: Duration = Duration::from_secs(900);
 /// There are no fewer checks than this: one that is lost is missed.
-const CHECKS_MIN: usize = 534;
+const CHECKS_MIN: usize = 597;
 /// Its tables have the names of checks in quotes.
 const OCI: &str = include_str!("../../docs/oci-conformance.md");
 

@@ -57,6 +57,7 @@ fn have(now_ms: u64, since_ms: u64, passed: bool) -> Have {
         delay_ms: None,
         stop: Stop { signal: 15, grace_ms: 5000 },
         restart: workload::Restart::Always,
+        volumes: None,
         passed,
         ran: None,
         strains: crate::strain::Strains::default(),

@@ -15,6 +15,7 @@ fn run(restart: Restart, phase: Phase) -> Run {
         delay_ms: None,
         stop: Stop { signal: 15, grace_ms: 1 },
         restart,
+        volumes: None,
         passed: false,
         ran: None,
         strains: Strains::default(),

@@ -53,6 +53,7 @@ fn run(revision: &str, phase: Phase) -> Run {
         delay_ms: None,
         stop: Stop { signal: 15, grace_ms: 5000 },
         restart: Restart::Always,
+        volumes: None,
         passed: true,
         ran: None,
         strains: Strains::default(),
@@ -216,7 +217,7 @@ fn a_container_waits_for_what_it_needs() {
 fn a_container_whose_start_was_only_announced_is_found_again_or_started_again() {
     let wants = [want("web", FLIST, "r1")];
     let Kind::Container { container, .. } = &wants[0].kind else { panic!("a container") };
-    let run = intent("boot", "r1", (container, FLIST), None, 99_000);
+    let run = intent("boot", "r1", (container, FLIST, &[]), None, 99_000);
     let mut have = have();
     have.flists.insert((CONTRACT, FLIST), Files::Ready);
     have.runs.insert(wants[0].id.clone(), run.clone());
@@ -228,13 +229,137 @@ fn a_container_whose_start_was_only_announced_is_found_again_or_started_again() 
     assert!(matches!(check(&wants, &have)[..], [Step::Signal { .. }]));
 }
 
+/// A container with an overlay on this volume, and another volume.
+fn want_overlay(name: &str, revision: &str, volume: &str) -> Want {
+    let mut want = want(name, FLIST, revision);
+    if let Kind::Container { container, volumes, .. } = &mut want.kind {
+        for (path, source) in [
+            ("/etc", MountSource::Overlay(volume.into())),
+            ("/srv", MountSource::Volume("plain".into())),
+        ] {
+            container.mounts.push(workload::Mount { path: path.into(), source });
+        }
+        volumes.extend([volume, "plain"].map(|name| (name.into(), workload_id(&CONTRACT, name))));
+    }
+    want
+}
+
+fn run_with(volumes: &[&str], phase: Phase) -> Run {
+    let volumes = volumes.iter().map(|name| workload_id(&CONTRACT, name)).collect();
+    Run { volumes: Some(volumes), ..run("r1", phase) }
+}
+
+#[test]
+fn overlays_wait_until_nothing_of_an_earlier_version_runs_that_may_write_there() {
+    // What was `old` is `new` in the next version, with the same volume.
+    let old = workload_id(&CONTRACT, "old");
+    let new = want_overlay("new", "r2", "data");
+    let start = [Step::Start { want: new.clone() }];
+    let stopping = || Phase::Stopping { kill_at_ms: 100_001, fault: None };
+    let mut have = have();
+    have.flists.insert((CONTRACT, FLIST), Files::Ready);
+    have.processes.insert(old.clone(), ProcessState::Running);
+    let mut check_with = |run: Option<Run>| {
+        have.runs.remove(&old);
+        have.runs.extend(run.map(|run| (old.clone(), run)));
+        let steps = check(std::slice::from_ref(&new), &have);
+        steps.into_iter().filter(|step| matches!(step, Step::Start { .. })).collect::<Vec<_>>()
+    };
+    assert_eq!(check_with(Some(run_with(&["data"], stopping()))), []);
+    // Nobody knows what it has.
+    assert_eq!(check_with(Some(run("r1", stopping()))), []);
+    assert_eq!(check_with(None), []);
+    // Volumes without overlays may be shared.
+    assert_eq!(check_with(Some(run_with(&["plain", "else"], stopping()))), start);
+    assert_eq!(check_with(Some(run_with(&[], stopping()))), start);
+
+    have.runs.insert(old.clone(), run_with(&["data"], stopping()));
+    // One without overlays does not wait, and another contract's are its own.
+    let plain = want("new", FLIST, "r2");
+    assert_eq!(check(std::slice::from_ref(&plain), &have), [Step::Start { want: plain }]);
+    let mut elsewhere = have_like(&have);
+    let process = elsewhere.processes.remove(&old).unwrap();
+    let run = elsewhere.runs.remove(&old).unwrap();
+    let other = workload_id(&ContractId([9; 32]), "old");
+    elsewhere.spared.insert(other.clone());
+    elsewhere.processes.insert(other.clone(), process);
+    elsewhere.runs.insert(other, run);
+    assert_eq!(check(std::slice::from_ref(&new), &elsewhere), start);
+
+    have.processes.insert(old.clone(), ProcessState::Exited(0));
+    let reap = Step::Reap { id: old, state: ProcessState::Exited(0), wanted: false };
+    let steps = check(std::slice::from_ref(&new), &have);
+    assert_eq!(steps, [reap, start[0].clone()]);
+}
+
+/// The hold is over, and the new files of one container cannot be had: it goes on in the old version.
+#[test]
+fn overlays_do_not_wait_for_a_container_that_has_other_volumes_and_goes_on() {
+    let stuck = want("stuck", NEW_FLIST, "r2");
+    let new = want_overlay("new", "r2", "data");
+    let mut have = have();
+    have.flists.insert((CONTRACT, FLIST), Files::Ready);
+    let files = Files::Failed { until_ms: 100_001, code: "x", message: "y".into() };
+    have.flists.insert((CONTRACT, NEW_FLIST), files);
+    have.processes.insert(stuck.id.clone(), ProcessState::Running);
+    have.runs.insert(stuck.id.clone(), run_with(&["else"], Phase::Up { since_ms: 1 }));
+    let wants = [stuck.clone(), new.clone()];
+    assert_eq!(check(&wants, &have), [Step::Start { want: new }]);
+    have.runs.insert(stuck.id, run_with(&["data"], Phase::Up { since_ms: 1 }));
+    assert_eq!(check(&wants, &have), []);
+}
+
+#[test]
+fn overlays_wait_for_a_start_that_may_still_succeed() {
+    let new = want_overlay("new", "r2", "data");
+    let starts = |name: &str, run: Run, now_ms| {
+        let mut have = Have { now_ms, ..have() };
+        have.flists.insert((CONTRACT, FLIST), Files::Ready);
+        have.runs.insert(workload_id(&CONTRACT, name), run);
+        !check(std::slice::from_ref(&new), &have).is_empty()
+    };
+    let up = Phase::Up { since_ms: 99_000 };
+    let failed = |is_open: bool| {
+        let (code, message) = ("start_failed".to_owned(), String::new());
+        let phase = Phase::Waiting { until_ms: 99_007, code, message };
+        let announced = is_open.then(|| Box::new(run_with(&["data"], up.clone())));
+        Run { announced, ..run_with(&["data"], phase) }
+    };
+    for run in [run_with(&["data"], up.clone()), run("r1", up.clone()), failed(true)] {
+        assert!(!starts("old", run.clone(), 100_000));
+        assert!(!starts("old", run.clone(), 99_000 + UNHEARD_MS - 1));
+        assert!(starts("old", run.clone(), 99_000 + UNHEARD_MS), "not for ever");
+        assert!(starts("new", run, 100_000), "of one name there is one");
+    }
+    assert!(starts("old", run_with(&["else"], up.clone()), 100_000));
+    assert!(starts("old", failed(false), 100_000), "the launcher has said no");
+
+    // A start after it gives the same record, in which both are remembered.
+    let Kind::Container { container, volumes, .. } = &new.kind else { panic!("a container") };
+    let volumes_after = |previous: Run| {
+        intent("boot", "r3", (container, FLIST, volumes), Some(&previous), 100_000).volumes
+    };
+    let ids = |names: &[&str]| names.iter().map(|name| workload_id(&CONTRACT, name)).collect();
+    let own: BTreeSet<String> = ids(&["data", "plain"]);
+    assert_eq!(
+        volumes_after(run_with(&["else"], up.clone())),
+        Some(ids(&["data", "else", "plain"]))
+    );
+    assert_eq!(volumes_after(run("r1", up.clone())), None);
+    assert_eq!(volumes_after(failed(false)), Some(own));
+    // One of an earlier contractd says nothing.
+    let mut value = serde_json::to_value(failed(false)).unwrap();
+    value.as_object_mut().unwrap().remove("volumes");
+    assert_eq!(serde_json::from_value::<Run>(value).unwrap().volumes, None);
+}
+
 #[test]
 fn the_wait_of_a_failing_start_grows_over_its_announcement() {
     let wants = [want("web", FLIST, "r1")];
     let Kind::Container { container, .. } = &wants[0].kind else { panic!("a container") };
     let before = Run { delay_ms: Some(7), ..run("r1", Phase::Up { since_ms: 1 }) };
-    assert_eq!(intent("boot", "r1", (container, FLIST), Some(&before), 5).delay_ms, Some(7));
-    assert_eq!(intent("boot", "r2", (container, FLIST), Some(&before), 5).delay_ms, None);
+    assert_eq!(intent("boot", "r1", (container, FLIST, &[]), Some(&before), 5).delay_ms, Some(7));
+    assert_eq!(intent("boot", "r2", (container, FLIST, &[]), Some(&before), 5).delay_ms, None);
 }
 
 /// A container that met a limit and ended was told of in each of its lives.
@@ -246,7 +371,8 @@ fn the_pauses_of_strains_go_on_with_the_next_life_of_a_version() {
     let mut before = run("r1", Phase::Up { since_ms: 1 });
     before.strains.look(60_000, Some(&Usage { pids_refused: 1, ..Usage::default() }));
     assert!(!before.strains.sentence().is_empty());
-    let next = |revision| intent("boot", revision, (container, FLIST), Some(&before), 5).strains;
+    let next =
+        |revision| intent("boot", revision, (container, FLIST, &[]), Some(&before), 5).strains;
     assert_eq!(next("r1"), before.strains.of_next_life());
     assert_ne!(next("r1"), Strains::default());
     assert_eq!(next("r2"), Strains::default());

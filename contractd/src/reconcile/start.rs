@@ -36,7 +36,7 @@ impl Reconciler {
         // container that runs as it is wanted, and leaves it alone.
         let previous = self.runs.get(&want.id);
         let mut run =
-            plan::intent(&self.boot, revision, (container, *flist), previous, have.now_ms);
+            plan::intent(&self.boot, revision, (container, *flist, volumes), previous, have.now_ms);
         let announced = plan::announced(previous);
         self.runs.insert(want.id.clone(), run.clone());
         self.save_run(&want.id)?;
@@ -237,6 +237,7 @@ mod tests {
                 delay_ms: Some(2000),
                 stop,
                 restart: contract::workload::Restart::Always,
+                volumes: None,
                 passed: true,
                 ran: None,
                 strains: crate::strain::Strains::default(),

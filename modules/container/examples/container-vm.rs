@@ -34,6 +34,8 @@ mod oci_musts;
 mod oci_seccomp;
 #[path = "container-vm/oci_terminal.rs"]
 mod oci_terminal;
+#[path = "container-vm/overlays.rs"]
+mod overlays;
 #[path = "container-vm/probe.rs"]
 mod probe;
 #[path = "container-vm/ways.rs"]

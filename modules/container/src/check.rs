@@ -3,6 +3,7 @@
 //! contractd builds requests with [`crate::plan`] and they pass; the launcher checks again, because
 //! it is the last one before the kernel.
 
+use contract::workload::OVERLAY_PATH_MAX;
 use node_api::launcher::{Check, DiskLimit, Limits, Mount, MountSource, Start};
 use std::collections::BTreeSet;
 use thiserror::Error;
@@ -144,6 +145,13 @@ fn check_mounts(mounts: &[Mount]) -> Result<(), Invalid> {
         return refuse(format!("there are at most {MOUNTS_MAX} mounts"));
     }
     let mut seen = BTreeSet::new();
+    let overlays: BTreeSet<&str> = mounts
+        .iter()
+        .filter_map(|mount| match &mount.source {
+            MountSource::Overlay { path } => Some(path.as_str()),
+            MountSource::Tmpfs { .. } | MountSource::Directory { .. } => None,
+        })
+        .collect();
     for mount in mounts {
         check_path("a mount", &mount.path)?;
         let below = |top: &&str| {
@@ -161,7 +169,16 @@ fn check_mounts(mounts: &[Mount]) -> Result<(), Invalid> {
                 return refuse(format!("the tmpfs on {} has a size", mount.path));
             }
             MountSource::Tmpfs { .. } => {}
-            MountSource::Directory { path } => {
+            MountSource::Overlay { .. } if mount.path.len() > OVERLAY_PATH_MAX => {
+                return refuse(format!(
+                    "an overlay is over a directory whose path has at most {OVERLAY_PATH_MAX} bytes"
+                ));
+            }
+            // The container could change the layers themselves.
+            MountSource::Directory { path } if overlays.contains(path.as_str()) => {
+                return refuse(format!("{path} holds overlays and is mounted only as such"));
+            }
+            MountSource::Directory { path } | MountSource::Overlay { path } => {
                 check_path("the source of a mount", path)?;
                 if path == "/" {
                     return refuse("the node itself is not mounted");
@@ -247,9 +264,21 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn overlays_share_a_volume_with_each_other() {
+        let mut start = good();
+        for path in ["/etc", "/var"] {
+            let source = MountSource::Overlay { path: "/pools/v".to_owned() };
+            start.mounts.push(Mount { path: path.to_owned(), source });
+        }
+        let source = MountSource::Directory { path: "/pools/w".to_owned() };
+        start.mounts.push(Mount { path: "/data".to_owned(), source });
+        assert!(check(&start).is_ok());
+    }
+
+    #[test]
     fn every_bound_is_kept() {
         type Change = fn(&mut Start);
-        let bad: [(&str, Change); 39] = [
+        let bad: [(&str, Change); 42] = [
             ("empty id", |s| s.id.clear()),
             ("id leaves its directory", |s| s.id = "../x".to_owned()),
             ("id with a dot", |s| s.id = ".".to_owned()),
@@ -281,6 +310,21 @@ pub(crate) mod tests {
             ("mount twice", |s| s.mounts.push(s.mounts[0].clone())),
             ("the whole node", |s| {
                 s.mounts[0].source = MountSource::Directory { path: "/".to_owned() };
+            }),
+            ("the whole node under an overlay", |s| {
+                s.mounts[0].source = MountSource::Overlay { path: "/".to_owned() };
+            }),
+            ("an overlay whose directory has too long a name", |s| {
+                let path = format!("/{}", "a".repeat(OVERLAY_PATH_MAX));
+                let source = MountSource::Overlay { path: "/pools/v".to_owned() };
+                s.mounts.push(Mount { path, source });
+            }),
+            ("a volume of overlays that is seen as it is", |s| {
+                let path = || "/pools/v".to_owned();
+                let source = MountSource::Directory { path: path() };
+                s.mounts.push(Mount { path: "/data".to_owned(), source });
+                let source = MountSource::Overlay { path: path() };
+                s.mounts.push(Mount { path: "/etc".to_owned(), source });
             }),
             ("no memory", |s| s.limits.memory_bytes = MEMORY_MIN - 1),
             ("no processes", |s| s.limits.pids_max = 0),

@@ -201,12 +201,13 @@ fn mounts(
 ) -> Result<Vec<Mount>, PlanError> {
     let mut mounts = Vec::with_capacity(container.mounts.len() + 1);
     for mount in &container.mounts {
+        let path = |name: &String| {
+            volumes.get(name).cloned().ok_or_else(|| PlanError::NoVolume(name.clone()))
+        };
         let source = match &mount.source {
             Wanted::Tmpfs(size_bytes) => MountSource::Tmpfs { size_bytes: *size_bytes },
-            Wanted::Volume(name) => match volumes.get(name) {
-                Some(path) => MountSource::Directory { path: path.clone() },
-                None => return Err(PlanError::NoVolume(name.clone())),
-            },
+            Wanted::Volume(name) => MountSource::Directory { path: path(name)? },
+            Wanted::Overlay(name) => MountSource::Overlay { path: path(name)? },
         };
         mounts.push(Mount { path: mount.path.clone(), source });
     }
@@ -348,6 +349,14 @@ mod tests {
         assert_eq!(start.mounts[1].source, volume);
         // The default /tmp does not pretend to be larger than all memory.
         assert_eq!(start.mounts[0].source, MountSource::Tmpfs { size_bytes: 32 << 20 });
+
+        let overlay = |name: &str| Container {
+            mounts: vec![mount("/etc", Wanted::Overlay(name.to_owned()))],
+            ..container()
+        };
+        let changed = MountSource::Overlay { path: "/pools/p/v".to_owned() };
+        assert_eq!(planned(&overlay("data")).unwrap().mounts[0].source, changed);
+        assert_eq!(planned(&overlay("no")), Err(PlanError::NoVolume("no".to_owned())));
 
         let unknown =
             Container { mounts: vec![mount("/x", Wanted::Volume("no".to_owned()))], ..container() };

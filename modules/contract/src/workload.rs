@@ -8,7 +8,7 @@ use crate::{
     capacity::Capacity,
     id::{ContractId, NodeId},
 };
-use alloc::{boxed::Box, string::String, vec::Vec};
+use alloc::{boxed::Box, collections::BTreeMap, string::String, vec::Vec};
 pub use disk::DiskLimits;
 pub use health::{Health, Probe};
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,8 @@ pub const DOCUMENT_BYTES_MAX: usize = 1024 * 1024;
 pub const WORKLOADS_MAX: usize = 256;
 /// Largest limit of processes: a container cannot use up those of the node.
 pub const PIDS_MAX: u32 = 32_768;
+/// Bytes of the path that an overlay is over: it names a directory of the volume, with three bytes for one.
+pub const OVERLAY_PATH_MAX: usize = 80;
 /// Smallest memory limit of a container in bytes.
 pub const MEMORY_MIN: u64 = 4 << 20;
 
@@ -121,6 +123,9 @@ pub enum MountSource {
     Tmpfs(u64),
     /// A volume of the same document, by name.
     Volume(String),
+    /// The flist's own directory, with what the container changes in it kept on a volume of the same
+    /// document, by name. Of one container, and for overlays only.
+    Overlay(String),
 }
 
 /// A port of the node that leads to the container.
@@ -215,7 +220,7 @@ impl Document {
                 container.check()?;
                 let known = |mount: &Mount| match &mount.source {
                     MountSource::Tmpfs(_) => true,
-                    MountSource::Volume(name) => self
+                    MountSource::Volume(name) | MountSource::Overlay(name) => self
                         .workload(name)
                         .is_some_and(|found| matches!(found.spec, Spec::Volume(_))),
                 };
@@ -223,6 +228,11 @@ impl Document {
                     return Err("a mount names a volume of the same document");
                 }
             }
+        }
+        if !self.overlays_are_alone() {
+            return Err(
+                "a volume of overlays belongs to one container, and is mounted in no other way",
+            );
         }
         if self.start_order().is_none() {
             return Err("needs forms no circle");
@@ -252,6 +262,27 @@ impl Document {
         })
     }
 
+    /// The kernel says nothing about two overlays that write to the same place at once, nor about one whose
+    /// place others write to.
+    fn overlays_are_alone(&self) -> bool {
+        let mut users: BTreeMap<&str, (&str, bool)> = BTreeMap::new();
+        let mounts = self.workloads.iter().flat_map(|workload| {
+            workload.mounts().iter().map(move |mount| (workload.name.as_str(), &mount.source))
+        });
+        for (container, source) in mounts {
+            let (volume, is_overlay) = match source {
+                MountSource::Tmpfs(_) => continue,
+                MountSource::Volume(name) => (name, false),
+                MountSource::Overlay(name) => (name, true),
+            };
+            let (first, overlays) = *users.entry(volume).or_insert((container, is_overlay));
+            if overlays != is_overlay || (is_overlay && first != container) {
+                return false;
+            }
+        }
+        true
+    }
+
     /// Workloads in an order in which everything follows what it needs; `None` for a circle.
     ///
     /// A container also needs the volumes that it mounts.
@@ -278,15 +309,15 @@ impl Document {
 }
 
 impl Workload {
-    fn volumes(&self) -> impl Iterator<Item = &String> {
-        let mounts: &[Mount] = match &self.spec {
+    fn mounts(&self) -> &[Mount] {
+        match &self.spec {
             Spec::Container(container) => &container.mounts,
             Spec::Volume(_) => &[],
-        };
-        mounts.iter().filter_map(|mount| match &mount.source {
-            MountSource::Tmpfs(_) => None,
-            MountSource::Volume(name) => Some(name),
-        })
+        }
+    }
+
+    fn volumes(&self) -> impl Iterator<Item = &String> {
+        self.mounts().iter().filter_map(|mount| mount.source.volume())
     }
 
     /// The capacity that it takes.
@@ -304,6 +335,16 @@ impl Workload {
             Spec::Volume(Volume { size_bytes, class: Medium::Hdd }) => {
                 Capacity { hru_bytes: *size_bytes, ..Capacity::default() }
             }
+        }
+    }
+}
+
+impl MountSource {
+    /// The volume that it needs.
+    pub fn volume(&self) -> Option<&String> {
+        match self {
+            Self::Tmpfs(_) => None,
+            Self::Volume(name) | Self::Overlay(name) => Some(name),
         }
     }
 }
@@ -342,6 +383,15 @@ impl Container {
         {
             return Err("a path is absolute and has no empty, `.` or `..` part");
         }
+        let overlay = |mount: &&Mount| matches!(mount.source, MountSource::Overlay(_));
+        if self
+            .mounts
+            .iter()
+            .filter(overlay)
+            .any(|mount| mount.path == "/" || mount.path.len() > OVERLAY_PATH_MAX)
+        {
+            return Err("an overlay is over a directory below /, whose path has at most 80 bytes");
+        }
         if !(1..=64).contains(&self.stop.signal) || self.stop.grace_s > 3600 {
             return Err("a stop has a signal from 1 to 64 and a grace of at most an hour");
         }
@@ -372,3 +422,6 @@ pub(crate) fn check_label(name: &str) -> Result<(), &'static str> {
         Err("a name has 1 to 32 of a-z, 0-9 and -, and neither starts nor ends with -")
     }
 }
+
+#[cfg(test)]
+mod tests;

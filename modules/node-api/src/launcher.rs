@@ -73,6 +73,11 @@ pub enum MountSource {
         /// Path on the node.
         path: String,
     },
+    /// The root's own directory at that place, over which a directory of a volume takes what changes.
+    Overlay {
+        /// Path on the node. One container at a time has it.
+        path: String,
+    },
 }
 
 /// Resource limits, as cgroup v2 takes them.

@@ -432,22 +432,27 @@ fn container(
         .mounts
         .iter()
         .filter_map(|mount| {
-            let source = match (&mount.tmpfs, &mount.volume) {
-                (Some(size), None) => MountSource::Tmpfs(size.bytes),
-                (None, Some(volume)) => {
-                    if !inputs.source.volumes.contains_key(volume) {
-                        problems.add(format!("container {name}: there is no [volumes.{volume}]"));
-                    }
-                    MountSource::Volume(volume.clone())
-                }
-                (Some(_), Some(_)) | (None, None) => {
+            let source = match (&mount.tmpfs, &mount.volume, &mount.overlay) {
+                (Some(size), None, None) => MountSource::Tmpfs(size.bytes),
+                (None, Some(volume), None) => MountSource::Volume(volume.clone()),
+                (None, None, Some(volume)) => MountSource::Overlay(volume.clone()),
+                (_, _, _) => {
                     problems.add(format!(
-                        "container {name}: the mount at {} has either `tmpfs` or `volume`",
+                        "container {name}: the mount at {} has one of `tmpfs`, `volume` and `overlay`",
                         mount.path
                     ));
                     return None;
                 }
             };
+            let volume = source.volume().filter(|name| !inputs.source.volumes.contains_key(*name));
+            if let Some(volume) = volume {
+                problems.add(format!("container {name}: there is no [volumes.{volume}]"));
+            }
+            if mount.path == "/" {
+                problems.add(format!(
+                    "container {name}: nothing is mounted on /: name the directories that it writes to"
+                ));
+            }
             Some(Mount { path: mount.path.clone(), source })
         })
         .collect();

@@ -231,7 +231,7 @@ fn pids() -> u32 {
     256
 }
 
-/// A writable place: of memory or of a volume.
+/// A writable place: of memory, of a volume, or the flist's own directory with its changes on a volume.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mount {
@@ -241,6 +241,8 @@ pub struct Mount {
     pub tmpfs: Option<Size>,
     /// Name of a volume.
     pub volume: Option<String>,
+    /// Name of the volume that keeps what changes in the flist's directory.
+    pub overlay: Option<String>,
 }
 
 /// A port of the node that leads to the container, written `8080:80/tcp` or `8080:80`.

@@ -151,11 +151,17 @@ fn container(name: &str, container: &Container) -> Vec<String> {
     lines.extend(container.cwd.iter().map(|path| format!("    works in {}", clean(path))));
     lines.extend(container.user.iter().map(|user| format!("    runs as user {}", clean(user))));
     for mount in &container.mounts {
-        let source = match &mount.source {
-            MountSource::Tmpfs(bytes) => format!("{} of memory", show_bytes(*bytes)),
-            MountSource::Volume(volume) => format!("volume {volume}"),
-        };
-        lines.push(format!("    may write to {}: {source}", clean(&mount.path)));
+        let path = clean(&mount.path);
+        lines.push(match &mount.source {
+            MountSource::Tmpfs(bytes) => {
+                format!("    may write to {path}: {} of memory", show_bytes(*bytes))
+            }
+            MountSource::Volume(volume) => format!("    may write to {path}: volume {volume}"),
+            MountSource::Overlay(volume) => format!(
+                "    may change the flist's {path}: volume {volume} keeps the changes, also over a later \
+                 flist; nothing in {path} can be executed, programs of the flist neither"
+            ),
+        });
     }
     for port in &container.ports {
         let protocol = match port.protocol {

@@ -3,7 +3,7 @@
 use crate::{
     checks, cves, disks,
     node::{self, Node, shell},
-    oci, ways,
+    oci, overlays, ways,
 };
 use container::usage;
 use node_api::{
@@ -27,6 +27,7 @@ pub(crate) fn run(node: &mut Node) {
     walls(node);
     ways::run(node);
     volumes(node);
+    overlays::run(node);
     network(node);
     limits(node);
     disks::run(node);
@@ -440,7 +441,7 @@ fn hostile(node: &mut Node) {
     let mut start = node.request(&["sh", "-c", "echo ran; ls -A /srv"]);
     start.root = linked_image("hostile-etc", "etc", "/srv");
     let output = node.run(&start).map(|ended| ended.output).unwrap_or_default();
-    node.check("a linked /etc gets no files", output == "ran\ninner\n", &output);
+    node.check("a linked /etc gets no files", output == "ran\ndamaged\ninner\nown\n", &output);
 }
 
 /// The image of the checks with a symbolic link in the place of a directory.
@@ -460,7 +461,8 @@ fn deaths(node: &mut Node) {
     let before = mounts();
     let (mut ran, mut lost) = (0, 0);
     for round in 0..40_u32 {
-        let start = node.request(&["/bin/busybox", "echo", "ran"]);
+        let mut start = node.request(&["/bin/busybox", "echo", "ran"]);
+        start.mounts.push(overlays::mount("/srv", "/pools/kept"));
         let caller = std::thread::spawn(move || ipc::call(paths::LAUNCHER_SOCKET, &start).is_ok());
         // Spins for a time that differs from round to round; a start takes some 100 ms here.
         let wait = Duration::from_millis(u64::from(round) * 25);

@@ -19,7 +19,7 @@ use std::{
 /// Above all that a check takes here.
 const PATIENCE: Duration = Duration::from_mins(2);
 /// A program that says that it is up, and waits.
-const WAIT: &str = "echo up; while :; do sleep 1; done";
+pub(crate) const WAIT: &str = "echo up; while :; do sleep 1; done";
 
 pub(crate) fn run(node: &mut Node) {
     ends(node);
@@ -51,7 +51,7 @@ fn ask(check: &Check) -> Result<CheckReply, ipc::CallError> {
 }
 
 /// What a script says as a check, and how it ends.
-fn said(running: &Running, script: &str) -> String {
+pub(crate) fn said(running: &Running, script: &str) -> String {
     match ask(&check(running, &["sh", "-c", script])) {
         Ok(CheckReply { end: CheckEnd::Exited(0), said }) => said,
         other => format!("{other:?}"),
@@ -87,7 +87,7 @@ fn waiting(node: &mut Node) -> Running {
     started(node, &start)
 }
 
-fn started(node: &mut Node, start: &Start) -> Running {
+pub(crate) fn started(node: &mut Node, start: &Start) -> Running {
     let running = node.start(start).expect("a container starts");
     up(&running);
     running

@@ -360,10 +360,17 @@ pub(crate) fn body() -> Body {
     ] {
         entries.push(link(path, target));
     }
-    let busybox = entries.iter().find(|entry| entry.path == b"bin/busybox");
-    if let Some(Entry { node: Kind::File(_, data), .. }) = busybox {
-        let node = Kind::File(meta(0o4755), data.clone());
-        entries.push(Entry { path: "usr/busybox".into(), node });
+    for (path, of, mode) in [
+        ("usr/busybox", "bin/busybox", 0o4755),
+        ("srv/own", "bin/script", 0o755),
+        ("srv/damaged", "bin/damaged", 0o755),
+        ("etc/removed", "bin/script", 0o644),
+    ] {
+        let other = entries.iter().find(|entry| entry.path == of.as_bytes());
+        if let Some(Entry { node: Kind::File(_, data), .. }) = other {
+            let node = Kind::File(meta(mode), data.clone());
+            entries.push(Entry { path: path.into(), node });
+        }
     }
     let tiny = b"#!/bin/sh\necho tiny $1\n".to_vec();
     entries

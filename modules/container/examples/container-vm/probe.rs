@@ -1,6 +1,6 @@
 //! Inside a container: tries things and prints what the kernel says.
 
-use crate::ways;
+use crate::{overlays, ways};
 use rustix::{
     fs::{CWD, Mode, OFlags},
     io::Errno,
@@ -20,6 +20,7 @@ pub(crate) fn run(what: &[&str]) -> ExitCode {
         ["mounts"] => print!("{}", fs::read_to_string("/proc/self/mountinfo").unwrap_or_default()),
         ["eat"] => eat(),
         ["ways"] => ways::probe(),
+        ["overlay"] => overlays::probe(),
         ["execveat", path] => return ExitCode::from(ways::execveat(path)),
         ["fork-bomb"] => fork_bomb(),
         // As the interpreter of a script, whose name comes last.

@@ -1,7 +1,10 @@
 //! Every way to execute a binary, with every place that it may lie in: what the flist has runs, and
 //! the same bytes from anywhere else do not.
 
-use crate::node::{Node, shell};
+use crate::{
+    node::{Node, shell},
+    overlays,
+};
 use node_api::launcher::{Mount, MountSource};
 use rustix::{
     fs::{Mode, OFlags},
@@ -21,8 +24,12 @@ use std::{
 use sys::mapping::{Ask, Shared};
 
 /// Directories that a container can write to, and what they are.
-const PLACES: [(&str, &str); 3] =
-    [("/tmp", "a tmpfs"), ("/dev/shm", "/dev/shm"), ("/data", "a volume")];
+const PLACES: [(&str, &str); 4] = [
+    ("/tmp", "a tmpfs"),
+    ("/dev/shm", "/dev/shm"),
+    ("/data", "a volume"),
+    ("/srv", "a directory of the flist that it may change"),
+];
 /// How to execute a file, and what that is.
 const WAYS: [(&str, &str); 7] = [
     ("path", "by its path"),
@@ -51,11 +58,12 @@ const REFUSALS: [&str; 2] = ["EPERM", "EACCES"];
 pub(crate) fn run(node: &mut Node) {
     // A volume that comes with programs, as one does that another contract's files were put into.
     shell(
-        "rm -rf /pools/programs && mkdir -p /pools/programs && cp /bin/busybox /pools/programs/given && chmod 777 /pools/programs",
+        "rm -rf /pools/programs && mkdir -p /pools/programs /pools/changed && cp /bin/busybox /pools/programs/given && chmod 777 /pools/programs",
     );
     let mut start = node.request(&["/bin/probe", "probe", "ways"]);
     let source = MountSource::Directory { path: "/pools/programs".to_owned() };
     start.mounts.push(Mount { path: "/data".to_owned(), source });
+    start.mounts.push(overlays::mount("/srv", "/pools/changed"));
     let ended = node.run(&start);
     let output = ended.as_ref().map(|ended| ended.output.clone()).unwrap_or_default();
     let said = |way: &str, place: &str| {

@@ -61,8 +61,9 @@ impl Body<'_> {
         self.attach_root()?;
         become_ids(0, 0, &[]).at(Step::Ids)?;
         self.attach_all(&setup.kernel, Step::Kernel, Step::Kernel)?;
-        self.mount_own_files()?;
         self.attach_all(&setup.mounts, Step::Target, Step::Mount)?;
+        // Last, since a mount may be over /etc.
+        self.mount_own_files()?;
         let renewed = self.renew()?;
         let root = renewed.as_ref().map_or(self.root, OwnedFd::as_fd);
         if self.midway == Midway::Wait {
@@ -112,13 +113,20 @@ impl Body<'_> {
         }
     }
 
-    /// resolv.conf and the like. A symbolic link of the image under such a name is covered itself,
-    /// not followed.
+    /// resolv.conf and the like, where there is a file or a link under such a name: a link is covered
+    /// itself, not followed. Nothing else hinders a start, since what is over /etc may be the
+    /// container's own.
     fn mount_own_files(&self) -> Done {
         for (file, place) in &self.setup.covers.files {
             match target(self.root, *place, OFlags::NOFOLLOW) {
-                Ok(target) => cover(file, &target).at(Step::Files)?,
-                // The image has something else where /etc should be.
+                Ok(target) => {
+                    let mode = rustix::fs::fstat(&target).at(Step::Files)?.st_mode;
+                    if rustix::fs::FileType::from_raw_mode(mode) != rustix::fs::FileType::Directory
+                    {
+                        cover(file, &target).at(Step::Files)?;
+                    }
+                }
+                // Something else is where /etc should be.
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
                 Err(errno) => return Err(errno).at(Step::Files),
             }

@@ -29,13 +29,16 @@ const BYTES_PER_INODE: u64 = 4096;
 /// Even a small tmpfs holds so many files.
 const INODES_MIN: u64 = 256;
 
-/// Opens every source. `root` is the container's root, which says whose an empty volume becomes.
+/// Opens every source. `root` is the container's root, which says whose an empty volume becomes;
+/// `overlays` are mounted already, in the order of the mounts.
 pub(super) fn prepare(
     mounts: &[Mount],
     root: BorrowedFd<'_>,
+    overlays: Vec<OwnedFd>,
     id_base: u32,
     userns: BorrowedFd<'_>,
 ) -> Result<Vec<Prepared>, Failure> {
+    let mut overlays = overlays.into_iter();
     let mut prepared = Vec::with_capacity(mounts.len());
     for mount in mounts {
         let opened = match &mount.source {
@@ -45,6 +48,9 @@ pub(super) fn prepare(
                     adopt_owner(source.as_fd(), root, &mount.path, id_base)?;
                     Ok(tree)
                 })
+            }
+            MountSource::Overlay { .. } => {
+                overlays.next().ok_or_else(|| io::ErrorKind::NotFound.into())
             }
         };
         let attempt = || format!("preparing the mount on {}", mount.path);
@@ -74,7 +80,7 @@ fn tmpfs(size_bytes: u64, userns: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 }
 
 /// A detached copy of the mount at `path`, and the directory itself.
-fn directory(path: &str, userns: BorrowedFd<'_>) -> io::Result<(OwnedFd, OwnedFd)> {
+pub(super) fn directory(path: &str, userns: BorrowedFd<'_>) -> io::Result<(OwnedFd, OwnedFd)> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let source = openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)?;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
@@ -88,7 +94,7 @@ fn directory(path: &str, userns: BorrowedFd<'_>) -> io::Result<(OwnedFd, OwnedFd
 
 /// A volume that nobody has used yet takes owner and mode of the flist's directory that it covers,
 /// so that a program which is not root can write to it.
-fn adopt_owner(
+pub(super) fn adopt_owner(
     volume: BorrowedFd<'_>,
     root: BorrowedFd<'_>,
     target: &str,
@@ -109,9 +115,8 @@ fn adopt_owner(
     // The skeleton's directories are the node's, outside the map.
     if let Some((uid, gid)) = ids_inside(&image, id_base) {
         fchown(volume, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
-        fchmod(volume, Mode::from_raw_mode(image.st_mode & 0o1777))?;
     }
-    Ok(())
+    Ok(fchmod(volume, Mode::from_raw_mode(image.st_mode & 0o1777))?)
 }
 
 /// Owner as the container sees it, which is also what an id-shifted mount has on disk.

@@ -82,7 +82,7 @@ pub(super) fn prepare(
 }
 
 /// Unmounts whatever is on `path`, if it exists.
-fn release(path: &Path) -> Result<(), Failure> {
+pub(super) fn release(path: &Path) -> Result<(), Failure> {
     for _ in 0..LEFTOVERS_MAX {
         match unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
             Err(Errno::INVAL | Errno::NOENT) => return Ok(()),

@@ -88,7 +88,7 @@ const NO_SUID_DEV_EXEC: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
 /// Everything but `/dev`, `/proc` and the like, see [`kernel`].
 pub(super) fn setup(
     start: &Start,
-    root: BorrowedFd<'_>,
+    (root, overlays): (BorrowedFd<'_>, Vec<OwnedFd>),
     userns: BorrowedFd<'_>,
     covers: Covers,
 ) -> Result<Setup, Failure> {
@@ -100,7 +100,7 @@ pub(super) fn setup(
             .collect(),
         kernel: Vec::new(),
         covers,
-        mounts: mounts::prepare(&start.mounts, root, start.id_base, userns)?,
+        mounts: mounts::prepare(&start.mounts, root, overlays, start.id_base, userns)?,
         masked: own(&MASKED),
         read_only: own(&READ_ONLY),
         finish: Finish::Nothing,

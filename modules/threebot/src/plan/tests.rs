@@ -230,6 +230,22 @@ fn the_same_input_gives_the_same_bytes() {
 }
 
 #[test]
+fn who_signs_reads_what_an_overlay_keeps_and_that_nothing_there_is_executed() {
+    let mut example = Example::full();
+    example.text = example.text.replacen("volume = \"data\"", "overlay = \"data\"", 1);
+    let plan = example.plan();
+    let source = &plan.documents[0].containers().next().unwrap().mounts[0].source;
+    assert_eq!(*source, MountSource::Overlay("data".to_owned()));
+    let text = crate::text::version(&plan.header, &plan.documents, &example.people).join("\n");
+    for part in [
+        "may change the flist's /data: volume data keeps the changes, also over a later flist",
+        "nothing in /data can be executed, programs of the flist neither",
+    ] {
+        assert!(text.contains(part), "{part:?} is not in:\n{text}");
+    }
+}
+
+#[test]
 fn a_health_check_is_a_command_in_the_words_of_the_contract() {
     let mut example = Example::full();
     let asked = "http = { port = 80, path = \"/ready?full=1\", status = [200, 204] }";
@@ -298,6 +314,10 @@ fn everything_that_is_wrong_is_said_at_once() {
     check("{ legal = 1 }", "{ legal = 2 }", &["2 of role legal can never approve: there are 1"]);
     check("min_weight = 2", "min_weight = 4", &["all together weigh 3"]);
     check("volume = \"data\"", "volume = \"dta\"", &["no [volumes.dta]", "mount names a volume"]);
+    check("volume = \"data\"", "overlay = \"dta\"", &["no [volumes.dta]", "mount names a volume"]);
+    check("tmpfs = \"64 MiB\"", "overlay = \"data\"", &["belongs to one container"]);
+    let everything = &["nothing is mounted on /: name", "a directory below /"];
+    check("path = \"/data\", volume", "path = \"/\", overlay", everything);
     check("flist = \"shop\"", "flist = \"shp\"", &["no [flists.shp]"]);
     check("/bin/server", "/bin/none", &["the flist has no file /bin/none"]);
     check("\"/bin/server\"", "\"/bin\"", &["/bin is a directory of the flist"]);
@@ -313,7 +333,7 @@ fn everything_that_is_wrong_is_said_at_once() {
     check(
         "tmpfs = \"64 MiB\"",
         "tmpfs = \"1 MiB\", volume = \"data\"",
-        &["either `tmpfs` or `volume`"],
+        &["one of `tmpfs`, `volume` and `overlay`"],
     );
     check(
         "[volumes.data]",
