@@ -143,6 +143,14 @@ fn registry() {
     // Its own tests write it.
     let lived = include_str!("../../../modules/threebot/tests/data/evidence-1.json");
     put("evidence", "lived", lived.trim_end().as_bytes());
+    let refused = "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>SignatureDoesNotMatch</Code><Message>Check \
+                   your key.</Message><CanonicalRequest>PUT\n/b/x\n</CanonicalRequest></Error>";
+    put("bucket_error", "refused", refused.as_bytes());
+    let listing = "<?xml version=\"1.0\" encoding=\"UTF-8\"?><ListBucketResult><IsTruncated>true</IsTruncated>\
+                   <NextContinuationToken>a/b+=</NextContinuationToken></ListBucketResult>";
+    put("bucket_listing", "goes-on", listing.as_bytes());
+    let listing = "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>";
+    put("bucket_listing", "whole", listing.as_bytes());
     put("registry_answers", "heartbeat", b"\x05{\"interval_s\":30}");
     let identity = view::IdentityView {
         id: world.id("owner"),

@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bucket;
 mod devices;
 mod evidence;
 mod files;
@@ -16,6 +17,7 @@ mod node;
 mod registry;
 mod statements;
 
+pub use bucket::{bucket_error, bucket_listing};
 pub use devices::{disk_claim, disk_probe, modules_database, uevent};
 pub use evidence::evidence;
 pub use files::{docker_import, earlier_import, erofs_image, flist_body, oci_import, tar_import};
@@ -39,6 +41,8 @@ pub type Target = fn(&[u8]) -> bool;
 /// Every target by its name, which is also that of its wrapper and of its corpus.
 pub const TARGETS: &[(&str, Target)] = &[
     ("boot_options", boot_options),
+    ("bucket_error", bucket_error),
+    ("bucket_listing", bucket_listing),
     ("bundle", bundle),
     ("dhcp6_client", dhcp6_client),
     ("dhcp6_message", dhcp6_message),

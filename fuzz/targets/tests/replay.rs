@@ -149,7 +149,7 @@ macro_rules! replays {
 }
 
 replays! {
-    boot_options bundle dhcp6_client dhcp6_message dhcp_client dhcp_message disk_claim disk_probe docker_import earlier_import envelope erofs_image
+    boot_options bucket_error bucket_listing bundle dhcp6_client dhcp6_message dhcp_client dhcp_message disk_claim disk_probe docker_import earlier_import envelope erofs_image
     evidence flist_body health_answer ipc_answer ipc_frames line_records modules_database oci_config oci_import page_question redis_answer registry_answers release router_announcement sntp_answer
     log_answer log_note log_policy log_proof log_record log_request log_tile
     statement strict_json tar_import uevent verdict

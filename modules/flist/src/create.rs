@@ -50,7 +50,7 @@ use tree::Tree;
 pub use diff::{Changed, Diff, Fact, Named, diff};
 pub use export::{export_oci, export_tar};
 pub use published::{
-    Summary, inspect, publish, published_files, publishing, verify_published, write_new,
+    Summary, inspect, pack_id, publish, published_files, publishing, verify_published, write_new,
 };
 pub use run::Overrides;
 pub use unpack::unpack;

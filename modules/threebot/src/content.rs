@@ -12,7 +12,7 @@ use crate::{
 use contract::{
     FlistId, PublicKey, Release, SigningKey, Timestamp, header, release::RECORD_BYTES_MAX,
 };
-use flist::{Cancel, Flist, create, fetch::Reason};
+use flist::{Cancel, Flist, body::PACK_MAX, create, fetch::Reason};
 use registry_api::{Client, paths};
 use std::{
     collections::BTreeMap,
@@ -27,6 +27,8 @@ const DIRECTORY_MAX: usize = 10_000;
 const RELEASES_MAX: usize = 1_000;
 /// Largest body, as the flist format has it.
 const BODY_MAX: u64 = flist::body::BODY_MAX as u64;
+/// Largest published file.
+const FILE_MAX: u64 = if BODY_MAX > PACK_MAX { BODY_MAX } else { PACK_MAX };
 
 /// Looks up flists: in directories relative to `base`, or where nodes will fetch them. What a publisher has
 /// to have signed must be there too, as a node wants it `now`.
@@ -288,6 +290,24 @@ pub fn uploads(dir: &Path, ids: &[FlistId]) -> io::Result<Vec<Upload>> {
     }
     files.sort_by_key(|file| matches!(file.kind, UploadKind::Body(_)));
     Ok(files)
+}
+
+/// Reads a file to upload, if it is what its name says: a place that checks nothing must not get another.
+pub fn read_upload(file: &Upload) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    fs::File::open(&file.path)
+        .and_then(|opened| opened.take(FILE_MAX + 1).read_to_end(&mut bytes))
+        .map_err(named(&file.path))?;
+    let is_right = match &file.kind {
+        UploadKind::Pack(id) => create::pack_id(&bytes) == id.0,
+        UploadKind::Body(id) => FlistId::of(&bytes) == *id,
+        UploadKind::Release(release) => Release::open(&bytes).is_ok_and(|read| read == **release),
+    };
+    if is_right {
+        return Ok(bytes);
+    }
+    let text = "is not what its name says: build and sign the flist again, in another directory";
+    Err(other(format!("{} {text}", file.path.display())))
 }
 
 /// Uploads one file, unless it is there. Answers whether it was not.

@@ -1,8 +1,10 @@
-//! A place with published flists that its owner can change: a directory.
+//! A place with published flists that its owner can change: a directory, or a bucket.
 //!
 //! Whoever publishes or signs on this machine and whoever clears up wait for each other. Where a lock does not
 //! reach, as from another machine, ages do: whoever publishes gives what is there already a new one, and who
 //! clears up looks once more before each file that goes.
+
+mod bucket;
 
 use crate::gc::{Found, Item, Keep, Refused, goes, kept};
 use contract::{FlistId, Timestamp};
@@ -15,6 +17,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use bucket::{Bucket, Clock, Said, Sent, is_listing, said};
+
 /// Names in a place; more is a mistake.
 const NAMES_MAX: usize = 4_000_000;
 
@@ -23,6 +27,8 @@ const NAMES_MAX: usize = 4_000_000;
 pub enum Place {
     /// What `flist build` wrote.
     Directory(PathBuf),
+    /// What `flist push --to s3://…` sent.
+    Bucket(Box<Bucket>),
 }
 
 /// Why something did not work in a place.
@@ -38,6 +44,19 @@ pub enum PlaceError {
         /// What the system said.
         #[source]
         source: io::Error,
+    },
+    /// The server of a bucket.
+    #[error("{doing} {name}{hint}")]
+    Bucket {
+        /// What was tried.
+        doing: &'static str,
+        /// On what.
+        name: String,
+        /// What to look at.
+        hint: &'static str,
+        /// Why not.
+        #[source]
+        source: Said,
     },
     /// An flist that stays cannot be read, so nobody knows what it needs.
     #[error("flist {0}, which stays, cannot be read, and so nothing can go")]
@@ -56,8 +75,9 @@ impl Place {
         Self::Directory(place.to_owned())
     }
 
-    /// Waits until nobody on this machine publishes here, and lets nobody begin while it is held.
-    pub async fn alone(&self) -> Result<File, PlaceError> {
+    /// Waits until nobody on this machine publishes here, and lets nobody begin while it is held. A bucket has no
+    /// such lock: there, ages alone keep what others publish.
+    pub async fn alone(&self) -> Result<Option<File>, PlaceError> {
         match self {
             Self::Directory(root) => {
                 let root = root.clone();
@@ -67,10 +87,11 @@ impl Place {
                         place.lock()?;
                         Ok(place)
                     };
-                    lock().map_err(failed("locking", &root))
+                    lock().map(Some).map_err(failed("locking", &root))
                 })
                 .await
             }
+            Self::Bucket(_) => Ok(None),
         }
     }
 
@@ -103,6 +124,7 @@ impl Place {
                 let root = root.clone();
                 blocking(move || list_directory(&root)).await
             }
+            Self::Bucket(bucket) => bucket.list(NAMES_MAX).await,
         }
     }
 
@@ -113,6 +135,7 @@ impl Place {
                 let (root, item) = (root.clone(), *item);
                 blocking(move || look_in_directory(&root, item)).await
             }
+            Self::Bucket(bucket) => bucket.look(item).await,
         }
     }
 
@@ -121,6 +144,10 @@ impl Place {
             Self::Directory(root) => {
                 let path = root.join(item.name());
                 blocking(move || read_file(&path)).await
+            }
+            Self::Bucket(bucket) => {
+                let gone = || PlaceError::Unfit(format!("{} has just gone", item.name()));
+                bucket.read(item).await?.ok_or_else(gone)
             }
         }
     }
@@ -131,6 +158,7 @@ impl Place {
                 let (root, item) = (root.clone(), *item);
                 blocking(move || delete_in_directory(&root, item)).await
             }
+            Self::Bucket(bucket) => bucket.delete(item).await,
         }
     }
 }

@@ -68,6 +68,11 @@ pub fn inspect(bytes: &[u8]) -> Result<Summary, Refusal> {
     Flist::decode(bytes).map(|flist| Summary::of(&flist))
 }
 
+/// The hash by which a pack is named.
+pub fn pack_id(pack: &[u8]) -> [u8; 32] {
+    *blake3::hash(pack).as_bytes()
+}
+
 /// Names below a published directory that belong to an flist; the body comes last.
 pub fn published_files(flist: &Flist) -> Vec<String> {
     let packs = flist.body().packs.iter().map(|pack| store_path::published_pack(&pack.id));

@@ -2,6 +2,7 @@
 
 mod compare;
 mod gc;
+mod push;
 
 use super::{
     Exit,
@@ -16,7 +17,6 @@ use flist::{
     create::{self, Options, Overrides, Special, Summary},
 };
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use registry_api::Client;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use threebot::{
@@ -69,20 +69,15 @@ Example:
         /// The flist; may be left out when the directory holds one.
         id: Option<FlistId>,
     },
-    /// Upload flists to the registry's content store; what is there already is skipped.
-    #[command(
-        after_help = "Example:\n  3bot flist push public --registry http://registry.example:8000"
-    )]
-    Push {
-        /// Directory made by `flist build`.
-        dir: PathBuf,
-        /// Only these flists; all unless given.
-        #[arg(long, value_name = "ID")]
-        id: Vec<FlistId>,
-        /// Another store than that of the registry: URL that ends in /content.
-        #[arg(long, value_name = "URL")]
-        to: Option<String>,
-    },
+    /// Upload flists to the registry's content store, or into a bucket; what is there already is skipped.
+    #[command(after_help = "\
+The key of a bucket comes from the environment: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN;
+so do AWS_REGION and, for servers that are not Amazon's, AWS_ENDPOINT_URL.
+
+Examples:
+  3bot flist push public --registry http://registry.example:8000
+  3bot flist push public --to s3://bucket/content")]
+    Push(push::Push),
     /// Clear up a place: show, or delete, what no flist needs that stays.
     #[command(after_help = "\
 Flists that stay are named, or young; so is all that they need. Files with other names than those of flists
@@ -90,7 +85,8 @@ are not looked at. What came within --grace stays in any case.
 
 Examples:
   3bot flist gc public --keep-file running.txt
-  3bot flist gc public --keep ID --keep-newer 30d --delete")]
+  3bot flist gc public --keep ID --keep-newer 30d --delete
+  3bot flist gc s3://bucket/content --keep-file running.txt")]
     Gc(gc::Gc),
     /// Compare two flists file by file. Exit code 0: the same; 5: different.
     #[command(after_help = "Example:\n  3bot flist diff public-old public-new")]
@@ -246,7 +242,7 @@ pub(crate) async fn run(
             show_with(output, &summary, None, Some(&releases));
             output.say("every byte has its hash");
         }
-        Command::Push { dir, id, to } => push(context, output, &dir, id, to).await?,
+        Command::Push(push) => push::run(context, output, push).await?,
         Command::Gc(gc) => gc::run(output, gc).await?,
         Command::Diff { old, new } => {
             let (old, new) = (load(context, &old).await?, load(context, &new).await?);
@@ -372,45 +368,6 @@ async fn load(
     }
     let bytes = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
     Ok(Flist::decode(&bytes)?)
-}
-
-async fn push(
-    context: &impl Fn() -> anyhow::Result<Context>,
-    output: &Output,
-    dir: &Path,
-    ids: Vec<FlistId>,
-    to: Option<String>,
-) -> anyhow::Result<()> {
-    let client = match to {
-        None => context()?.grid()?.client,
-        // A store of content alone belongs to no network.
-        Some(url) => Client::new([url.trim_end_matches('/').trim_end_matches("/content")])?,
-    };
-    let ids = if ids.is_empty() { content::published_flists(dir)? } else { ids };
-    anyhow::ensure!(!ids.is_empty(), "{} holds no flist", dir.display());
-    let files = content::uploads(dir, &ids)?;
-    let bar = Bar::new();
-    bar.start("uploading", files.iter().map(|file| file.bytes).sum());
-    let (mut sent, mut sent_bytes) = (0_u64, 0_u64);
-    for file in &files {
-        if content::upload(&client, file).await? {
-            sent += 1;
-            sent_bytes += file.bytes;
-        }
-        bar.advance(file.bytes);
-    }
-    bar.0.finish_and_clear();
-    let skipped = files.len() as u64 - sent;
-    let store = client.content_url();
-    output.answer(&json!({
-        "flists": ids, "store": store, "sent": sent, "sent_bytes": sent_bytes, "skipped": skipped,
-    }));
-    for id in &ids {
-        output.say(format_args!("{store}/flists/{id}"));
-    }
-    let size = show_bytes(sent_bytes);
-    output.say(format_args!("{sent} files sent ({size}), {skipped} were there already"));
-    Ok(())
 }
 
 fn show(output: &Output, summary: &Summary, out: Option<&Path>) {

@@ -1,17 +1,17 @@
 //! `3bot flist gc`.
 
-use super::super::{
-    context::{Usage, now},
-    output::Output,
+use super::{
+    super::{
+        context::{Usage, now},
+        output::Output,
+    },
+    push,
 };
 use anyhow::Context as _;
-use clap::Args;
+use clap::{Args, ValueHint};
 use contract::FlistId;
 use serde_json::json;
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeSet, path::PathBuf};
 use threebot::{
     gc::{Found, GRACE_MIN_S, Keep},
     place::Place,
@@ -20,8 +20,9 @@ use threebot::{
 
 #[derive(Debug, Args)]
 pub(crate) struct Gc {
-    /// Directory made by `flist build`.
-    place: String,
+    /// Directory made by `flist build`, or a bucket as in `s3://bucket/prefix`.
+    #[arg(value_hint = ValueHint::AnyPath)]
+    place: PathBuf,
     /// An flist that stays; repeat for more.
     #[arg(long, value_name = "ID")]
     keep: Vec<FlistId>,
@@ -57,13 +58,18 @@ pub(super) async fn run(output: &Output, gc: Gc) -> anyhow::Result<()> {
         return Err(Usage(text.into()).into());
     }
     let keep = Keep { flists, after: gc.keep_newer.map(ago), grace: ago(gc.grace) };
-    let place = Place::open(Path::new(&gc.place));
-    let alone = if gc.delete { Some(place.alone().await?) } else { None };
-    let idle = place.idle(&keep).await.with_context(|| format!("looking through {}", gc.place))?;
+    let bucket = gc.place.to_str().map(push::bucket).transpose()?.flatten();
+    let place = match bucket {
+        Some(bucket) => Place::Bucket(Box::new(bucket)),
+        None => Place::open(&gc.place),
+    };
+    let shown = gc.place.display();
+    let alone = if gc.delete { place.alone().await? } else { None };
+    let idle = place.idle(&keep).await.with_context(|| format!("looking through {shown}"))?;
     let mut gone: Vec<Found> = Vec::new();
     for one in &idle {
         let goes = !gc.delete
-            || place.remove(one).await.with_context(|| format!("clearing up {}", gc.place))?;
+            || place.remove(one).await.with_context(|| format!("clearing up {shown}"))?;
         if goes {
             output.say(one.item.name());
             gone.push(*one);
