@@ -275,6 +275,8 @@ impl Agent {
                 self.reconciler.take_bundle(contract, &bundle)?;
                 drop((bundle, room));
             }
+            Event::Ordered(ordered) => self.reconciler.take_ordered(ordered.as_deref()),
+            Event::OrdersUnknown => self.reconciler.say_nothing_of_orders(),
             Event::Log { shown, asked, problem } => {
                 self.reconciler.take_log(shown, &asked, problem, clock::now()?)?;
             }
@@ -318,6 +320,7 @@ impl Agent {
                 disks: ipc::call(paths::STORAGED_SOCKET, &storaged::Disks {})?,
                 network: ipc::call(paths::NETD_SOCKET, &netd::Status {})?,
                 degraded: self.reconciler.log.alarm().into_iter().collect(),
+                scrubbed: self.reconciler.scrubbed(),
             })
         })();
         match asked {

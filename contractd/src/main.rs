@@ -23,6 +23,7 @@ mod log;
 mod merge;
 mod network;
 mod node_calls;
+mod orders;
 mod patience;
 mod plan;
 mod probe;

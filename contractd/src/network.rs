@@ -13,6 +13,7 @@ use contract::{
 use flist::Store;
 use registry_api::{
     Client, ClientError, Fetched, client::ResultFilter, log::Known, log::Shown, problem::codes,
+    view::Ordered,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -79,6 +80,10 @@ pub(crate) enum Event {
     Contact,
     /// And every one of them was passed on.
     Pulled,
+    /// The last order of a farm to read the store through that the registry has. Nobody has judged it.
+    Ordered(Option<Box<Ordered>>),
+    /// The registry takes no statement of the node that says what became of such an order.
+    OrdersUnknown,
     /// The last result of this node that the registry has: its number and id.
     LastResult(Option<(u64, StatementId)>),
     /// What the log has shown, the statements that it was asked for, and why there is not more of it.
@@ -255,6 +260,7 @@ impl Inbox {
         // Whatever becomes of the bundles: one that cannot be had stops nobody else's contract.
         tell(events, Event::Contact);
         let Fetched::New { body, etag } = answer else { return Ok(()) };
+        tell(events, Event::Ordered(body.scrub.map(Box::new)));
         let mut entries = body.contracts;
         entries.truncate(INBOX_MAX);
         let listed: BTreeSet<ContractId> = entries.iter().map(|entry| entry.contract).collect();
@@ -293,18 +299,23 @@ async fn register(
     adoption: Option<Box<Envelope>>,
     events: Sender<Event>,
 ) {
+    let opened = Signed::<contract::node::Node>::open(&node);
+    let tells_of_orders = opened.as_ref().is_ok_and(|node| node.body.scrub.is_some());
     let pushed = async {
         // A statement that is not newer than the registry's own copy is there already.
         if let Err(error) = client.push(&node).await
             && error.code() != Some(codes::OLD_VERSION)
         {
+            // One that is older than orders would otherwise never hear of this node again.
+            if tells_of_orders && error.code() == Some(codes::MALFORMED) {
+                tell(&events, Event::OrdersUnknown);
+            }
             return Err(error);
         }
         if let Some(adoption) = adoption {
             client.push(&adoption).await?;
         }
-        let statement = Signed::<contract::node::Node>::open(&node);
-        let Ok(statement) = statement else { return Ok(false) };
+        let Ok(statement) = opened else { return Ok(false) };
         let node = contract::node::node_id(&statement.body.key);
         Ok::<_, ClientError>(client.node(&node).await?.adopted)
     };

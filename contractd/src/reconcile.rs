@@ -23,6 +23,7 @@ use crate::{
     fetches, jobs, judge, merge,
     network::Order,
     node_calls,
+    orders::Orders,
     plan::{self, Cause, End, Failure, Files, Have, Kind, Phase, Run, Step, Stop, Want},
     probe::Probes,
     results::Results,
@@ -113,6 +114,7 @@ pub(crate) struct Reconciler {
     upkeep: upkeep::Upkeep,
     scrubs: Scrubs,
     rounds: Rounds,
+    orders_to_read: Orders,
     /// Boot clock of the next look at what the disks have reported.
     errors_at_ms: u64,
     lines: lines::Lines,
@@ -141,7 +143,11 @@ impl Reconciler {
         let contracts = database.contracts()?.into_iter().map(|kept| (kept.id, kept)).collect();
         let chain_is_known = database.chain()?.is_some();
         let contact = Contact::read(database.fact("contact")?.as_deref(), &boot);
-        let rounds = Rounds::read(database.fact("scrub")?.as_deref());
+        let mut rounds = Rounds::read(database.fact("scrub")?.as_deref());
+        let orders_to_read = Orders::read(database.fact("scrub-order")?.as_deref());
+        if orders_to_read.is_open() {
+            rounds.read_all();
+        }
         let releases = releases::Releases::read(&database)?;
         let mut runs = BTreeMap::new();
         for (id, text) in database.runs()? {
@@ -183,6 +189,7 @@ impl Reconciler {
             upkeep: upkeep::Upkeep::default(),
             scrubs,
             rounds,
+            orders_to_read,
             errors_at_ms: 0,
             lines: lines::Lines::default(),
             damaged: BTreeSet::new(),
@@ -328,7 +335,7 @@ impl Reconciler {
             self.note_ends()?;
             self.look_at_log(now_ms);
         }
-        self.look_at_store(at, now_ms)?;
+        self.look_at_store(now, now_ms)?;
         let mut wants = self.wants(now_ms)?;
         plan::go_on_after(&mut wants, self.last_step.take().as_ref());
         let needed: BTreeSet<(ContractId, FlistId)> = store::flists_of(&wants).collect();

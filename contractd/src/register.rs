@@ -11,6 +11,7 @@ use contract::{
     Capacity, Envelope, IdentityId, NodeId, SigningKey, Timestamp,
     farm::Adoption,
     node::{DEVICES_MAX, Disk, Evidence, Hardware, Nic, Node},
+    scrub::Scrubbed,
     workload::Medium,
 };
 use inventory::Inventory;
@@ -27,6 +28,8 @@ pub(crate) struct Machine {
     pub(crate) network: netd::StatusReply,
     /// What else ails the node, as sentences.
     pub(crate) degraded: Vec<String>,
+    /// What became of the farm's last order to read the store through.
+    pub(crate) scrubbed: Option<Scrubbed>,
 }
 
 /// Capacity for workloads: a node that has no pool offers no storage.
@@ -95,6 +98,7 @@ pub(crate) fn describe(
         capacity: capacity(machine),
         evidence: Evidence::SelfReported,
         degraded,
+        scrub: machine.scrubbed.clone(),
     }
 }
 

@@ -94,7 +94,7 @@ impl Results {
 }
 
 /// The longest beginning of `text` that has at most `most` bytes.
-fn cut(text: &str, most: usize) -> &str {
+pub(crate) fn cut(text: &str, most: usize) -> &str {
     let mut end = most.min(text.len());
     while !text.is_char_boundary(end) {
         end -= 1;

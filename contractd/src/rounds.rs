@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! idle ──a day after the last round began──► piece by piece, slowly ──► idle
-//! its disks report errors ──► everything ───┐ at once and faster, one after the other; what
+//! errors of its disks, an order ► everything ┐ at once and faster, one after the other; what
 //! a container ended by itself ──► its flist ─┘ was good is left alone for longer each time
 //! ```
 //!
@@ -14,7 +14,7 @@ use contract::FlistId;
 use flist::Place;
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     mem,
 };
 
@@ -56,6 +56,12 @@ pub(crate) struct Outcome {
     pub(crate) doubted: bool,
     /// What could not be looked at, and why.
     pub(crate) problem: Option<String>,
+    /// Files that were read, how many bytes of them, and how many were bad.
+    pub(crate) files: u64,
+    pub(crate) bytes: u64,
+    pub(crate) bad: u64,
+    /// Flists that need a bad one.
+    pub(crate) damaged: BTreeSet<FlistId>,
 }
 
 /// How far everything is.
@@ -123,8 +129,11 @@ impl Rounds {
     pub(crate) fn read(saved: Option<&str>) -> Self {
         let progress: Progress =
             saved.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-        let wanted = progress.wants_all.then_some(Look::All).into_iter().collect();
-        Self { saved: progress.clone(), progress, wanted, ..Self::default() }
+        let wanted: VecDeque<Look> = progress.wants_all.then_some(Look::All).into_iter().collect();
+        // If the machine went down because of it, it is up for a while before it is tried again.
+        let settle = Rest { until_ms: SETTLE_MS, wait_ms: 0 };
+        let rests = wanted.iter().map(|look| (*look, settle)).collect();
+        Self { saved: progress.clone(), progress, wanted, rests, ..Self::default() }
     }
 
     /// What the disks of the store have reported so far.
@@ -151,6 +160,20 @@ impl Rounds {
         self.want(Look::One(flist));
     }
 
+    /// Everything is to be read, by an order.
+    pub(crate) fn read_all(&mut self) {
+        self.want(Look::All);
+    }
+
+    /// Whether everything could be read now, if that was asked for.
+    pub(crate) fn can_read_all(&self, now_ms: u64) -> bool {
+        !self.rests(&Look::All, now_ms)
+    }
+
+    fn rests(&self, look: &Look, now_ms: u64) -> bool {
+        self.rests.get(look).is_some_and(|rest| now_ms < rest.until_ms)
+    }
+
     fn want(&mut self, look: Look) {
         self.progress.wants_all |= look == Look::All;
         if !self.wanted.contains(&look) {
@@ -166,9 +189,8 @@ impl Rounds {
         self.rests.retain(|look, rest| {
             urgent == Some(*look) || now_ms < rest.until_ms.saturating_add(rest.wait_ms)
         });
-        let rests = |look: &Look| self.rests.get(look).is_some_and(|rest| now_ms < rest.until_ms);
         if urgent.is_none()
-            && let Some(at) = self.wanted.iter().position(|look| !rests(look))
+            && let Some(at) = self.wanted.iter().position(|look| !self.rests(look, now_ms))
         {
             self.urgent = self.wanted.remove(at);
             looks.extend(self.urgent);
@@ -206,7 +228,7 @@ impl Rounds {
         }
         let before = self.rests.get(&look).filter(|_| !outcome.doubted);
         let wait_ms = before.map_or(AGAIN_MS, |rest| rest.wait_ms.saturating_mul(2));
-        let wait_ms = wait_ms.min(AGAIN_MAX_MS);
+        let wait_ms = wait_ms.clamp(AGAIN_MS, AGAIN_MAX_MS);
         let until_ms = now_ms.saturating_add(wait_ms);
         self.rests.insert(look, Rest { until_ms, wait_ms });
         if outcome.problem.is_some() {
@@ -238,9 +260,11 @@ impl Rounds {
         Known::All
     }
 
-    /// What is to be written down now.
+    /// What is to be written down now. That everything was read does not wait: it would be read again.
     pub(crate) fn take_due(&mut self, now_ms: u64) -> Option<String> {
-        if self.progress == self.saved || now_ms < self.saved_ms.saturating_add(SAVE_MS) {
+        let is_early = now_ms < self.saved_ms.saturating_add(SAVE_MS)
+            && self.progress.wants_all == self.saved.wants_all;
+        if self.progress == self.saved || is_early {
             return None;
         }
         (self.saved, self.saved_ms) = (self.progress.clone(), now_ms);
@@ -359,14 +383,18 @@ mod tests {
             new.note_errors(errors(1));
             new
         };
-        let mut rounds = restarted(&mut rounds, SAVE_MS);
-        assert_eq!(rounds.next(1, DAY), [Look::All]);
-        rounds.ended(Look::All, &failed(), 1);
+        // It is written down at once.
+        let mut rounds = restarted(&mut rounds, 0);
         rounds.progress.began_s = DAY;
+        // The machine may have gone down because of it.
+        assert!(rounds.next(SETTLE_MS - 1, DAY).is_empty() && !rounds.can_read_all(SETTLE_MS - 1));
+        assert_eq!(rounds.next(SETTLE_MS, DAY), [Look::All]);
+        rounds.ended(Look::All, &failed(), SETTLE_MS);
+        assert!(!rounds.can_read_all(SETTLE_MS + AGAIN_MS - 1));
         let mut rounds = restarted(&mut rounds, SAVE_MS);
-        assert_eq!(rounds.next(1, DAY), [Look::All]);
-        rounds.ended(Look::All, &good(), 1);
-        assert_eq!(restarted(&mut rounds, SAVE_MS).next(1, DAY), []);
+        assert_eq!(rounds.next(SETTLE_MS, DAY), [Look::All]);
+        rounds.ended(Look::All, &good(), SETTLE_MS);
+        assert_eq!(restarted(&mut rounds, 1).next(SETTLE_MS, DAY), []);
     }
 
     #[test]

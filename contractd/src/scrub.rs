@@ -79,10 +79,13 @@ fn serve(store: &Store, asked: &Receiver<Look>, ended: &SyncSender<(Look, Outcom
         daemon::warn!("reading the store as everybody else does: {error}");
     }
     for look in asked {
-        let Scrubbed { next, doubted, problem } = read(store, look, rate);
+        let Scrubbed { next, doubted, problem, files, bytes, bad, damaged } =
+            read(store, look, rate);
         let problem = problem.map(|error| daemon::chain(&error));
+        let doubted = doubted > 0;
+        let outcome = Outcome { next, doubted, problem, files, bytes, bad, damaged };
         // Nobody listens any more only when the process ends.
-        drop(ended.send((look, Outcome { next, doubted: doubted > 0, problem })));
+        drop(ended.send((look, outcome)));
     }
 }
 

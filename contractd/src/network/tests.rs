@@ -7,7 +7,7 @@ use crate::log::{
 };
 use contract::testkit::World;
 use std::{
-    io::{BufRead as _, BufReader, Write as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpListener,
     sync::{
         Mutex,
@@ -130,6 +130,61 @@ fn a_bundle_that_cannot_be_had_is_no_loss_of_contact() {
     let pulled = inbox.pull(&client, &NodeId([7; 32]), &room, &events);
     assert!(runtime.block_on(pulled).is_err());
     assert!(matches!(heard.try_recv(), Ok(Event::Contact)));
+}
+
+/// What a node is told when a registry refuses its statement so.
+fn told_when_refused(node: &contract::node::Node, world: &World, code: &str) -> Vec<Event> {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = Client::new([format!("http://{}", listener.local_addr().unwrap())]).unwrap();
+    let body = format!(
+        r#"{{"type":"about:blank","title":"no","status":400,"detail":"","code":"{code}"}}"#
+    );
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut reader = BufReader::new(&stream);
+            let mut length = 0;
+            loop {
+                let mut line = String::new();
+                reader.read_line(&mut line).unwrap();
+                let line = line.to_ascii_lowercase();
+                if let Some(text) = line.strip_prefix("content-length:") {
+                    length = text.trim().parse().unwrap();
+                }
+                if line.trim().is_empty() {
+                    break;
+                }
+            }
+            reader.read_exact(&mut vec![0; length]).unwrap();
+            let length = body.len();
+            let head =
+                format!("content-length: {length}\r\ncontent-type: application/problem+json");
+            let head = format!("{head}\r\nconnection: close");
+            write!(stream, "HTTP/1.1 400 Bad Request\r\n{head}\r\n\r\n{body}").unwrap();
+        }
+    });
+    let (events, heard) = channel();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let node = Box::new(contract::testkit::seal(node, &world.node_key));
+    runtime.block_on(register(Arc::new(client), node, None, events));
+    heard.try_iter().collect()
+}
+
+/// A registry that is older than orders refused every statement of a node that had done one, for ever.
+#[test]
+fn a_registry_that_does_not_understand_what_became_of_an_order_is_noticed() {
+    let world = World::new(contract::Timestamp::from_seconds(1_800_000_000));
+    let scrubbed = world.node_scrubbed(1, &world.scrub(0));
+    for (node, code, notices) in [
+        (&scrubbed, codes::MALFORMED, true),
+        (&scrubbed, codes::BAD_SIGNATURE, false),
+        (&world.node(1), codes::MALFORMED, false),
+    ] {
+        let told = told_when_refused(node, &world, code);
+        assert_eq!(matches!(told[..], [Event::OrdersUnknown, _]), notices, "{told:?}");
+        let last = told.last().unwrap();
+        assert!(matches!(last, Event::Registry(Some(text)) if text.contains(code)), "{told:?}");
+    }
 }
 
 /// A registry that is nothing but a log.

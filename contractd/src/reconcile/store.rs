@@ -7,7 +7,7 @@
 
 use super::{RETRY_AHEAD_MAX_MS, RETRY_MAX_MS, Reconciler, Unfetched, retry_delay, start::blame};
 use crate::{
-    clock,
+    clock::{self, Now},
     database::DatabaseError,
     disks, fetches,
     network::Order,
@@ -16,21 +16,21 @@ use crate::{
     rounds::{Known, Look},
     scrub,
 };
-use contract::{ContractId, FlistId, Timestamp, header::Publisher};
+use contract::{ContractId, FlistId, Timestamp, header::Publisher, scrub::Scrubbed};
 use flist::{Depth, StoreError};
 use node_api::paths;
+use registry_api::view::Ordered;
 use std::{collections::BTreeSet, path::Path};
 
 /// How often it is asked, in milliseconds.
 const ERRORS_MS: u64 = 5_000;
+/// What complaints go by about what is no order, and about an order whose time does not come.
+const SCRUB_ORDER: &str = "scrub order";
+const SCRUB_TIME: &str = "scrub time";
 
 impl Reconciler {
     /// Takes in what was read, and says what to read next.
-    pub(super) fn look_at_store(
-        &mut self,
-        now: Timestamp,
-        now_ms: u64,
-    ) -> Result<(), DatabaseError> {
+    pub(super) fn look_at_store(&mut self, now: Now, now_ms: u64) -> Result<(), DatabaseError> {
         let mut has_ended = false;
         // No more than one of each thread.
         while let Ok((look, outcome)) = self.scrubs.ended.try_recv() {
@@ -40,6 +40,9 @@ impl Reconciler {
                 Look::All | Look::Piece(_) => "scrub".to_owned(),
             };
             let known = self.rounds.ended(look, &outcome, now_ms);
+            if look == Look::All {
+                self.orders_to_read.ended(&outcome, now.at);
+            }
             match outcome.problem {
                 Some(text) => self.complain(&about, text),
                 None if known == Known::All => drop(self.complaints.remove(&about)),
@@ -54,13 +57,53 @@ impl Reconciler {
             let errors = scrub::disk_errors(Path::new(paths::STORE), Path::new(disks::BTRFS));
             self.rounds.note_errors(errors);
         }
-        for look in self.rounds.next(now_ms, now.seconds()) {
+        if self.orders_to_read.take(now, self.rounds.can_read_all(now_ms)) {
+            daemon::info!("the farm has ordered that the store is read through");
+            self.rounds.read_all();
+        }
+        match self.orders_to_read.waits(now) {
+            Some(text) => self.complain(SCRUB_TIME, text),
+            None => drop(self.complaints.remove(SCRUB_TIME)),
+        }
+        for look in self.rounds.next(now_ms, now.at.seconds()) {
+            if look == Look::All {
+                self.orders_to_read.begin(now.at);
+            }
             self.scrubs.begin(look);
+        }
+        let is_whole = |flist: &FlistId| {
+            let is_ready =
+                |(of, files): (&(_, FlistId), &Files)| of.1 == *flist && *files == Files::Ready;
+            !self.damaged.contains(flist) && self.files.iter().any(is_ready)
+        };
+        self.orders_to_read.note_repaired(now_ms, is_whole);
+        // Before anybody is told: what was done is not done again.
+        if let Some(text) = self.orders_to_read.take_due() {
+            self.database.set_fact("scrub-order", &text)?;
         }
         match self.rounds.take_due(now_ms) {
             Some(text) => self.database.set_fact("scrub", &text),
             None => Ok(()),
         }
+    }
+
+    /// Takes in the order to read the store through that the registry has now, if it is one.
+    pub(crate) fn take_ordered(&mut self, ordered: Option<&Ordered>) {
+        match ordered.map(|ordered| self.orders_to_read.hear(ordered, &self.trust)) {
+            None | Some(Ok(())) => drop(self.complaints.remove(SCRUB_ORDER)),
+            Some(Err(error)) => self.complain(SCRUB_ORDER, daemon::chain(&error)),
+        }
+    }
+
+    /// What is told of the last one.
+    pub(crate) fn scrubbed(&self) -> Option<Scrubbed> {
+        self.orders_to_read.scrubbed()
+    }
+
+    /// The registry does not understand that.
+    pub(crate) fn say_nothing_of_orders(&mut self) {
+        daemon::warn!("the registry is older than orders to read the store: none is told of");
+        self.orders_to_read.be_silent();
     }
 
     /// Files of an flist were found bad: what runs from it is stopped, whatever has become of them since,

@@ -46,7 +46,7 @@ fn json<T: serde::Serialize>(value: &T) -> Vec<u8> {
 fn statements() {
     let world = World::new(fuzz_targets::now());
     let header = seal(&world.header(1, None), world.key("owner"));
-    let all: [(Kind, Envelope); 10] = [
+    let all: [(Kind, Envelope); 11] = [
         (Kind::Identity, world.identity("owner")),
         (Kind::Farm, seal(&world.farm(1), world.key("farm"))),
         (Kind::Adoption, seal(&world.adoption(), &world.token)),
@@ -57,6 +57,7 @@ fn statements() {
         (Kind::Cancel, seal(&world.cancel(), world.key("owner"))),
         (Kind::Result, seal(&world.report(1, None, State::Running), &world.node_key)),
         (Kind::Heartbeat, seal(&world.heartbeat("b1", 1, 0), &world.node_key)),
+        (Kind::Scrub, seal(&world.scrub(0), world.key("farm"))),
     ];
     for (place, (kind, envelope)) in (0_u8..).zip(&all) {
         put("envelope", kind.name(), &json(envelope));
@@ -77,18 +78,22 @@ fn statements() {
     put("release", "for-ever", &release.seal(&publisher).unwrap());
     let mut demanding = world.header(1, None);
     demanding.flists[0].publisher = Some(Publisher { key: publisher.public(), revision: 3 });
+    let scrubbed = world.node_scrubbed(2, &world.scrub(0));
+    let place = all.iter().position(|(kind, _)| *kind == Kind::Node).unwrap();
+    let payload = [&[u8::try_from(place).unwrap()][..], &json(&scrubbed)].concat();
+    put("statement", "node-scrubbed", &payload);
     let place = all.iter().position(|(kind, _)| *kind == Kind::Contract).unwrap();
     let payload = [&[u8::try_from(place).unwrap()][..], &json(&demanding)].concat();
     put("statement", "contract-publisher", &payload);
     let mut document = world.document(1);
-    put("statement", "document-health", &[&[10][..], &json(&document)].concat());
+    put("statement", "document-health", &[&[11][..], &json(&document)].concat());
     for workload in &mut document.workloads {
         if let Spec::Container(container) = &mut workload.spec {
             container.health = None;
             container.logs.clear();
         }
     }
-    put("statement", "document", &[&[10][..], &json(&document)].concat());
+    put("statement", "document", &[&[11][..], &json(&document)].concat());
     for workload in &mut document.workloads {
         if let Spec::Container(container) = &mut workload.spec {
             container.logs = ["syslog://logs.example", "wss://lines.example:8443/in"]
@@ -96,13 +101,13 @@ fn statements() {
                 .to_vec();
         }
     }
-    put("statement", "document-logs", &[&[10][..], &json(&document)].concat());
+    put("statement", "document-logs", &[&[11][..], &json(&document)].concat());
     for workload in &mut document.workloads {
         if let Spec::Container(container) = &mut workload.spec {
             container.stats = container.logs.split_off(1);
         }
     }
-    put("statement", "document-stats", &[&[10][..], &json(&document)].concat());
+    put("statement", "document-stats", &[&[11][..], &json(&document)].concat());
     put("bundle", "agreed", &json(&world.agreed()));
     put("bundle", "updated", &json(&world.updated(|_| {}, &["it", "legal"])));
     for (first, name) in [(0, "agreed"), (1, "updated"), (2, "half")] {
@@ -127,6 +132,10 @@ fn registry() {
             etag: "\"0123456789abcdef\"".into(),
         }],
         oversize: vec![world.contract()],
+        scrub: Some(view::Ordered {
+            order: seal(&world.scrub(0), world.key("farm")),
+            farm: world.identity("farm"),
+        }),
     };
     put("registry_answers", "inbox", &[&[0][..], &json(&inbox)].concat());
     let problem = Problem::new(409, "Conflict", "too_many", "no more");

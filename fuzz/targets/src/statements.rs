@@ -13,6 +13,7 @@ use contract::{
     node::Node,
     release::RECORD_BYTES_MAX,
     report::{Heartbeat, Report},
+    scrub::Scrub,
     strict::{self, StrictValue},
     testkit::{NETWORK, World, seal},
     workload::{DOCUMENT_BYTES_MAX, Document},
@@ -94,6 +95,7 @@ fn open(kind: Kind, envelope: &Envelope) -> bool {
         Kind::Cancel => opened::<Cancel>(envelope),
         Kind::Result => opened::<Report>(envelope),
         Kind::Heartbeat => opened::<Heartbeat>(envelope),
+        Kind::Scrub => opened::<Scrub>(envelope),
     }
 }
 

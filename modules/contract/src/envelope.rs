@@ -43,11 +43,13 @@ pub enum Kind {
     Result,
     /// A sign of life of a node: [`crate::report::Heartbeat`].
     Heartbeat,
+    /// The farm's order to a node to read its store through: [`crate::scrub::Scrub`].
+    Scrub,
 }
 
 impl Kind {
     /// Every kind, in the order of declaration.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Identity,
         Self::Farm,
         Self::Adoption,
@@ -58,6 +60,7 @@ impl Kind {
         Self::Cancel,
         Self::Result,
         Self::Heartbeat,
+        Self::Scrub,
     ];
 
     /// The word in the payload type.
@@ -73,6 +76,7 @@ impl Kind {
             Self::Cancel => "cancel",
             Self::Result => "result",
             Self::Heartbeat => "heartbeat",
+            Self::Scrub => "scrub",
         }
     }
 

@@ -27,6 +27,7 @@ pub mod past;
 pub mod proven;
 pub mod release;
 pub mod report;
+pub mod scrub;
 pub mod strict;
 pub mod tally;
 pub mod time;

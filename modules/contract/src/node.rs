@@ -6,6 +6,7 @@ use crate::{
     id::{IdentityId, NodeId},
     identity::check_name,
     key::PublicKey,
+    scrub::Scrubbed,
     time::Timestamp,
 };
 use alloc::{string::String, vec::Vec};
@@ -43,6 +44,9 @@ pub struct Node {
     pub evidence: Evidence,
     /// Why the node is not fully usable, as sentences; empty when it is.
     pub degraded: Vec<String>,
+    /// What became of the last order to read the store through that the node has heard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scrub: Option<Scrubbed>,
 }
 
 /// How far a node's claims are proven.
@@ -115,6 +119,7 @@ impl Statement for Node {
 
     fn check(&self) -> Result<(), &'static str> {
         check_name(&self.image)?;
+        self.scrub.as_ref().map_or(Ok(()), Scrubbed::check)?;
         match (self.hardware.disks.len(), self.hardware.nics.len()) {
             _ if self.version == 0 => Err("versions count from 1"),
             (disks, nics) if disks > DEVICES_MAX || nics > DEVICES_MAX => {

@@ -20,6 +20,7 @@ use crate::{
     merkle,
     node::{Disk, Evidence, Hardware, Nic, Node, node_id},
     report::{Heartbeat, Report, State},
+    scrub::{Outcome, Scrub, Scrubbed},
     strict::Extensions,
     workload::{Container, Document, Health, Probe, Sink, Spec, Stop, Workload},
 };
@@ -171,7 +172,35 @@ impl World {
             },
             evidence: Evidence::SelfReported,
             degraded: vec!["vda is not <used>".into()],
+            scrub: None,
         }
+    }
+
+    /// The farm's order to the node to read its store through.
+    pub fn scrub(&self, offset: i64) -> Scrub {
+        Scrub {
+            network: NETWORK.into(),
+            farm: self.id("farm"),
+            node: self.node_id(),
+            issued: self.at(offset),
+        }
+    }
+
+    /// The node, when it has carried out such an order.
+    pub fn node_scrubbed(&self, version: u64, order: &Scrub) -> Node {
+        let outcome = Outcome::Done {
+            begun: order.issued.plus(1),
+            ended: order.issued.plus(9),
+            files: 12,
+            bytes: 3456,
+            bad: 2,
+            damaged: vec![FlistId([5; 32])],
+            repaired: vec![FlistId([6; 32])],
+            left_out: Some("a <directory> cannot be listed".into()),
+        };
+        let (id, issued) = (seal(order, self.key("farm")).id().expect(VALID), order.issued);
+        let scrub = Some(Scrubbed { order: id, issued, outcome });
+        Node { scrub, ..self.node(version) }
     }
 
     /// The farm's consent, to be signed by the farm or its enrolment key.

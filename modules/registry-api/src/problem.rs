@@ -75,7 +75,7 @@ pub mod codes {
     pub const VERSION_TAKEN: &str = "version_taken";
     /// The signer is no stakeholder of what is decided on.
     pub const NOT_A_STAKEHOLDER: &str = "not_a_stakeholder";
-    /// Issued after the time for decisions.
+    /// Issued after the time for decisions; or an order that is too old.
     pub const TOO_LATE: &str = "too_late";
     /// Issued in the future, by the registry's clock.
     pub const IN_THE_FUTURE: &str = "in_the_future";

@@ -28,6 +28,21 @@ pub struct Inbox {
     #[serde(default)]
     #[cfg_attr(feature = "schema", schema(value_type = Vec<String>))]
     pub oversize: Vec<ContractId>,
+    /// The last order of the node's farm to read the store through, when there is one. The node judges it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scrub: Option<Ordered>,
+}
+
+/// An order of a farm, with what it takes to verify it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+pub struct Ordered {
+    /// The [`contract::scrub::Scrub`] statement.
+    #[cfg_attr(feature = "schema", schema(value_type = Object))]
+    pub order: Envelope,
+    /// The identity statement of the farm.
+    #[cfg_attr(feature = "schema", schema(value_type = Object))]
+    pub farm: Envelope,
 }
 
 /// A contract that concerns a node.
@@ -162,6 +177,11 @@ pub struct NodeView {
     /// The farm's consent in force, when there is one.
     #[cfg_attr(feature = "schema", schema(value_type = Option<Object>))]
     pub adoption: Option<Envelope>,
+    /// The last order of its farm to read the store through, when there is one. What became of it stands in
+    /// the node's statement.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schema(value_type = Option<Object>))]
+    pub scrub: Option<Envelope>,
 }
 
 /// Contracts, sorted by id.

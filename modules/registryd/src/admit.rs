@@ -16,6 +16,7 @@ use contract::{
     identity::{Identity, Signer},
     node::Node,
     report::Report,
+    scrub::{SCRUB_EVERY_S, Scrub, Standing},
     tally::Tally,
     verdict::Case,
 };
@@ -139,6 +140,7 @@ fn rule(
         Kind::Approval => approval(connection, &open(envelope, network)?, now),
         Kind::Cancel => cancel(connection, &open(envelope, network)?, now),
         Kind::Result => result(connection, &open(envelope, network)?),
+        Kind::Scrub => scrub(connection, &open(envelope, network)?, now),
         Kind::Heartbeat => Err(malformed("a heartbeat is not kept as a statement".into())),
     }
 }
@@ -248,6 +250,45 @@ fn node(connection: &Connection, signed: &Signed<Node>) -> Result<Ruling, Fault>
     let standing = store::node(connection, &id)?.map(|node| node.body.version);
     let rules = grows("node", signed.body.version, standing);
     Ok(by_key::<Node>(signed.body.key, rules))
+}
+
+fn scrub(connection: &Connection, signed: &Signed<Scrub>, now: Timestamp) -> Result<Ruling, Fault> {
+    let farm = known_signer(connection, &signed.body.farm, "the farm")?;
+    Ok(by_identity::<Scrub>(farm, may_order(connection, &signed.body, now)))
+}
+
+/// A farm orders its own nodes only, and each not too often: all that is taken is kept.
+fn may_order(connection: &Connection, order: &Scrub, now: Timestamp) -> Result<(), Fault> {
+    let Scrub { node, farm, issued, .. } = order;
+    let theirs = store::node(connection, node)?.is_some_and(|known| known.body.farm == *farm);
+    if !theirs || !store::adopted(connection, node, farm)? {
+        let text = format!("the farm {farm} has no node {node} here");
+        let hint = "A farm orders the nodes that it has adopted.";
+        return Err(refusal(422, codes::UNKNOWN_NODE, text, hint));
+    }
+    match order.standing(now) {
+        Standing::Open => {}
+        Standing::Early => {
+            let text = format!("the order was issued at {issued}, and it is {now}");
+            let hint = "Set the clock of who signs.";
+            return Err(refusal(422, codes::IN_THE_FUTURE, text, hint));
+        }
+        Standing::TooOld => {
+            let text = format!("the order was issued at {issued}, which is too long ago");
+            return Err(refusal(422, codes::TOO_LATE, text, "Sign another one."));
+        }
+    }
+    let Some(last) = store::scrub(connection, node, farm)? else { return Ok(()) };
+    let last = store::signed::<Scrub>(connection, &last)?.body.issued;
+    if *issued >= last.plus(SCRUB_EVERY_S) {
+        return Ok(());
+    }
+    let text = format!(
+        "the order was issued at {issued}, the one before at {last}: there is one in \
+         {SCRUB_EVERY_S} seconds"
+    );
+    let hint = "See with `3bot node show` what becomes of the one before.";
+    Err(refusal(409, codes::TOO_MANY, text, hint))
 }
 
 fn by_key<T: Statement>(key: PublicKey, rules: Result<(), Fault>) -> Ruling {

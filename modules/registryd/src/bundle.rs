@@ -6,7 +6,7 @@ use crate::{
     refusal, store,
 };
 use contract::{
-    Bundle, ContractId, NodeId, StatementId,
+    Bundle, ContractId, IdentityId, NodeId, StatementId,
     bundle::{BUNDLE_BYTES_MAX, Deployment},
     header::Header,
     id::sha256,
@@ -14,7 +14,7 @@ use contract::{
 };
 use registry_api::{
     problem::codes,
-    view::{Inbox, InboxEntry},
+    view::{Inbox, InboxEntry, Ordered},
 };
 use rusqlite::Connection;
 use std::collections::{BTreeMap, BTreeSet};
@@ -159,6 +159,19 @@ pub struct NodeInbox {
     pub computed: Vec<Computed>,
 }
 
+/// The last order of the farm to read the store through. Also one that is too old: the node says so.
+fn ordered(
+    connection: &Connection,
+    node: &NodeId,
+    farm: &IdentityId,
+) -> Result<Option<Ordered>, Fault> {
+    let Some(order) = store::scrub(connection, node, farm)? else { return Ok(None) };
+    Ok(Some(Ordered {
+        order: store::envelope(connection, &order)?,
+        farm: store::envelope(connection, &StatementId(farm.0))?,
+    }))
+}
+
 /// What concerns a node. `None` when the node is not known.
 ///
 /// A bundle that no reader would take is left out and named: it must not hide the others.
@@ -184,6 +197,7 @@ pub fn inbox(connection: &Connection, node: &NodeId) -> Result<Option<NodeInbox>
             contracts.push(InboxEntry { contract, version, etag: known.etag });
         }
     }
-    let answer = Tagged::json(&Inbox { adopted, contracts, oversize })?;
+    let scrub = if adopted { ordered(connection, node, &farm)? } else { None };
+    let answer = Tagged::json(&Inbox { adopted, contracts, oversize, scrub })?;
     Ok(Some(NodeInbox { answer, computed }))
 }

@@ -47,9 +47,10 @@ pub fn note(connection: &Connection, envelope: &Envelope) -> Result<(), Fault> {
             }
             Ok(())
         }
-        Some(Kind::Farm | Kind::Adoption | Kind::Node | Kind::Result | Kind::Heartbeat) | None => {
-            Ok(())
-        }
+        Some(
+            Kind::Farm | Kind::Adoption | Kind::Node | Kind::Result | Kind::Heartbeat | Kind::Scrub,
+        )
+        | None => Ok(()),
     }
 }
 

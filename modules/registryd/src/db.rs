@@ -17,10 +17,11 @@ use std::{
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 /// Each entry is one step, in order; a database counts how many it has taken. Only ever append.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     include_str!("schema.sql"),
     include_str!("schema_changes.sql"),
     include_str!("schema_log.sql"),
+    include_str!("schema_scrubs.sql"),
 ];
 /// Writes that may wait.
 const QUEUE_MAX: usize = 1024;

@@ -10,11 +10,12 @@ use contract::{
     identity::Identity,
     node::{Node, node_id},
     report::Report,
+    scrub::Scrub,
 };
 use rusqlite::{Connection, params};
 
 /// Tables that [`rebuild`] makes anew.
-const TABLES: [&str; 14] = [
+const TABLES: [&str; 15] = [
     "identities",
     "farms",
     "nodes",
@@ -29,6 +30,7 @@ const TABLES: [&str; 14] = [
     "grants",
     "changes",
     "bundles",
+    "scrubs",
 ];
 
 /// Takes note of a statement that counts from now on.
@@ -44,6 +46,7 @@ pub fn apply(connection: &Connection, envelope: &Envelope, place: i64) -> Result
         Kind::Cancel => cancel(connection, &open(envelope)?),
         Kind::Result => result(connection, &open(envelope)?, place),
         Kind::Pool => changes::project_pool(connection, &open(envelope)?),
+        Kind::Scrub => scrub(connection, &open(envelope)?),
         // Never stored.
         Kind::Heartbeat => Ok(()),
     }?;
@@ -159,6 +162,19 @@ fn cancel(connection: &Connection, signed: &Signed<Cancel>) -> Result<(), Fault>
     connection
         .prepare_cached("INSERT INTO cancels (contract, statement, version) VALUES (?1, ?2, ?3)")?
         .execute(params![cancel.contract.0, signed.id.0, number(cancel.version)?])?;
+    Ok(())
+}
+
+fn scrub(connection: &Connection, signed: &Signed<Scrub>) -> Result<(), Fault> {
+    let order = &signed.body;
+    connection
+        .prepare_cached(
+            "INSERT INTO scrubs (node, farm, statement, issued) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (node, farm) DO UPDATE
+             SET statement = excluded.statement, issued = excluded.issued
+             WHERE excluded.issued > scrubs.issued",
+        )?
+        .execute(params![order.node.0, order.farm.0, signed.id.0, order.issued.seconds()])?;
     Ok(())
 }
 

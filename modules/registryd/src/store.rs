@@ -193,6 +193,16 @@ pub fn adopted(connection: &Connection, node: &NodeId, farm: &IdentityId) -> Res
     Ok(adoption(connection, node, farm)?.is_some())
 }
 
+/// The last order of this farm to the node to read its store through.
+pub fn scrub(
+    connection: &Connection,
+    node: &NodeId,
+    farm: &IdentityId,
+) -> Result<Option<StatementId>, Fault> {
+    let sql = "SELECT statement FROM scrubs WHERE node = ?1 AND farm = ?2";
+    Ok(ids(connection, sql, &[&node.0, &farm.0])?.first().map(|id| StatementId(*id)))
+}
+
 /// The standing header of a version.
 pub fn header(
     connection: &Connection,

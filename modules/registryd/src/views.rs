@@ -143,6 +143,9 @@ pub fn node(
         )?,
         statement: store::envelope(connection, &signed.id)?,
         adoption: adoption.map(|id| store::envelope(connection, &id)).transpose()?,
+        scrub: store::scrub(connection, id, &node.farm)?
+            .map(|id| store::envelope(connection, &id))
+            .transpose()?,
     }))
 }
 

@@ -264,7 +264,7 @@ async fn a_node_without_consent_gets_nothing() {
         let Fetched::New { body, .. } = fetched else { panic!() };
         body
     };
-    let nothing = |adopted| Inbox { adopted, contracts: vec![], oversize: vec![] };
+    let nothing = |adopted| Inbox { adopted, contracts: vec![], oversize: vec![], scrub: None };
     assert_eq!(inbox().await, nothing(false));
     client.push(&seal(&world.farm(1), world.key("farm"))).await.unwrap();
     client.push(&seal(&world.adoption(), world.key("farm"))).await.unwrap();

@@ -183,7 +183,7 @@ async fn a_registry_of_the_first_schema_is_upgraded_with_what_it_holds() {
             "DROP TABLE evidence; DROP TABLE grants; DROP TABLE changes; DROP TABLE bundles;
              DROP INDEX headers_by_pool;
              ALTER TABLE headers DROP COLUMN pool; ALTER TABLE headers DROP COLUMN expires;
-             DROP TABLE log; DROP TABLE records;
+             DROP TABLE log; DROP TABLE records; DROP TABLE scrubs;
              DELETE FROM migrations WHERE step >= 1;",
         )
         .unwrap();

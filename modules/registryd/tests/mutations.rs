@@ -31,9 +31,11 @@ const TAKEN: &str = "taken";
 const NEVER: [&str; 5] = ["unknown member", "other type", "there twice", "negative", "fraction"];
 
 /// Fields that may be left out: what is not there is said to be none.
-const OPTIONAL: [(&str, &str); 6] = [
+const OPTIONAL: [(&str, &str); 8] = [
     ("contract", "prev"),
     ("identity", "prev"),
+    ("node", "scrub"),
+    ("node", "scrub.outcome.done.left_out"),
     ("result", "header"),
     ("result", "prev"),
     ("result", "ran"),
@@ -52,10 +54,15 @@ fn statements(world: &World) -> Vec<(&'static str, Envelope, &SigningKey)> {
         .collect();
     all.extend([
         signed("farm", seal(&world.farm(1), farm), farm),
-        signed("node", seal(&world.node(1), &world.node_key), &world.node_key),
+        signed(
+            "node",
+            seal(&world.node_scrubbed(1, &world.scrub(0)), &world.node_key),
+            &world.node_key,
+        ),
         signed("adoption by the farm", seal(&world.adoption(), farm), farm),
         signed("adoption by a token", seal(&world.adoption(), &world.token), &world.token),
         signed("pool", seal(&world.pool(), farm), farm),
+        signed("scrub", seal(&world.scrub(0), farm), farm),
         signed("contract", header.clone(), owner),
         signed(
             "approval",

@@ -12,6 +12,7 @@ mod log;
 mod node;
 mod output;
 mod pool;
+mod scrub;
 mod watch;
 
 use anyhow::Context as _;

@@ -50,6 +50,7 @@ pub mod log;
 pub mod people;
 pub mod place;
 pub mod results;
+pub mod scrub;
 pub mod stakeholder;
 pub mod status;
 

@@ -6,7 +6,11 @@
 mod common;
 
 use common::{FakeNode, World, source};
-use contract::report::State;
+use contract::{
+    FlistId, Timestamp,
+    report::State,
+    scrub::{Outcome, Scrubbed},
+};
 use serde_json::Value;
 use std::process::{Command, Output, Stdio};
 
@@ -243,4 +247,88 @@ async fn manual_pages_and_completions_are_made() {
     }
     let (code, _, _) = bot(&world, &["completions", "bash"]).await;
     assert_eq!(code, 0);
+}
+
+/// What a node says when it has read seven files, of which one was bad.
+fn read(issued: Timestamp, damaged: Vec<FlistId>) -> Outcome {
+    Outcome::Done {
+        begun: issued,
+        ended: issued,
+        files: 7,
+        bytes: 8,
+        bad: 1,
+        damaged,
+        repaired: vec![],
+        left_out: None,
+    }
+}
+
+#[tokio::test]
+async fn a_farmer_orders_that_a_store_is_read_and_sees_what_came_of_it() {
+    let world = World::new().await;
+    let node = world.farm_with_node().await;
+    let id = node.id().to_string();
+    let words = ["node", "scrub", &id, "--as"];
+    // A stranger's order is not even sent.
+    assert_eq!(bot(&world, &[&words[..], &["owner"]].concat()).await.0, 4);
+    let shown = done(&world, &["node", "show", &id]).await;
+    assert_eq!(
+        (&shown["scrub_unheard"], &shown["statement"]["scrub"]),
+        (&Value::Null, &Value::Null)
+    );
+    let given = done(&world, &[&words[..], &["farmer"]].concat()).await;
+    let shown = done(&world, &["node", "show", &id]).await;
+    assert_eq!(shown["scrub_unheard"], given["order"]);
+    let stderr = loop {
+        let (code, answer, stderr) = bot(&world, &[&words[..], &["farmer"]].concat()).await;
+        if code != 0 {
+            assert_eq!(code, 1);
+            break stderr;
+        }
+        assert_eq!(answer["order"], given["order"], "in the same second it is the same order");
+    };
+    assert!(stderr.contains("one in 3600 seconds"), "{stderr}");
+
+    let (order, issued) =
+        (text(&given["order"]).parse().unwrap(), text(&given["issued"]).parse().unwrap());
+    let said = |outcome| Some(Scrubbed { order, issued, outcome });
+    node.say(&world.grid, 2, said(Outcome::Heard { at: issued })).await;
+    let shown = done(&world, &["node", "show", &id]).await;
+    assert_eq!(shown["scrub_unheard"], Value::Null, "the node says so itself");
+    assert_eq!(shown["statement"]["scrub"]["order"], given["order"]);
+    node.say(&world.grid, 3, said(read(issued, vec![]))).await;
+    let shown = done(&world, &["node", "show", &id]).await;
+    assert_eq!(shown["statement"]["scrub"]["outcome"]["done"]["files"], 7);
+}
+
+#[tokio::test]
+async fn whoever_waits_for_a_scrub_is_told_how_it_ended() {
+    for (damaged, code) in [(vec![], 0), (vec![FlistId([1; 32])], 3)] {
+        let world = World::new().await;
+        let node = world.farm_with_node().await;
+        let id = node.id();
+        let words = id.to_string();
+        let words = ["node", "scrub", &words, "--as", "farmer", "--wait", "--timeout", "10m"];
+        let node_answers = async {
+            // It hears of the order as a node does.
+            let ordered = loop {
+                let registry_api::Fetched::New { body, .. } =
+                    world.grid.client.inbox(&id, None).await.unwrap()
+                else {
+                    panic!("nothing was known before")
+                };
+                if let Some(ordered) = body.scrub {
+                    break ordered.order;
+                }
+                tokio::task::yield_now().await;
+            };
+            let order = contract::Signed::<contract::scrub::Scrub>::open(&ordered).unwrap();
+            let issued = order.body.issued;
+            let outcome = read(issued, damaged);
+            node.say(&world.grid, 2, Some(Scrubbed { order: order.id, issued, outcome })).await;
+        };
+        let ((ended, answer, stderr), ()) = tokio::join!(bot(&world, &words), node_answers);
+        assert_eq!(ended, code, "{stderr}");
+        assert_eq!(answer["scrub"]["outcome"]["done"]["bad"], 1);
+    }
 }

@@ -18,6 +18,7 @@ use contract::{
     merkle::{self, Hash},
     node::{Node, node_id},
     report::{Heartbeat, Report},
+    scrub::Scrub,
 };
 
 /// Bytes of a record.
@@ -87,6 +88,7 @@ impl Record {
                 let beat = Signed::<Heartbeat>::open(envelope)?.body;
                 (beat.node.0, beat.seq)
             }
+            Kind::Scrub => (Signed::<Scrub>::open(envelope)?.body.node.0, 0),
         };
         let evidence = evidence(&envelope.signatures);
         Ok(Self { kind, subject, version, statement, evidence })
@@ -149,6 +151,7 @@ fn code(kind: Kind) -> u8 {
         Kind::Cancel => 8,
         Kind::Result => 9,
         Kind::Heartbeat => 10,
+        Kind::Scrub => 11,
     }
 }
 
@@ -173,6 +176,7 @@ mod tests {
             seal(&world.cancel(), world.key("owner")),
             seal(&world.report(7, Some(StatementId([1; 32])), state), &world.node_key),
             seal(&world.heartbeat("b1", 1, 0), &world.node_key),
+            seal(&world.scrub(0), world.key("farm")),
         ];
         for (number, statement) in (1..).zip(&statements) {
             let record = Record::of(statement).unwrap();

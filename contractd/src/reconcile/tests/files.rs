@@ -56,7 +56,8 @@ fn what_runs_from_damaged_files_is_to_be_stopped_and_they_are_wanted_again() {
     let record = bench.directory.path().join(format!("store/images/{bad}.flist"));
     std::fs::write(record, "junk").unwrap();
     this.store.scrub_one(bad, &mut |_| {});
-    this.look_at_store(Timestamp::from_seconds(1_800_000_000), 1).unwrap();
+    let at = Timestamp::from_seconds(1_800_000_000);
+    this.look_at_store(Now { at, worth: Worth::Confirmed }, 1).unwrap();
     let left: Vec<_> = this.files.keys().copied().collect();
     assert_eq!(left, [(one, good), (other, bad)], "one that failed waits for its time");
     assert!(this.damaged.contains(&bad));
@@ -138,4 +139,127 @@ fn a_failed_fetch_is_one_contracts_and_files_that_are_there_are_everybodys() {
         [Files::Ready, Files::Ready]
     );
     assert!(this.unfetched.is_empty());
+}
+
+/// The machine has been up for a while.
+const UP_MS: u64 = 1_000_000;
+
+fn scrub_order(bench: &Bench, offset: i64, key: &SigningKey) -> registry_api::view::Ordered {
+    let order = seal(&bench.world.scrub(offset), key);
+    registry_api::view::Ordered { order, farm: bench.world.identity("farm") }
+}
+
+/// The thread has read everything.
+fn was_read(bench: &mut Bench, outcome: crate::rounds::Outcome) {
+    let (sender, ended) = std::sync::mpsc::channel();
+    sender.send((crate::rounds::Look::All, outcome)).unwrap();
+    bench.reconciler.scrubs.ended = ended;
+}
+
+/// One look at the store, so many seconds after the machine has settled.
+fn look(bench: &mut Bench, seconds: i64) {
+    let now = Now { at: bench.world.at(seconds), worth: Worth::Confirmed };
+    let now_ms = UP_MS + u64::try_from(seconds).unwrap() * 1000;
+    bench.reconciler.look_at_store(now, now_ms).unwrap();
+}
+
+fn scrub_outcome(bench: &Bench) -> Option<contract::scrub::Outcome> {
+    bench.reconciler.scrubbed().map(|said| said.outcome)
+}
+
+/// The node was killed right after it had taken the order, and right after it had read everything.
+#[test]
+fn an_order_to_read_the_store_survives_a_restart_and_is_done_once() {
+    use crate::rounds::{Look, Outcome};
+    use contract::scrub;
+    let mut bench = Bench::new();
+    let ordered = scrub_order(&bench, 0, bench.world.key("farm"));
+    bench.reconciler.take_ordered(Some(&ordered));
+    assert_eq!(bench.reconciler.scrubbed(), None, "nobody has looked yet");
+    look(&mut bench, 1);
+    let at = bench.world.at(1);
+    assert_eq!(scrub_outcome(&bench), Some(scrub::Outcome::Heard { at }));
+
+    let mut bench = bench.restarted();
+    bench.reconciler.take_ordered(Some(&ordered));
+    look(&mut bench, 2);
+    was_read(&mut bench, Outcome { files: 5, bad: 1, ..Outcome::default() });
+    look(&mut bench, 3);
+
+    let mut bench = bench.restarted();
+    bench.reconciler.take_ordered(Some(&ordered));
+    let looks = bench.reconciler.rounds.next(UP_MS + 4000, 0);
+    assert!(!looks.contains(&Look::All), "it is not read again");
+    look(&mut bench, 5);
+    assert!(matches!(scrub_outcome(&bench), Some(scrub::Outcome::Done { files: 5, bad: 1, .. })));
+}
+
+/// The next order took the place of what had become of the last one before anybody could see it.
+#[test]
+fn an_order_waits_while_what_was_read_rests() {
+    use contract::scrub::Outcome;
+    let mut bench = Bench::new();
+    for offset in [0, 1] {
+        let ordered = scrub_order(&bench, offset, bench.world.key("farm"));
+        bench.reconciler.take_ordered(Some(&ordered));
+        look(&mut bench, 2 + offset);
+        assert!(matches!(scrub_outcome(&bench), Some(Outcome::Heard { .. })));
+    }
+    was_read(&mut bench, crate::rounds::Outcome::default());
+    for seconds in [4, 603] {
+        look(&mut bench, seconds);
+        assert!(matches!(scrub_outcome(&bench), Some(Outcome::Done { .. })), "{seconds}");
+    }
+    look(&mut bench, 604);
+    assert!(matches!(scrub_outcome(&bench), Some(Outcome::Heard { .. })));
+    let second = scrub_order(&bench, 1, bench.world.key("farm")).order.id().unwrap();
+    assert_eq!(bench.reconciler.scrubbed().unwrap().order, second);
+}
+
+/// In the turn in which it was found, nothing had been fetched yet.
+#[test]
+fn what_was_found_bad_is_not_back_before_it_was_fetched() {
+    use contract::scrub::Outcome;
+    let mut bench = Bench::new();
+    let (bad, of) = (FlistId([9; 32]), ContractId([1; 32]));
+    let ordered = scrub_order(&bench, 0, bench.world.key("farm"));
+    bench.reconciler.take_ordered(Some(&ordered));
+    look(&mut bench, 1);
+    bench.reconciler.files.insert((of, bad), Files::Ready);
+    let record = bench.directory.path().join(format!("store/images/{bad}.flist"));
+    std::fs::write(record, "junk").unwrap();
+    bench.reconciler.store.scrub_one(bad, &mut |_| {});
+    let damaged = [bad].into();
+    was_read(&mut bench, crate::rounds::Outcome { bad: 1, damaged, ..Default::default() });
+    let told = |bench: &Bench| match scrub_outcome(bench) {
+        Some(Outcome::Done { damaged, repaired, .. }) => (damaged, repaired),
+        other => panic!("{other:?}"),
+    };
+    look(&mut bench, 2);
+    assert_eq!(told(&bench), (vec![bad], vec![]));
+    bench.reconciler.take_fetched(of, bad, Ok(()));
+    look(&mut bench, 3);
+    assert_eq!(told(&bench), (vec![], vec![bad]));
+}
+
+#[test]
+fn what_is_no_order_is_complained_about_until_there_is_none_or_one_that_is() {
+    let mut bench = Bench::new();
+    let about =
+        |bench: &Bench, what: &str| bench.reconciler.complaints().any(|(name, _)| name == what);
+    let by_token = scrub_order(&bench, 9, &bench.world.token);
+    let sound = scrub_order(&bench, 9, bench.world.key("farm"));
+    for cure in [None, Some(&sound)] {
+        bench.reconciler.take_ordered(Some(&by_token));
+        assert!(about(&bench, "scrub order"));
+        bench.reconciler.take_ordered(cure);
+        assert!(!about(&bench, "scrub order"));
+    }
+    // One that is ahead of the clock waits, and says why.
+    let ahead = scrub_order(&bench, 1000, bench.world.key("farm"));
+    bench.reconciler.take_ordered(Some(&ahead));
+    look(&mut bench, 0);
+    assert!(about(&bench, "scrub time"));
+    look(&mut bench, 1000);
+    assert!(!about(&bench, "scrub time") && bench.reconciler.scrubbed().is_some());
 }

@@ -10,12 +10,13 @@
 
 use super::{
     Depth, FaultKind, Store, StoreError,
-    findings::Findings,
+    findings::{Findings, Found},
     seal::{self, Identity, Pace},
 };
 use crate::{Flist, erofs, store_path};
 use contract::FlistId;
 use std::{
+    collections::BTreeSet,
     fmt, fs, io, mem,
     path::PathBuf,
     str::FromStr,
@@ -74,6 +75,14 @@ pub struct Scrubbed {
     pub next: Option<Place>,
     /// Files that were not right when they were read first.
     pub doubted: u64,
+    /// Files that were looked at, also those that were missing, and how many bytes were read of them.
+    pub files: u64,
+    /// See there. What was read twice counts twice.
+    pub bytes: u64,
+    /// Files that were bad, or missing, at the second look too.
+    pub bad: u64,
+    /// Flists that need one of these.
+    pub damaged: BTreeSet<FlistId>,
     /// The first thing that kept a file from being looked at. The look has gone on behind it.
     pub problem: Option<StoreError>,
 }
@@ -176,13 +185,23 @@ struct Look<'l> {
     /// When the oldest doubt came, and what had been read by then.
     doubted: Option<(Instant, u64)>,
     findings: Findings,
+    /// What was bad; what several flists need is bad once.
+    bad: BTreeSet<Place>,
     scrubbed: Scrubbed,
 }
 
 impl<'l> Look<'l> {
     fn new(store: &'l Store, pace: Pace<'l>) -> Self {
-        let (findings, scrubbed) = (Findings::default(), Scrubbed::default());
-        Self { store, pace, read: 0, doubts: Vec::new(), doubted: None, findings, scrubbed }
+        Self {
+            store,
+            pace,
+            read: 0,
+            doubts: Vec::new(),
+            doubted: None,
+            findings: Findings::default(),
+            bad: BTreeSet::new(),
+            scrubbed: Scrubbed::default(),
+        }
     }
 
     fn measure_all(&mut self) {
@@ -228,7 +247,11 @@ impl<'l> Look<'l> {
             };
             self.confirm_before(size.saturating_add(FILE_BYTES));
         }
-        match self.fault(&target, depth) {
+        let found = self.fault(&target, depth);
+        if depth == Depth::Read && found.is_ok() {
+            self.scrubbed.files = self.scrubbed.files.saturating_add(1);
+        }
+        match found {
             Ok((None, _)) => {}
             Ok((Some(_), _)) => self.doubt(Doubt::File(target, depth)),
             Err(error) => self.note(error),
@@ -244,8 +267,10 @@ impl<'l> Look<'l> {
         self.count(FILE_BYTES);
         let identity = seal::identity(&target.path)?;
         let kernel = self.store.kernel;
-        let kind =
-            (kernel.fault)(&target.path, &target.digest, depth, &mut |bytes| self.count(bytes))?;
+        let kind = (kernel.fault)(&target.path, &target.digest, depth, &mut |bytes| {
+            self.scrubbed.bytes = self.scrubbed.bytes.saturating_add(bytes);
+            self.count(bytes);
+        })?;
         Ok((kind, identity))
     }
 
@@ -290,7 +315,7 @@ impl<'l> Look<'l> {
             Doubt::Record(flist) => match self.store.flist_from_disk(flist) {
                 Ok(_) | Err(StoreError::Absent(_)) => Ok(()),
                 Err(error) if error.is_of_record() => {
-                    self.store.tell(Findings::of_list(flist));
+                    self.tell(Place::Image(flist), Findings::of_list(flist));
                     Ok(())
                 }
                 Err(error) => Err(error),
@@ -299,11 +324,17 @@ impl<'l> Look<'l> {
                 let (Some(kind), identity) = self.fault(&target, depth)? else { return Ok(()) };
                 let found = self.findings.of_file(self.store, target.place, kind)?;
                 if kind == FaultKind::Missing || self.store.take_name(&target.path, identity)? {
-                    self.store.tell(found);
+                    self.tell(target.place, found);
                 }
                 Ok(())
             }
         }
+    }
+
+    fn tell(&mut self, place: Place, found: Found) {
+        self.bad.insert(place);
+        self.scrubbed.damaged.extend(found.keys());
+        self.store.tell(found);
     }
 
     /// Keeps the first problem, and gives nothing in place of what could not be had.
@@ -314,7 +345,7 @@ impl<'l> Look<'l> {
 
     fn end(mut self, next: Option<Place>) -> Scrubbed {
         self.confirm();
-        Scrubbed { next, ..self.scrubbed }
+        Scrubbed { next, bad: self.bad.len() as u64, ..self.scrubbed }
     }
 }
 

@@ -1,6 +1,6 @@
 //! `3bot node`.
 
-use super::{Exit, context::Context, output::Output};
+use super::{Exit, context::Context, output::Output, scrub};
 use clap::Subcommand;
 use contract::{Capacity, NodeId};
 use registry_api::view::NodeView;
@@ -24,6 +24,8 @@ pub(crate) enum Command {
         /// The node.
         node: NodeId,
     },
+    /// Have a node of your farm read its store through, and compare every page with what was signed.
+    Scrub(scrub::Words),
 }
 
 pub(crate) async fn run(
@@ -43,6 +45,7 @@ pub(crate) async fn run(
             }
         }
         Command::Show { node } => show(&grid, output, &node).await?,
+        Command::Scrub(words) => return scrub::run(context, output, &words).await,
     }
     Ok(Exit::Done)
 }
@@ -79,6 +82,7 @@ fn standing(node: &NodeView) -> &'static str {
 async fn show(grid: &Grid, output: &Output, id: &NodeId) -> anyhow::Result<()> {
     let node = grid.node(id).await?;
     let (view, body) = (&node.view, &node.statement.body);
+    let unheard = threebot::scrub::unheard(grid, &node).await?;
     output.answer(&json!({
         "node": id,
         "adopted": node.consent_verified,
@@ -89,6 +93,7 @@ async fn show(grid: &Grid, output: &Output, id: &NodeId) -> anyhow::Result<()> {
         "statement": body,
         "contracts": view.contracts,
         "conflicts": view.conflicts,
+        "scrub_unheard": unheard.map(|order| order.id),
     }));
     let farm = view.farm_name.as_deref().unwrap_or("unknown");
     let adopted = match (node.consent_verified, view.adopted) {
@@ -129,6 +134,13 @@ async fn show(grid: &Grid, output: &Output, id: &NodeId) -> anyhow::Result<()> {
     for nic in &machine.nics {
         let addresses = nic.addresses.join(" ");
         output.say(format_args!("network   {} {} {} {addresses}", nic.name, nic.mac, nic.driver));
+    }
+    for line in body.scrub.iter().flat_map(scrub::lines) {
+        output.say(format_args!("scrub     {line}"));
+    }
+    if let Some(order) = unheard {
+        let issued = order.issued;
+        output.say(format_args!("scrub     ordered {issued}, the node says nothing of it yet"));
     }
     for standing in &view.contracts {
         let state = super::contract::word(&standing.state);

@@ -10,6 +10,7 @@ use contract::{
     identity::Signer,
     node::{Disk, Evidence, Hardware, Node, node_id},
     report::{Heartbeat, Ran, Report, State},
+    scrub::Scrubbed,
 };
 use flist::create::{Options, Overrides, build_directory, publish};
 use identity::{Keys, Name};
@@ -131,11 +132,16 @@ impl FakeNode {
     }
 
     pub(crate) async fn register(&self, grid: &Grid) {
+        self.say(grid, 1, None).await;
+    }
+
+    /// The node's statement, with what became of an order to read its store through.
+    pub(crate) async fn say(&self, grid: &Grid, version: u64, scrub: Option<Scrubbed>) {
         let node = Node {
             network: NETWORK.into(),
             key: self.key.public(),
             farm: self.farm.id,
-            version: 1,
+            version,
             issued: now(),
             image: "0.1.0".into(),
             hardware: Hardware {
@@ -157,6 +163,7 @@ impl FakeNode {
             capacity: capacity(),
             evidence: Evidence::SelfReported,
             degraded: vec![],
+            scrub,
         };
         grid.client.push(&self.seal(&node)).await.unwrap();
     }

@@ -155,6 +155,8 @@ fn exactly_the_bad_files_go_everybody_who_needs_them_is_told_and_they_come_back(
     let scrubbed = bench.scrub();
     assert!(scrubbed.problem.is_none() && scrubbed.doubted == 0 && scrubbed.next.is_none());
     assert_eq!(bench.files(), all, "good files stay");
+    assert_eq!((scrubbed.files, scrubbed.bad, scrubbed.damaged.len()), (7, 0, 0));
+    assert!(scrubbed.bytes >= 5 * OBJECT_BYTES as u64, "{scrubbed:?}");
 
     lose(&bench.object(&bench.one, "shared"));
     fs::write(bench.object(&bench.one, "own"), "another").unwrap();
@@ -173,6 +175,9 @@ fn exactly_the_bad_files_go_everybody_who_needs_them_is_told_and_they_come_back(
     ];
     let left: Vec<_> = all.iter().filter(|path| !gone.contains(path)).cloned().collect();
     assert_eq!(bench.files(), left, "exactly the bad files go");
+    // The object that both need is one.
+    let both = [bench.one.identity(), bench.other.identity()].into();
+    assert_eq!((scrubbed.bad, scrubbed.damaged), (5, both));
     let (one, other) = (&bench.one, &bench.other);
     let told = of(&[
         (one, "/own has another digest, or none"),
@@ -188,7 +193,8 @@ fn exactly_the_bad_files_go_everybody_who_needs_them_is_told_and_they_come_back(
     bench.ingest(&bench.one);
     bench.ingest(&bench.other);
     assert_eq!(bench.files(), all);
-    assert_eq!(bench.scrub().doubted, 0);
+    let scrubbed = bench.scrub();
+    assert_eq!((scrubbed.doubted, scrubbed.bad), (0, 0));
 }
 
 #[test]
@@ -215,7 +221,8 @@ fn a_file_that_can_be_read_the_second_time_stays() {
     let all = bench.files();
     let object = bench.object(&bench.one, "own");
     fs::write(object.with_extension(FLAKY), "").unwrap();
-    assert_eq!(bench.scrub().doubted, 1);
+    let scrubbed = bench.scrub();
+    assert_eq!((scrubbed.doubted, scrubbed.bad), (1, 0));
     fs::write(object.with_extension(FLAKY), "").unwrap();
     bench.ingest(&bench.one);
     assert!(!object.with_extension(FLAKY).exists(), "the repair has seen it as well");
