@@ -127,6 +127,11 @@ const NEEDED: &[Needed] = &[
         reason: "the quick starts pick ids with it, and a test follows them",
         tasks: &[Test],
     },
+    Needed {
+        package: "chromium",
+        reason: "opens the registry's pages as people see them, at the widths of a phone and a desk",
+        tasks: &[Test],
+    },
     Needed { package: "curl", reason: "opens the page of the quick starts", tasks: &[Test] },
 ];
 

@@ -57,6 +57,8 @@ pub struct World {
     pub now: Timestamp,
     /// Tells contracts of one owner apart.
     pub nonce: Nonce,
+    /// What somebody calls themselves; ids hang on it.
+    pub call: fn(&str) -> String,
 }
 
 /// Signs a statement.
@@ -80,6 +82,7 @@ impl World {
             token: SigningKey::from_seed(&[88; 32]),
             now,
             nonce: Nonce("00112233445566778899aabbccddeeff".into()),
+            call: |name| format!("{name} <b>&"),
         }
     }
 
@@ -105,7 +108,7 @@ impl World {
             network: NETWORK.into(),
             version: 1,
             prev: None,
-            name: format!("{name} <b>&"),
+            name: (self.call)(name),
             keys: vec![key.public()],
             threshold: 1,
         };

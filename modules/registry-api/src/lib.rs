@@ -8,6 +8,7 @@
 
 pub mod paths;
 pub mod problem;
+pub mod shown;
 pub mod view;
 pub mod write;
 

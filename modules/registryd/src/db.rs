@@ -29,6 +29,8 @@ const QUEUE_MAX: usize = 1024;
 const BATCH_MAX: usize = 256;
 /// Connections that read.
 const READERS: usize = 4;
+/// Of these, pages for people hold so many at once: whatever a page costs, the API goes on.
+const READERS_PAGES: usize = 2;
 /// A reader waits this long for a checkpoint that blocks it.
 const TIMEOUT_BUSY: Duration = Duration::from_secs(10);
 
@@ -90,6 +92,7 @@ pub struct Db {
 
 struct Readers {
     free: Semaphore,
+    pages: Semaphore,
     connections: Mutex<Vec<Connection>>,
 }
 
@@ -193,8 +196,11 @@ impl Db {
         };
         let connections =
             (0..READERS).map(|_| reader()).collect::<rusqlite::Result<_>>().context("opening")?;
-        let readers =
-            Readers { free: Semaphore::new(READERS), connections: Mutex::new(connections) };
+        let readers = Readers {
+            free: Semaphore::new(READERS),
+            pages: Semaphore::new(READERS_PAGES),
+            connections: Mutex::new(connections),
+        };
         let thread = Arc::new(Mutex::new(Some(thread)));
         Ok(Self { writer, thread, readers: Arc::new(readers) })
     }
@@ -220,6 +226,20 @@ impl Db {
         let gone = || Fault::Broken(anyhow::anyhow!("the thread that writes has ended"));
         self.writer.send(Some(Box::new(task))).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
+    }
+
+    /// The same as [`Db::read`] for a page, of which only a few are made at once.
+    pub async fn read_page<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, Fault> {
+        let db = self.clone();
+        let task = async move {
+            let _permit = db.readers.pages.acquire().await.map_err(anyhow::Error::new)?;
+            db.read(work).await
+        };
+        // A caller that goes away does not end the work, which goes on holding its permit.
+        tokio::spawn(task).await.map_err(|error| anyhow::Error::new(error).context("reading"))?
     }
 
     /// Runs `work` over one unchanging state of the database.
@@ -352,6 +372,41 @@ fn commit(connection: &Connection, batch: &mut [Box<dyn Work>]) -> rusqlite::Res
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn pages_never_hold_every_reader() {
+        let data = tempfile::tempdir().unwrap();
+        let db = Db::start(data.path()).unwrap();
+        let (started, mut starts) = mpsc::unbounded_channel();
+        let mut held = Vec::new();
+        for _ in 0..2 * READERS {
+            let (release, released) = std::sync::mpsc::channel::<()>();
+            let (db, started) = (db.clone(), started.clone());
+            let work = move |_: &Connection| {
+                started.send(()).unwrap();
+                released.recv().unwrap();
+                Ok(())
+            };
+            held.push((tokio::spawn(async move { db.read_page(work).await }), release));
+        }
+        for _ in 0..READERS_PAGES {
+            starts.recv().await.unwrap();
+        }
+        // With all readers held this would wait for ever.
+        let one = db.read(|db| Ok(db.query_row("SELECT 1", [], |row| row.get::<_, i64>(0))?));
+        let one = tokio::time::timeout(Duration::from_secs(60), one).await;
+        let held_now = READERS - db.readers.free.available_permits();
+        // Lets all of them end before anything is said, so that a failure is one.
+        let (pages, releases): (Vec<_>, Vec<_>) = held.into_iter().unzip();
+        for release in &releases {
+            release.send(()).unwrap();
+        }
+        for page in pages {
+            page.await.unwrap().map_err(Fault::into_error).unwrap();
+        }
+        assert_eq!(one.expect("a reader is free").map_err(Fault::into_error).unwrap(), 1);
+        assert!(held_now <= READERS_PAGES, "{held_now}");
+    }
 
     #[tokio::test]
     async fn a_database_without_room_says_so_and_takes_writes_again_when_there_is_some() {

@@ -120,6 +120,8 @@ impl IntoResponse for Fault {
         response
             .headers_mut()
             .insert(header::CONTENT_TYPE, HeaderValue::from_static(paths::PROBLEM_JSON));
+        // For pages, which say it in words.
+        response.extensions_mut().insert(problem);
         response
     }
 }

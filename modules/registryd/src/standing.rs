@@ -25,8 +25,8 @@ use rusqlite::Connection;
 use std::collections::BTreeMap;
 
 /// A contract that has been read from the database.
-struct Facts {
-    case: Case,
+pub(crate) struct Facts {
+    pub(crate) case: Case,
     approvals: Vec<Signed<Approval>>,
     signers: Vec<Signer>,
 }
@@ -48,18 +48,40 @@ impl Facts {
         Ok(Self { signers: signers.collect(), approvals, case })
     }
 
-    fn newest(&self) -> &Signed<Header> {
+    pub(crate) fn newest(&self) -> &Signed<Header> {
         &self.case.headers()[self.case.headers().len() - 1]
     }
 
     /// `None` also when a statement is missing without which nobody can judge.
-    fn in_force(&self) -> Option<&Signed<Header>> {
+    pub(crate) fn in_force(&self) -> Option<&Signed<Header>> {
         self.case.in_force().ok().flatten()
     }
 
     /// The version whose documents matter.
     fn shown(&self) -> &Signed<Header> {
         self.in_force().unwrap_or_else(|| self.newest())
+    }
+
+    /// What somebody who is awaited has decided so far.
+    pub(crate) fn decided(&self, asked: &Awaited) -> Option<Decision> {
+        let headers = self.case.headers();
+        let judges = headers.iter().rev().take(2);
+        let question = match asked.action {
+            Action::Create | Action::Update => about(self.newest()),
+            Action::Cancel => {
+                let header = self.in_force()?;
+                let orders = self.case.cancels(header);
+                let (order, _) = orders.into_iter().find(|(order, _)| order.id == asked.subject)?;
+                about_cancel(&header.body, order)
+            }
+        };
+        let of = |header| {
+            let question = Question { header, ..question };
+            tally::decisions(&question, &self.approvals, &self.signers)
+                .get(&asked.identity)
+                .copied()
+        };
+        of(question.header).or_else(|| judges.map(|judge| &judge.body).find_map(of))
     }
 
     /// Whose decision is missing, under the rules of one header.
@@ -91,7 +113,7 @@ fn about_cancel<'a>(header: &'a Header, cancel: &Signed<Cancel>) -> Question<'a>
 }
 
 /// Everybody who can still make a difference, once for each thing to decide.
-fn everybody_awaited(
+pub(crate) fn everybody_awaited(
     connection: &Connection,
     facts: &Facts,
     now: Timestamp,
@@ -145,7 +167,7 @@ fn everybody_awaited(
 /// The nodes of the version that matters, with their last results.
 fn on_nodes(connection: &Connection, facts: &Facts, now: Timestamp) -> Result<Vec<OnNode>, Fault> {
     let header = facts.shown();
-    let mut last = last_results(connection, &header.body.contract)?;
+    let mut last = last_results(connection, header)?;
     let mut query = connection.prepare_cached(
         "SELECT node, workloads FROM deployments WHERE header = ?1 ORDER BY place LIMIT ?2",
     )?;
@@ -178,16 +200,19 @@ fn on_nodes(connection: &Connection, facts: &Facts, now: Timestamp) -> Result<Ve
 
 type LastOfNode = BTreeMap<Option<String>, StatementId>;
 
-/// The last result of each node about each workload, and about the contract as a whole.
+/// The last result of each node about each workload, and about the contract as a whole. Any node may
+/// send results about any contract: only those of the nodes of this version are looked at.
 fn last_results(
     connection: &Connection,
-    contract: &ContractId,
+    header: &Signed<Header>,
 ) -> Result<BTreeMap<[u8; 32], LastOfNode>, Fault> {
     let mut query = connection.prepare_cached(
         "SELECT node, workload, statement, MAX(seq) FROM results
-         WHERE contract = ?1 AND conflict = 0 GROUP BY node, workload",
+         WHERE contract = ?1 AND conflict = 0
+             AND node IN (SELECT node FROM deployments WHERE header = ?2)
+         GROUP BY node, workload",
     )?;
-    let rows = query.query_map([&contract.0], |row| {
+    let rows = query.query_map([&header.body.contract.0, &header.id.0], |row| {
         Ok((store::hash(row, 0)?, row.get::<_, Option<String>>(1)?, store::hash(row, 2)?))
     })?;
     let mut found: BTreeMap<_, LastOfNode> = BTreeMap::new();
@@ -300,7 +325,7 @@ fn summarise(
     })
 }
 
-fn read(connection: &Connection, id: &ContractId) -> Result<Option<Facts>, Fault> {
+pub(crate) fn read(connection: &Connection, id: &ContractId) -> Result<Option<Facts>, Fault> {
     let Some(bundle) = bundle::bundle(connection, id, None)? else { return Ok(None) };
     Ok(Some(Facts::read(&bundle)?))
 }
@@ -320,6 +345,17 @@ pub fn is_open(connection: &Connection, id: &ContractId, now: Timestamp) -> Resu
         | ContractState::Running
         | ContractState::Degraded => Ok(true),
     }
+}
+
+/// A contract as it stands in a list. `None` when it is not known.
+pub fn summary(
+    connection: &Connection,
+    id: &ContractId,
+    now: Timestamp,
+) -> Result<Option<ContractSummary>, Fault> {
+    let Some(facts) = read(connection, id)? else { return Ok(None) };
+    let nodes = on_nodes(connection, &facts, now)?;
+    Ok(Some(summarise(connection, &facts, &nodes, now)?))
 }
 
 /// A contract with all that is known of it.
@@ -422,9 +458,7 @@ pub fn contracts(
     let next = views::next(&ids);
     let mut contracts = Vec::new();
     for id in ids {
-        let Some(facts) = read(connection, &ContractId(id))? else { continue };
-        let nodes = on_nodes(connection, &facts, now)?;
-        let summary = summarise(connection, &facts, &nodes, now)?;
+        let Some(summary) = summary(connection, &ContractId(id), now)? else { continue };
         let waits = |id| summary.awaited.iter().any(|one| one.identity == id);
         if filter.state.is_none_or(|state| state == summary.state)
             && filter.signer.is_none_or(waits)

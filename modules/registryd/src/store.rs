@@ -178,10 +178,20 @@ pub fn adoption(
     else {
         return Ok(None);
     };
+    adoption_by(connection, node, &owner, &statement)
+}
+
+/// The same, when the farm has been read already.
+pub fn adoption_by(
+    connection: &Connection,
+    node: &NodeId,
+    owner: &Signer,
+    farm: &Signed<Farm>,
+) -> Result<Option<StatementId>, Fault> {
     let sql = "SELECT statement FROM adoptions WHERE node = ?1 AND farm = ?2";
-    for id in ids(connection, sql, &[&node.0, &farm.0])? {
+    for id in ids(connection, sql, &[&node.0, &farm.body.farm.0])? {
         let adoption: Signed<Adoption> = signed(connection, &StatementId(id))?;
-        if consents(&owner, &statement, &adoption) {
+        if consents(owner, farm, &adoption) {
             return Ok(Some(adoption.id));
         }
     }

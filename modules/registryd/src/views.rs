@@ -56,18 +56,23 @@ pub fn farm(
     now: Timestamp,
 ) -> Result<Option<FarmView>, Fault> {
     let Some(signed) = store::farm(connection, id)? else { return Ok(None) };
+    let owner = store::signer(connection, id)?;
     let (mut nodes, mut online, mut waiting) = (0, 0, 0);
     let mut capacity = Capacity::default();
     let sql = "SELECT id FROM nodes WHERE farm = ?1 ORDER BY id LIMIT ?2";
     for node in store::ids(connection, sql, &[&id.0, &limit(FARM_NODES_MAX)])? {
         let node = NodeId(node);
-        if !store::adopted(connection, &node, id)? {
+        // The farm and its signer are read once, however many nodes there are.
+        let adopted = match &owner {
+            Some(owner) => store::adoption_by(connection, &node, owner, &signed)?.is_some(),
+            None => false,
+        };
+        if !adopted {
             waiting += 1;
             continue;
         }
         nodes += 1;
-        let beat = results::last(connection, &node)?;
-        online += u64::from(beat.is_some_and(|beat| beat.is_recent(now)));
+        online += u64::from(is_online(connection, &node, now)?);
         if let Some(statement) = store::node(connection, &node)? {
             capacity = capacity.plus(&statement.body.capacity);
         }
@@ -151,7 +156,9 @@ pub fn node(
 
 /// Whether signs of life come from a node.
 pub fn is_online(connection: &Connection, id: &NodeId, now: Timestamp) -> Result<bool, Fault> {
-    Ok(results::last(connection, id)?.is_some_and(|beat| beat.is_recent(now)))
+    let sql = "SELECT COUNT(*) FROM heartbeats WHERE node = ?1 AND received > ?2";
+    let recent = now.seconds() - results::OFFLINE_AFTER_S;
+    Ok(store::count(connection, sql, &[&id.0, &recent])? > 0)
 }
 
 /// Nodes after an id, of one farm or all.
@@ -207,6 +214,8 @@ pub enum Order {
     After(u64),
     /// The newest first.
     Newest,
+    /// Those that came before an arrival, newest first.
+    Before(u64),
 }
 
 /// Results, of one contract or node or of all.
@@ -217,33 +226,43 @@ pub fn results(
     order: Order,
     most: usize,
 ) -> Result<Results, Fault> {
-    let direction = match order {
-        Order::After(_) => "",
-        Order::Newest => "DESC",
+    let ids = result_ids(connection, contract, node, order, most)?;
+    let mut results = Vec::with_capacity(ids.len());
+    for id in ids {
+        results.push(result(connection, &id)?);
+    }
+    let next = results.iter().map(|one| one.arrival).max();
+    let next = next.unwrap_or(match order {
+        Order::After(place) => place,
+        Order::Newest | Order::Before(_) => 0,
+    });
+    Ok(Results { results, next })
+}
+
+/// The same by their statements, unread.
+pub fn result_ids(
+    connection: &Connection,
+    contract: Option<ContractId>,
+    node: Option<NodeId>,
+    order: Order,
+    most: usize,
+) -> Result<Vec<StatementId>, Fault> {
+    let (bound, place) = match order {
+        Order::After(place) => ("place > ?3 ORDER BY place", place),
+        Order::Newest => ("place > ?3 ORDER BY place DESC", 0),
+        Order::Before(place) => ("place < ?3 ORDER BY place DESC", place),
     };
-    let after = match order {
-        Order::After(place) => i64::try_from(place).unwrap_or(i64::MAX),
-        Order::Newest => 0,
-    };
-    // One of three fixed texts and two directions: nothing of a request is in it.
+    let place = i64::try_from(place).unwrap_or(i64::MAX);
+    // One of three fixed texts for each of three orders: nothing of a request is in it.
     let filter = match (contract, node) {
         (Some(_), _) => "contract = ?1 AND (?2 IS NULL OR node = ?2)",
         (None, Some(_)) => "?1 IS NULL AND node = ?2",
         (None, None) => "?1 IS NULL AND ?2 IS NULL",
     };
-    let sql = format!(
-        "SELECT statement FROM results WHERE {filter} AND place > ?3
-         ORDER BY place {direction} LIMIT ?4"
-    );
+    let sql = format!("SELECT statement FROM results WHERE {filter} AND {bound} LIMIT ?4");
     let (contract, node) = (contract.map(|id| id.0), node.map(|id| id.0));
-    let ids = store::ids(connection, &sql, &[&contract, &node, &after, &limit(most)])?;
-    let mut results = Vec::with_capacity(ids.len());
-    for id in ids {
-        results.push(result(connection, &StatementId(id))?);
-    }
-    let next = results.iter().map(|one| one.arrival).max();
-    let next = next.unwrap_or_else(|| u64::try_from(after).unwrap_or(0));
-    Ok(Results { results, next })
+    let ids = store::ids(connection, &sql, &[&contract, &node, &place, &limit(most)])?;
+    Ok(ids.into_iter().map(StatementId).collect())
 }
 
 /// A result that is stored.

@@ -238,6 +238,15 @@ mod tests {
         Arguments::command().debug_assert();
     }
 
+    /// Pages of a registry end their line with it, so that a line that is only copied signs nothing.
+    #[test]
+    fn a_rejection_without_its_reason_is_refused() {
+        let id = "00".repeat(32);
+        let line = ["3bot", "contract", "reject", &id, "--reason"];
+        assert!(Arguments::try_parse_from(line).is_err());
+        assert!(Arguments::try_parse_from(line.iter().copied().chain(["too dear"])).is_ok());
+    }
+
     #[test]
     fn every_command_explains_itself() {
         fn walk(command: &clap::Command, path: &str) {

@@ -241,19 +241,16 @@ pub fn clean(text: &str) -> String {
 
 /// The same for a JSON text without line breaks, which means what it meant before.
 pub fn clean_json(text: &str) -> String {
-    // Outside of strings JSON has none of them, and all are below U+10000.
-    spelled_out(text, |c| format!("\\u{:04x}", u32::from(c)))
+    // Outside of strings JSON has none of them.
+    spelled_out(text, |c| {
+        c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect()
+    })
 }
 
 fn spelled_out(text: &str, spell: impl Fn(char) -> String) -> String {
-    let hidden = |c: char| {
-        c.is_control()
-            // Marks that turn the direction of writing, or take no room.
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
-    };
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        if hidden(c) {
+        if registry_api::shown::steers(c) {
             out.push_str(&spell(c));
         } else {
             out.push(c);

@@ -135,6 +135,69 @@ async fn a_contract_is_written_approved_and_watched_by_commands() {
     assert_eq!(bot(&world, &[&watch[..], &["running"]].concat()).await.0, 4, "it never will");
 }
 
+/// The commands that the registry's page shows to somebody, each after its first words.
+async fn shown_commands(world: &World, name: &str) -> Vec<String> {
+    let url = format!("{}/inbox?identity={}", world.url(), world.actor(name).id());
+    let answer = registry_api::client::http().unwrap().get(url).send().await.unwrap();
+    let html = answer.text().await.unwrap();
+    let html = html.replace("<span class=\"option\">", "").replace("</span>", "");
+    let start = "<code>3bot contract ";
+    let rest = html.match_indices(start).map(|(at, _)| &html[at + "<code>".len()..]);
+    rest.map(|rest| rest.split("</code>").next().unwrap().to_owned()).collect()
+}
+
+/// Runs a line as somebody would who has copied it into a shell.
+async fn in_a_shell(world: &World, line: &str, name: &str) -> (i32, String) {
+    let line = line.replacen("3bot", "\"$0\"", 1);
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", &line, env!("CARGO_BIN_EXE_3bot")]).env_clear().stdin(Stdio::null());
+    command.env("ZOS_HOME", world.home.path()).env("ZOS_KEY", name);
+    let run = tokio::task::spawn_blocking(move || command.output());
+    let Output { status, stderr, .. } = run.await.unwrap().unwrap();
+    (status.code().unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+#[tokio::test]
+async fn the_commands_of_a_page_decide_on_what_it_showed() {
+    let world = World::new().await;
+    let (node, pool) = pool_by_commands(&world).await;
+    let dir = world.flist();
+    done(&world, &["flist", "push", dir.to_str().unwrap()]).await;
+    let file = world.home.path().join("shop.toml");
+    std::fs::write(&file, source(&pool.parse().unwrap(), &node.id(), &dir, "")).unwrap();
+    let (file, plan) = (file.to_str().unwrap(), world.home.path().join("shop.plan"));
+    let plan = plan.to_str().unwrap();
+    let made = done(&world, &["contract", "plan", file, "--out", plan, "--as", "owner"]).await;
+    let (id, header) = (text(&made["contract"]), text(&made["header"]));
+    done(&world, &["contract", "sign", plan, "--as", "owner"]).await;
+    done(&world, &["contract", "push", plan]).await;
+
+    let commands = shown_commands(&world, "it").await;
+    let [approve, reject] = commands.as_slice() else { panic!("{commands:?}") };
+    let (code, stderr) = in_a_shell(&world, reject, "it").await;
+    assert_eq!(code, 64, "it waits for a reason: {stderr}");
+    let reject = &format!("{reject} 'too dear'");
+    assert!(approve.contains(&id) && approve.contains(&format!("--hash {header}")), "{approve}");
+    // It would ask; a script says yes. Another statement than the one shown is not signed.
+    let yes = format!("{approve} --yes");
+    let other = "00".repeat(32);
+    for line in [&yes, reject] {
+        let (code, stderr) = in_a_shell(&world, &line.replace(&header, &other), "it").await;
+        assert_eq!(code, 4, "{line}: {stderr}");
+    }
+    let withdraw = ["contract", "withdraw", &id, "--as", "it", "--hash", &other];
+    assert_eq!(bot(&world, &withdraw).await.0, 4);
+    assert_eq!(shown_commands(&world, "it").await, commands, "nothing was decided");
+    let (code, stderr) = in_a_shell(&world, &yes, "it").await;
+    assert_eq!(code, 0, "{stderr}");
+    assert!(shown_commands(&world, "it").await.is_empty(), "it has decided");
+    let commands = shown_commands(&world, "legal").await;
+    let (code, stderr) = in_a_shell(&world, &format!("{} 'too dear'", commands[1]), "legal").await;
+    assert_eq!(code, 0, "{stderr}");
+    let (_, status, _) = bot(&world, &["contract", "status", &id]).await;
+    assert_eq!(status["state"], "rejected");
+}
+
 #[tokio::test]
 async fn refusals_and_mistakes_have_their_own_codes() {
     let world = World::new().await;

@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 #![allow(dead_code, unused_imports, reason = "each test file uses its part")]
 
+pub(crate) mod chromium;
 pub(crate) mod process;
+pub(crate) mod story;
 
 pub(crate) use contract::testkit::{NETWORK, World, seal};
 

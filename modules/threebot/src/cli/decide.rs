@@ -38,9 +38,6 @@ Examples:
 pub(crate) struct Approve {
     #[command(flatten)]
     matter: Which,
-    /// Sign only if the hash of the statement starts with this (at least 8 digits).
-    #[arg(long, value_name = "PREFIX")]
-    hash: Option<String>,
     /// Do not ask.
     #[arg(long)]
     yes: bool,
@@ -74,6 +71,9 @@ struct Which {
     /// Which order, when there are several.
     #[arg(long, requires = "cancel", value_name = "ID")]
     order: Option<StatementId>,
+    /// Sign only if the hash of the statement starts with this (at least 8 digits).
+    #[arg(long, value_name = "PREFIX")]
+    hash: Option<String>,
 }
 
 impl Which {
@@ -86,6 +86,19 @@ impl Which {
         let matter = if self.cancel { Matter::Cancel(self.order) } else { Matter::Newest };
         let people = context.people()?;
         Ok(stakeholder::review(grid, &self.contract, matter, &actor.id(), &people).await?)
+    }
+
+    /// Whether it is the statement that the caller means. Says so when it is not.
+    fn is_meant(&self, output: &Output, review: &Review) -> anyhow::Result<bool> {
+        let Some(prefix) = &self.hash else { return Ok(true) };
+        let meant = means(prefix, &review.subject)?;
+        if !meant {
+            output.note(format_args!(
+                "the statement is {}, not {prefix}: somebody changed it, or you mean another one",
+                review.subject
+            ));
+        }
+        Ok(meant)
     }
 }
 
@@ -113,20 +126,14 @@ pub(crate) async fn approve(
     arguments: Approve,
 ) -> anyhow::Result<Exit> {
     let (grid, actor) = (context.grid()?, context.actor()?);
-    let explicit = arguments.yes && arguments.hash.is_some();
+    let explicit = arguments.yes && arguments.matter.hash.is_some();
     if !explicit && !io::stdin().is_terminal() {
         let text = "without a terminal, give --yes and --hash with the statement that you mean";
         return Err(Usage(text.into()).into());
     }
     let review = arguments.matter.review(context, &grid, &actor).await?;
     show(output, &review);
-    if let Some(prefix) = &arguments.hash
-        && !means(prefix, &review.subject)?
-    {
-        output.note(format_args!(
-            "the statement is {}, not {prefix}: somebody changed it, or you mean another one",
-            review.subject
-        ));
+    if !arguments.matter.is_meant(output, &review)? {
         return Ok(Exit::Rejected);
     }
     // Nobody signs what could not be shown.
@@ -146,6 +153,9 @@ pub(crate) async fn reject(
 ) -> anyhow::Result<Exit> {
     let (grid, actor) = (context.grid()?, context.actor()?);
     let review = arguments.matter.review(context, &grid, &actor).await?;
+    if !arguments.matter.is_meant(output, &review)? {
+        return Ok(Exit::Rejected);
+    }
     decide(output, &grid, &actor, &review, Decision::Reject, &arguments.reason).await
 }
 
@@ -156,6 +166,9 @@ pub(crate) async fn withdraw(
 ) -> anyhow::Result<Exit> {
     let (grid, actor) = (context.grid()?, context.actor()?);
     let review = arguments.matter.review(context, &grid, &actor).await?;
+    if !arguments.matter.is_meant(output, &review)? {
+        return Ok(Exit::Rejected);
+    }
     decide(output, &grid, &actor, &review, Decision::Withdraw, "").await
 }
 

@@ -1,8 +1,12 @@
-//! What all pages share: the frame, and how numbers, states and ids are written.
+//! What all pages share: the frame, and how texts, numbers, states and ids are written.
 
+use super::list::{ITEMS_MAX, more_items};
 use contract::{Capacity, Timestamp, report::State};
 use maud::{DOCTYPE, Markup, html};
-use registry_api::view::{ContractState, ResultView};
+use registry_api::view::ContractState;
+
+/// Characters of one text of a statement that a page shows.
+const SAID_MAX: usize = 600;
 
 /// The pages in the navigation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,11 +15,23 @@ pub(super) enum Tab {
     Farms,
     Nodes,
     Contracts,
+    Inbox,
     Results,
+    Log,
+    /// A page that is not in the navigation.
+    None,
 }
 
 impl Tab {
-    const ALL: [Self; 5] = [Self::Home, Self::Farms, Self::Nodes, Self::Contracts, Self::Results];
+    const ALL: [Self; 7] = [
+        Self::Home,
+        Self::Farms,
+        Self::Nodes,
+        Self::Contracts,
+        Self::Inbox,
+        Self::Results,
+        Self::Log,
+    ];
 
     fn link(self) -> (&'static str, &'static str) {
         match self {
@@ -23,7 +39,10 @@ impl Tab {
             Self::Farms => ("/farms", "Farms"),
             Self::Nodes => ("/nodes", "Nodes"),
             Self::Contracts => ("/contracts", "Contracts"),
+            Self::Inbox => ("/inbox", "To sign"),
             Self::Results => ("/results", "Results"),
+            Self::Log => ("/log", "Log"),
+            Self::None => ("/", ""),
         }
     }
 }
@@ -38,7 +57,7 @@ pub(super) enum Tone {
 }
 
 impl Tone {
-    fn class(self) -> &'static str {
+    pub(super) fn class(self) -> &'static str {
         match self {
             Self::Good => "badge good",
             Self::Waiting => "badge waiting",
@@ -56,7 +75,7 @@ pub(super) fn frame(tab: Tab, title: &str, content: &Markup) -> Markup {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
-                title { (title) " · Zero-OS registry" }
+                title { (cut(title).0) " · Zero-OS registry" }
                 link rel="stylesheet" href="/style.css";
             }
             body {
@@ -71,7 +90,7 @@ pub(super) fn frame(tab: Tab, title: &str, content: &Markup) -> Markup {
                         }
                     }
                 }
-                main #main { h1 { (title) } (content) }
+                main #main tabindex="-1" { h1 { (said(title)) } (content) }
                 footer {
                     "Everything here follows from signed statements. Judge for yourself: "
                     a href="/openapi.json" { "the API" }
@@ -166,55 +185,70 @@ pub(super) fn capacity(all: &Capacity, free: Option<&Capacity>) -> Markup {
     }
 }
 
-pub(super) fn reasons(texts: &[String]) -> Markup {
+/// A text that somebody else wrote: apart from what stands around it, and no longer than fits.
+pub(super) fn said(text: &str) -> Markup {
+    let (shown, left_out) = cut(text);
     html! {
-        @if !texts.is_empty() { ul .plain .reasons { @for text in texts { li { (text) } } } }
+        bdi { (shown) }
+        @if left_out > 0 { " " span .dim { "… and " (left_out) " more characters" } }
     }
 }
 
-/// Results, newest first.
-pub(super) fn result_table(results: &[ResultView], caption: &str) -> Markup {
+fn cut(text: &str) -> (&str, usize) {
+    match text.char_indices().nth(SAID_MAX) {
+        Some((end, _)) => (&text[..end], text[end..].chars().count()),
+        None => (text, 0),
+    }
+}
+
+pub(super) fn reasons(texts: &[String]) -> Markup {
     html! {
-        @if results.is_empty() { p .dim { "No node has reported anything yet." } }
-        @else {
-            div .wide { table {
-                caption { (caption) }
-                thead { tr {
-                    th scope="col" { "At" } th scope="col" { "Node" } th scope="col" { "Contract" }
-                    th scope="col" { "Workload" } th scope="col" { "State" }
-                    th scope="col" { "Reason" }
-                } }
-                tbody { @for one in results { tr {
-                    td { (time(one.at)) }
-                    td { a href={ "/nodes/" (one.node) } { (short(&one.node)) } " #" (one.seq) }
-                    td {
-                        a href={ "/contracts/" (one.contract) } { (short(&one.contract)) }
-                        " v" (one.version)
-                    }
-                    td { @match &one.workload { Some(name) => (name), None => span .dim { "all" } } }
-                    td {
-                        (work_state(one.state))
-                        @if one.conflict { " " (badge(Tone::Bad, "contradicts")) }
-                    }
-                    td {
-                        (one.message) " " span .dim { (one.code) }
-                        @if let Some(ran) = &one.ran {
-                            div .dim {
-                                "flist " (short(&ran.flist)) ", image " (short(&ran.image))
-                                ", program " (short(&ran.entrypoint)) ", "
-                                (ran.files) " files measured"
-                            }
-                        }
-                    }
-                } } }
-            } }
+        @if !texts.is_empty() {
+            ul .plain .reasons {
+                @for text in texts.iter().take(ITEMS_MAX) { li { (said(text)) } }
+                (more_items(texts.len()))
+            }
         }
     }
+}
+
+pub(super) fn person(name: Option<&str>, id: &dyn std::fmt::Display) -> Markup {
+    html! { @if let Some(name) = name { (said(name)) " " } (short(id)) }
+}
+
+/// A command to be copied: it wraps, not within an option, and stays one line.
+pub(super) fn command(line: &str) -> Markup {
+    html! { pre .command { code {
+        @for (place, word) in line.split(' ').enumerate() {
+            @if place > 0 { " " }
+            @if word.starts_with("--") { span .option { (word) } } @else { (word) }
+        }
+    } } }
+}
+
+/// Seconds in words.
+pub(super) fn span(seconds: u64) -> String {
+    let parts = [(seconds / 86_400, "d"), (seconds / 3600 % 24, "h"), (seconds / 60 % 60, "min")];
+    let words: Vec<_> = parts
+        .iter()
+        .skip_while(|(count, _)| *count == 0)
+        .map(|(count, unit)| format!("{count} {unit}"))
+        .collect();
+    if words.is_empty() { format!("{seconds} s") } else { words.join(" ") }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_text_is_cut_and_says_so() {
+        assert_eq!(said("short").into_string(), "<bdi>short</bdi>");
+        let long = said(&"ü".repeat(SAID_MAX + 7)).into_string();
+        assert!(
+            long.contains("… and 7 more characters") && !long.contains(&"ü".repeat(SAID_MAX + 1))
+        );
+    }
 
     #[test]
     fn sizes_are_written_in_binary_units() {
@@ -229,6 +263,8 @@ mod tests {
         ] {
             assert_eq!(bytes(size), wanted);
         }
+        assert_eq!([span(0), span(59), span(61)], ["0 s", "59 s", "1 min"]);
+        assert_eq!(span(86_400 * 3 + 120), "3 d 0 h 2 min");
         assert_eq!((cores(4000).as_str(), cores(1500).as_str()), ("4", "1.500"));
     }
 }
