@@ -63,6 +63,14 @@ pub fn test(extent: Extent) -> Result<()> {
             "--no-fail-fast",
         ]),
     )?;
+    shown(
+        "Tests of the registry, over PostgreSQL",
+        process::cargo(&root)
+            .args(["test", "--quiet", "-p", "registryd", "--no-fail-fast"])
+            // Those that are for PostgreSQL alone fail without the variable.
+            .args(["--", "--include-ignored"])
+            .env("ZOS_TEST_DATABASE", "postgres"),
+    )?;
     if extent == Extent::Host {
         return Ok(());
     }

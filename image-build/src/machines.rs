@@ -36,9 +36,10 @@ pub fn run(task: Task, name: &str, arguments: &[String]) -> Result<()> {
     process::run_shown(&mut command).with_context(|| format!("{name} did not succeed"))
 }
 
-/// Measures a registry: needs no image, no virtual machine and no package, and programs that are
-/// optimised. These are built apart, so that what is measured has nothing of who measures.
+/// Measures a registry: needs no image, no virtual machine and of packages only `postgresql`, and
+/// programs that are optimised. These are built apart, so that what is measured has nothing of who measures.
 pub fn bench_registry(arguments: &[String]) -> Result<()> {
+    packages::ensure(Task::Registry)?;
     let root = image::checkout();
     let cargo = |words: &[&str]| {
         let mut command = process::cargo(&root);

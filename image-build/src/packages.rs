@@ -19,6 +19,8 @@ pub enum Task {
     Demo,
     /// `cargo xtask bench` and `cargo xtask oci-suite`.
     Bench,
+    /// `cargo xtask bench registry`.
+    Registry,
 }
 
 struct Needed {
@@ -27,7 +29,7 @@ struct Needed {
     tasks: &'static [Task],
 }
 
-use Task::{Bench, Demo, Image, Test};
+use Task::{Bench, Demo, Image, Registry, Test};
 
 const NEEDED: &[Needed] = &[
     Needed {
@@ -131,6 +133,11 @@ const NEEDED: &[Needed] = &[
         package: "chromium",
         reason: "opens the registry's pages as people see them, at the widths of a phone and a desk",
         tasks: &[Test],
+    },
+    Needed {
+        package: "postgresql",
+        reason: "runs private clusters under registries; Debian starts one besides, which is not used",
+        tasks: &[Test, Registry],
     },
     Needed { package: "curl", reason: "opens the page of the quick starts", tasks: &[Test] },
 ];

@@ -32,6 +32,8 @@ static HOSTS: AtomicU8 = AtomicU8::new(0);
 #[derive(Debug)]
 pub(crate) struct Furniture {
     directory: PathBuf,
+    /// Of PostgreSQL; without one, statements are in SQLite.
+    database: Option<String>,
     pub(crate) policy: Policy,
 }
 
@@ -39,14 +41,16 @@ impl Furniture {
     /// Makes it. A witness, counted from 0, listens at the first address and is found at the second.
     pub(crate) fn make(
         directory: &Path,
+        database: Option<String>,
         listens: impl Fn(usize) -> (SocketAddr, SocketAddr),
     ) -> Result<Self> {
         let data = directory.join("registry");
         // The first start makes the database; the log begins while the registry is stopped.
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        drop(Daemon::start(&mut registryd(&data, any)?, &data)?);
+        let mut first = registryd(database.as_deref())?;
+        drop(Daemon::start(serving(&mut first, &data, any), &data)?);
         let log = said(
-            Command::new(program("registryd")?)
+            registryd(database.as_deref())?
                 .args(["begin-log", "--origin", ORIGIN, "--data"])
                 .arg(&data),
         )?;
@@ -71,11 +75,12 @@ impl Furniture {
         policy += &format!("group all {QUORUM} w0 w1 w2\nquorum all\n");
         fs::write(directory.join("witnesses.policy"), &policy)?;
         let policy = PolicyFile::read(policy.as_bytes()).context("reading our policy")?.policy;
-        Ok(Self { directory: directory.to_owned(), policy })
+        Ok(Self { directory: directory.to_owned(), database, policy })
     }
 
     fn registry(&self, listens: SocketAddr) -> Result<Command> {
-        let mut command = registryd(&self.directory.join("registry"), listens)?;
+        let mut command = registryd(self.database.as_deref())?;
+        serving(&mut command, &self.directory.join("registry"), listens);
         command.arg("--witnesses").arg(self.directory.join("witnesses.policy"));
         Ok(command)
     }
@@ -121,8 +126,9 @@ struct Place {
 }
 
 impl House {
-    /// Makes everything below a directory, and starts it.
-    pub(crate) fn start(directory: &Path) -> Result<Self> {
+    /// Makes everything below a directory, and starts it. Without a database of PostgreSQL, statements
+    /// are there as well.
+    pub(crate) fn start(directory: &Path, database: Option<String>) -> Result<Self> {
         // Not 127.0, where everybody is; other processes like this one have other numbers.
         let [.., high, low] = std::process::id().to_be_bytes();
         let address = |_| {
@@ -130,8 +136,8 @@ impl House {
             SocketAddr::from((host, PORT))
         };
         let addresses: Vec<_> = Member::all().map(address).collect();
-        let furniture =
-            Furniture::make(directory, |number| (addresses[number], addresses[number]))?;
+        let both = |number: usize| (addresses[number], addresses[number]);
+        let furniture = Furniture::make(directory, database, both)?;
         let mut places = addresses.into_iter().map(|address| Place { address, daemon: None });
         let witnesses = places.by_ref().take(WITNESSES).collect();
         let registry = places.next().context("the registry has an address")?;
@@ -282,11 +288,15 @@ impl Daemon {
     }
 }
 
-fn registryd(data: &Path, listens: SocketAddr) -> Result<Command> {
+fn registryd(database: Option<&str>) -> Result<Command> {
     let mut command = Command::new(program("registryd")?);
-    let network = contract::testkit::NETWORK;
-    command.args(["--listen", &listens.to_string(), "--network", network, "--data"]).arg(data);
+    command.env_remove("ZOS_DATABASE").envs(database.map(|url| ("ZOS_DATABASE", url)));
     Ok(command)
+}
+
+fn serving<'a>(command: &'a mut Command, data: &Path, listens: SocketAddr) -> &'a mut Command {
+    let network = contract::testkit::NETWORK;
+    command.args(["--listen", &listens.to_string(), "--network", network, "--data"]).arg(data)
 }
 
 /// The one line that a program prints.

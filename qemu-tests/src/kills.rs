@@ -64,7 +64,7 @@ pub struct Report {
 /// is not as it has to be.
 pub fn by_signal(rounds: u32, seed: u64, tell: &dyn Fn(&str)) -> Result<Report> {
     let temporary = crate::scratch()?;
-    let mut house = crate::house::House::start(temporary.path())?;
+    let mut house = crate::house::House::start(temporary.path(), None)?;
     run("kill -9", &mut house, rounds, seed, tell)
 }
 

@@ -4,7 +4,13 @@
 //! of somebody who must sign it. It counts once a threshold has signed. Signatures that are not
 //! valid are dropped, so nobody can fill the store with them.
 
-use crate::{bundle, changes, db::Fault, project, refusal, store};
+use crate::{
+    bundle, changes,
+    db::Fault,
+    project, refusal,
+    sql::{Argument, Connection},
+    store,
+};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use contract::{
     Envelope, IdentityId, Kind, PublicKey, Signed, Statement, StatementId, Timestamp,
@@ -21,7 +27,6 @@ use contract::{
     verdict::Case,
 };
 use registry_api::{problem::codes, write::Accepted};
-use rusqlite::Connection;
 
 /// A decision may be issued so far ahead of our clock: clocks differ.
 const AHEAD_MAX_S: i64 = 300;
@@ -197,7 +202,7 @@ fn grows(what: &str, version: u64, in_force: Option<u64>) -> Result<(), Fault> {
 fn at_most(
     connection: &Connection,
     sql: &str,
-    arguments: &[&dyn rusqlite::ToSql],
+    arguments: &[&dyn Argument],
     most: u64,
     what: &str,
 ) -> Result<(), Fault> {
@@ -474,7 +479,7 @@ fn decides(connection: &Connection, approval: &Approval, now: Timestamp) -> Resu
         "SELECT COALESCE(SUM(bytes), 0) FROM
              (SELECT MAX(LENGTH(payload)) AS bytes
               FROM approvals JOIN statements ON statements.id = statement
-              WHERE contract = ?1 GROUP BY subject, signer)",
+              WHERE contract = ?1 GROUP BY subject, signer) AS decisions",
         &[&approval.contract.0],
         APPROVALS_BYTES_MAX,
         "bytes of decisions on one contract",
@@ -514,12 +519,22 @@ fn cancel(
 
 fn result(connection: &Connection, signed: &Signed<Report>) -> Result<Ruling, Fault> {
     let key = node_key(connection, &signed.body.node)?;
-    let rules = at_most(
-        connection,
-        "SELECT COUNT(*) FROM results WHERE node = ?1 AND conflict = 1",
-        &[&signed.body.node.0],
-        CONFLICTS_MAX,
-        "results of one node that contradict earlier ones",
-    );
+    let rules = can_be_kept(&signed.body).and_then(|()| {
+        at_most(
+            connection,
+            "SELECT COUNT(*) FROM results WHERE node = ?1 AND conflict = 1",
+            &[&signed.body.node.0],
+            CONFLICTS_MAX,
+            "results of one node that contradict earlier ones",
+        )
+    });
     Ok(by_key::<Report>(key, rules))
+}
+
+/// PostgreSQL has no text with a zero byte, and no workload has such a name.
+fn can_be_kept(report: &Report) -> Result<(), Fault> {
+    if report.workload.as_ref().is_some_and(|name| name.contains('\0')) {
+        return Err(malformed("the name of a workload has a zero byte".into()));
+    }
+    Ok(())
 }

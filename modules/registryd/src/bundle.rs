@@ -3,7 +3,9 @@
 use crate::{
     changes::{self, Computed, Known, Listed},
     db::Fault,
-    refusal, store,
+    refusal,
+    sql::Connection,
+    store,
 };
 use contract::{
     Bundle, ContractId, IdentityId, NodeId, StatementId,
@@ -16,7 +18,6 @@ use registry_api::{
     problem::codes,
     view::{Inbox, InboxEntry, Ordered},
 };
-use rusqlite::Connection;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A bundle carries documents of older versions only as far as they fit in here.
@@ -112,14 +113,12 @@ fn approvals(
     connection: &Connection,
     contract: &ContractId,
 ) -> Result<Vec<contract::Envelope>, Fault> {
-    let mut query = connection.prepare_cached(
-        "SELECT statement, subject, signer FROM approvals WHERE contract = ?1
-         ORDER BY issued, strength, statement",
-    )?;
-    let rows = query.query_map([&contract.0], |row| {
+    let sql = "SELECT statement, subject, signer FROM approvals WHERE contract = ?1
+               ORDER BY issued, strength, statement";
+    let rows = connection.query(sql, &[&contract.0], |row| {
         Ok(((store::hash(row, 1)?, store::hash(row, 2)?), store::hash(row, 0)?))
     })?;
-    let standing: BTreeMap<_, _> = rows.collect::<rusqlite::Result<_>>()?;
+    let standing: BTreeMap<_, _> = rows.into_iter().collect();
     standing.into_values().map(|id| store::envelope(connection, &StatementId(id))).collect()
 }
 
@@ -129,15 +128,12 @@ fn documents(
     headers: &[[u8; 32]],
     node: &NodeId,
 ) -> Result<Vec<Deployment>, Fault> {
-    let mut query = connection.prepare_cached(
-        "SELECT bytes, path FROM deployments JOIN documents ON documents.id = document
-         WHERE header = ?1 AND node = ?2",
-    )?;
+    let sql = "SELECT bytes, path FROM deployments JOIN documents ON documents.id = document
+               WHERE header = ?1 AND node = ?2";
     let (mut found, mut size) = (Vec::new(), 0);
     for header in headers.iter().rev() {
-        let rows: Vec<(Vec<u8>, String)> = query
-            .query_map([header, &node.0], |row| Ok((row.get(0)?, row.get(1)?)))?
-            .collect::<rusqlite::Result<_>>()?;
+        let rows: Vec<(Vec<u8>, String)> =
+            connection.query(sql, &[header, &node.0], |row| Ok((row.get(0)?, row.get(1)?)))?;
         for (bytes, path) in rows {
             size += bytes.len();
             if size > DOCUMENTS_BYTES_MAX && !found.is_empty() {

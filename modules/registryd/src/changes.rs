@@ -4,7 +4,8 @@
 //! bundle may carry. What was computed under the tag of today still holds. Tags are never used
 //! twice, so this also holds after a backup was put back.
 
-use crate::{db::Fault, store};
+use crate::{db::Fault, sql::Connection, store};
+use anyhow::Context as _;
 use contract::{
     ContractId, Envelope, IdentityId, Kind, NodeId, Signed, StatementId,
     decision::{Approval, Cancel},
@@ -12,17 +13,17 @@ use contract::{
     header::Header,
 };
 use registry_api::view::LIST_MAX;
-use rusqlite::{Connection, OptionalExtension as _, params};
 
 /// Takes note that something came that the bundle of this contract may carry.
 pub fn touch(connection: &Connection, contract: &ContractId) -> Result<(), Fault> {
-    connection
-        .prepare_cached(
-            "INSERT INTO changes (contract, tag, place)
-             VALUES (?1, randomblob(16), (SELECT COALESCE(MAX(place), 0) + 1 FROM changes))
-             ON CONFLICT (contract) DO UPDATE SET tag = excluded.tag, place = excluded.place",
-        )?
-        .execute([&contract.0])?;
+    let mut tag = vec![0; 16];
+    getrandom::fill(&mut tag).context("making a tag")?;
+    connection.execute(
+        "INSERT INTO changes (contract, tag, place)
+         VALUES (?1, ?2, (SELECT COALESCE(MAX(place), 0) + 1 FROM changes))
+         ON CONFLICT (contract) DO UPDATE SET tag = excluded.tag, place = excluded.place",
+        &[&contract.0, &tag],
+    )?;
     Ok(())
 }
 
@@ -70,11 +71,10 @@ pub fn project_header(connection: &Connection, header: &Header) -> Result<(), Fa
 
 /// Projects what a farm has granted.
 pub fn project_pool(connection: &Connection, pool: &Signed<Pool>) -> Result<(), Fault> {
-    let mut insert = connection.prepare_cached(
-        "INSERT OR IGNORE INTO grants (node, pool, farm, owner) VALUES (?1, ?2, ?3, ?4)",
-    )?;
+    let sql = "INSERT INTO grants (node, pool, farm, owner) VALUES (?1, ?2, ?3, ?4)
+               ON CONFLICT DO NOTHING";
     for node in &pool.body.nodes {
-        insert.execute(params![node.0, pool.id.0, pool.body.farm.0, pool.body.owner.0])?;
+        connection.execute(sql, &[&node.0, &pool.id.0, &pool.body.farm.0, &pool.body.owner.0])?;
     }
     let sql = "SELECT contract FROM evidence WHERE statement = ?1";
     for contract in store::ids(connection, sql, &[&pool.id.0])? {
@@ -88,9 +88,8 @@ fn evidence(
     statement: &StatementId,
     contract: &ContractId,
 ) -> Result<(), Fault> {
-    connection
-        .prepare_cached("INSERT OR IGNORE INTO evidence (statement, contract) VALUES (?1, ?2)")?
-        .execute([&statement.0, &contract.0])?;
+    let sql = "INSERT INTO evidence (statement, contract) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
+    connection.execute(sql, &[&statement.0, &contract.0])?;
     Ok(())
 }
 
@@ -125,8 +124,7 @@ pub fn for_node(
     node: &NodeId,
     farm: &IdentityId,
 ) -> Result<Vec<Listed>, Fault> {
-    let mut query = connection.prepare_cached(
-        "SELECT changes.contract, changes.tag,
+    let sql = "SELECT changes.contract, changes.tag,
              (SELECT MAX(version) FROM headers WHERE contract = changes.contract),
              bundles.etag, bundles.bytes
          FROM changes LEFT JOIN bundles
@@ -140,21 +138,19 @@ pub fn for_node(
                  JOIN deployments
                      ON deployments.node = grants.node AND deployments.contract = headers.contract
              WHERE grants.node = ?1 AND grants.farm = ?2)
-         ORDER BY changes.place DESC LIMIT ?3",
-    )?;
+         ORDER BY changes.place DESC LIMIT ?3";
     let most = i64::try_from(LIST_MAX).unwrap_or(i64::MAX);
-    let rows = query.query_map(params![node.0, farm.0, most], |row| {
+    let mut listed: Vec<Listed> = connection.query(sql, &[&node.0, &farm.0, &most], |row| {
         let etag: Option<String> = row.get(3)?;
         let bytes: Option<i64> = row.get(4)?;
         let size = |bytes| usize::try_from(bytes).unwrap_or(usize::MAX);
         Ok(Listed {
             contract: ContractId(store::hash(row, 0)?),
             tag: row.get(1)?,
-            version: u64::try_from(row.get::<_, i64>(2)?).unwrap_or(0),
+            version: u64::try_from(row.get::<i64>(2)?).unwrap_or(0),
             known: etag.zip(bytes).map(|(etag, bytes)| Known { etag, bytes: size(bytes) }),
         })
     })?;
-    let mut listed: Vec<Listed> = rows.collect::<rusqlite::Result<_>>()?;
     listed.sort_unstable_by_key(|one| one.contract);
     Ok(listed)
 }
@@ -165,13 +161,9 @@ pub fn known_etag(
     contract: &ContractId,
     node: &NodeId,
 ) -> Result<Option<String>, Fault> {
-    Ok(connection
-        .prepare_cached(
-            "SELECT etag FROM bundles JOIN changes USING (contract, tag)
-             WHERE contract = ?1 AND node = ?2",
-        )?
-        .query_row([&contract.0, &node.0], |row| row.get(0))
-        .optional()?)
+    let sql = "SELECT etag FROM bundles JOIN changes USING (contract, tag)
+               WHERE contract = ?1 AND node = ?2";
+    Ok(connection.query_optional(sql, &[&contract.0, &node.0], |row| row.get(0))?)
 }
 
 /// What was computed for a node.
@@ -191,13 +183,13 @@ pub fn remember(
     node: &NodeId,
     computed: &[Computed],
 ) -> Result<(), Fault> {
-    let mut insert = connection.prepare_cached(
-        "INSERT OR REPLACE INTO bundles (contract, node, tag, etag, bytes)
-         VALUES (?1, ?2, ?3, ?4, ?5)",
-    )?;
+    let sql = "INSERT INTO bundles (contract, node, tag, etag, bytes)
+               VALUES (?1, ?2, ?3, ?4, ?5)
+               ON CONFLICT (contract, node) DO UPDATE
+               SET tag = excluded.tag, etag = excluded.etag, bytes = excluded.bytes";
     for one in computed {
         let bytes = i64::try_from(one.known.bytes).unwrap_or(i64::MAX);
-        insert.execute(params![one.contract.0, node.0, one.tag, one.known.etag, bytes])?;
+        connection.execute(sql, &[&one.contract.0, &node.0, &one.tag, &one.known.etag, &bytes])?;
     }
     Ok(())
 }

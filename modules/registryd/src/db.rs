@@ -1,28 +1,24 @@
-//! The SQLite database: one thread writes, a few connections read.
+//! The database at work: one thread writes, a few connections read.
 //!
-//! A write is answered after its transaction is on the disk (WAL, synchronous=FULL), so what was
-//! acknowledged survives a power cut. Writes that wait together are committed together.
+//! A write is answered after its transaction is on the disk, so what was acknowledged survives a
+//! power cut. Writes that wait together are committed together. A connection that is lost is opened
+//! anew before the next transaction begins, and only then: one that had begun has failed.
 
+mod database;
+
+pub use database::{Database, has_begun, open, path, rebuild, take};
+
+use crate::sql::{self, Access, Cause, Connection};
 use anyhow::Context as _;
 use registry_api::Problem;
-use rusqlite::{Connection, ErrorCode, OpenFlags};
 use std::{
-    fs::{File, TryLockError},
     io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
-    time::Duration,
 };
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-/// Each entry is one step, in order; a database counts how many it has taken. Only ever append.
-const MIGRATIONS: [&str; 4] = [
-    include_str!("schema.sql"),
-    include_str!("schema_changes.sql"),
-    include_str!("schema_log.sql"),
-    include_str!("schema_scrubs.sql"),
-];
 /// Writes that may wait.
 const QUEUE_MAX: usize = 1024;
 /// Writes of one commit.
@@ -31,8 +27,6 @@ const BATCH_MAX: usize = 256;
 const READERS: usize = 4;
 /// Of these, pages for people hold so many at once: whatever a page costs, the API goes on.
 const READERS_PAGES: usize = 2;
-/// A reader waits this long for a checkpoint that blocks it.
-const TIMEOUT_BUSY: Duration = Duration::from_secs(10);
 
 /// Why something could not be done.
 #[derive(Debug)]
@@ -65,8 +59,8 @@ impl From<anyhow::Error> for Fault {
     }
 }
 
-impl From<rusqlite::Error> for Fault {
-    fn from(error: rusqlite::Error) -> Self {
+impl From<sql::SqlError> for Fault {
+    fn from(error: sql::SqlError) -> Self {
         Self::Broken(anyhow::Error::new(error).context("asking the database"))
     }
 }
@@ -75,10 +69,26 @@ impl From<rusqlite::Error> for Fault {
 pub fn is_full(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         let file = cause.downcast_ref::<io::Error>();
-        let database = cause.downcast_ref::<rusqlite::Error>();
         file.is_some_and(|cause| cause.kind() == io::ErrorKind::StorageFull)
-            || database.is_some_and(|cause| cause.sqlite_error_code() == Some(ErrorCode::DiskFull))
-    })
+    }) || caused_by(error, Cause::Full)
+}
+
+/// Whether nothing more can be read from the same state of the database.
+pub fn ends_transaction(error: &anyhow::Error) -> bool {
+    let ends = |cause: &sql::SqlError| cause.ends_transaction();
+    error.chain().any(|cause| cause.downcast_ref().is_some_and(ends))
+}
+
+/// Whether the database could not be asked. What had been sent for a commit may have been done.
+pub fn is_lost(error: &anyhow::Error) -> bool {
+    caused_by(error, Cause::Lost)
+}
+
+fn caused_by(error: &anyhow::Error, wanted: Cause) -> bool {
+    let said = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<sql::SqlError>().map(sql::SqlError::cause)
+    };
+    error.chain().any(|cause| said(cause) == Some(wanted))
 }
 
 /// The database of one registry. Clones share it.
@@ -93,7 +103,69 @@ pub struct Db {
 struct Readers {
     free: Semaphore,
     pages: Semaphore,
-    connections: Mutex<Vec<Connection>>,
+    connections: Mutex<Vec<Slot>>,
+    place: Place,
+}
+
+/// Where connections are opened.
+#[derive(Clone)]
+struct Place {
+    database: Database,
+    data: PathBuf,
+    /// What is wrong with the way there, as it was said last.
+    trouble: Arc<Mutex<Option<String>>>,
+}
+
+/// A connection that is of no use any more is dropped at once, and with it its lock.
+type Slot = Option<Connection>;
+
+impl Place {
+    /// Begins a transaction, on a new connection if there is none that works: nothing was done on it.
+    fn begin<'a>(&self, slot: &'a mut Slot, access: Access) -> anyhow::Result<&'a Connection> {
+        let begun = slot.as_ref().map(|connection| connection.begin(access));
+        if let Some(Err(error)) = begun {
+            let lost = error.cause() == Cause::Lost;
+            let error = anyhow::Error::new(error);
+            if !lost {
+                return Err(error);
+            }
+            self.tell(&error);
+            *slot = None;
+        }
+        if slot.is_none() {
+            let opened = self.database.reopen(&self.data, access).and_then(|connection| {
+                connection.begin(access)?;
+                Ok(connection)
+            });
+            *slot = Some(opened.inspect_err(|error| self.tell(error))?);
+            if lock(&self.trouble).take().is_some() {
+                crate::log("the database is there again");
+            }
+        }
+        slot.as_ref().context("no connection is open")
+    }
+
+    /// Says in the log that the database cannot be reached: once, whoever asks how often.
+    fn tell(&self, error: &anyhow::Error) {
+        let words = format!("the database cannot be used: {error:#}");
+        let mut trouble = lock(&self.trouble);
+        if is_lost(error) && trouble.as_ref() != Some(&words) {
+            crate::log(&words);
+            *trouble = Some(words);
+        }
+    }
+
+    /// Ends a transaction without keeping anything. A connection on which this fails is dropped.
+    fn undo(&self, slot: &mut Slot) {
+        let Some(Err(error)) = slot.as_ref().map(Connection::rollback) else { return };
+        *slot = None;
+        let error = anyhow::Error::new(error).context("undoing");
+        if is_lost(&error) {
+            self.tell(&error);
+        } else {
+            crate::log(&format!("{error:#}"));
+        }
+    }
 }
 
 impl std::fmt::Debug for Db {
@@ -102,105 +174,25 @@ impl std::fmt::Debug for Db {
     }
 }
 
-/// Where the database is, below the data directory.
-pub fn path(data: &Path) -> PathBuf {
-    data.join("registry.sqlite3")
-}
-
-/// Takes the data directory for this process, as long as what is returned lives.
-pub fn take(data: &Path) -> anyhow::Result<File> {
-    let path = data.join("lock");
-    let file = File::options().create(true).truncate(false).write(true).open(&path);
-    let file = file.with_context(|| format!("opening {}", path.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => anyhow::bail!(
-            "another registryd uses {}: stop it first, or name another directory with --data",
-            data.display()
-        ),
-        Err(TryLockError::Error(error)) => {
-            Err(anyhow::Error::new(error).context(format!("locking {}", path.display())))
-        }
-    }
-}
-
-/// Opens the database for writing, making or upgrading it first.
-pub fn open(data: &Path) -> anyhow::Result<Connection> {
-    let path = path(data);
-    let mut connection =
-        Connection::open(&path).with_context(|| format!("opening {}", path.display()))?;
-    configure(&connection).with_context(|| format!("configuring {}", path.display()))?;
-    migrate(&mut connection).with_context(|| format!("upgrading {}", path.display()))?;
-    Ok(connection)
-}
-
-fn configure(connection: &Connection) -> rusqlite::Result<()> {
-    connection.busy_timeout(TIMEOUT_BUSY)?;
-    connection.execute_batch(
-        "PRAGMA journal_mode = WAL;
-         PRAGMA synchronous = FULL;
-         PRAGMA foreign_keys = ON;
-         PRAGMA trusted_schema = OFF;",
-    )
-}
-
-fn migrate(connection: &mut Connection) -> anyhow::Result<()> {
-    connection.execute_batch(
-        "CREATE TABLE IF NOT EXISTS migrations (
-            step INTEGER PRIMARY KEY
-        ) STRICT;",
-    )?;
-    let taken: i64 =
-        connection.query_row("SELECT COUNT(*) FROM migrations", [], |row| row.get(0))?;
-    let taken = usize::try_from(taken).unwrap_or(usize::MAX);
-    anyhow::ensure!(taken <= MIGRATIONS.len(), "it was written by a newer registryd");
-    if taken == MIGRATIONS.len() {
-        return Ok(());
-    }
-    for (step, sql) in MIGRATIONS.iter().enumerate().skip(taken) {
-        let transaction = connection.transaction()?;
-        transaction.execute_batch(sql)?;
-        // The last step also fills the tables that follow from the statements.
-        if step + 1 == MIGRATIONS.len() {
-            rebuild(&transaction)?;
-        }
-        transaction.execute("INSERT INTO migrations (step) VALUES (?1)", [i64::try_from(step)?])?;
-        transaction.commit()?;
-    }
-    Ok(())
-}
-
-/// Makes anew what follows from the statements. Returns how many count.
-pub fn rebuild(connection: &Connection) -> anyhow::Result<u64> {
-    match crate::project::rebuild(connection) {
-        Ok(count) => Ok(count),
-        Err(Fault::Broken(error)) => Err(error.context("rebuilding")),
-        Err(Fault::Refused(problem)) => Err(anyhow::anyhow!("rebuilding: {problem}")),
-    }
-}
-
 impl Db {
     /// Opens the database and starts the thread that writes.
-    pub fn start(data: &Path) -> anyhow::Result<Self> {
-        let connection = open(data)?;
-        let (writer, queue) = mpsc::channel(QUEUE_MAX);
-        let thread = std::thread::Builder::new()
-            .name("writer".into())
-            .spawn(move || write_all(&connection, queue))
-            .context("starting the thread that writes")?;
-        let reader = || {
-            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-            let connection = Connection::open_with_flags(path(data), flags)?;
-            connection.busy_timeout(TIMEOUT_BUSY)?;
-            Ok(connection)
-        };
-        let connections =
-            (0..READERS).map(|_| reader()).collect::<rusqlite::Result<_>>().context("opening")?;
+    pub fn start(data: &Path, database: &Database) -> anyhow::Result<Self> {
+        let trouble = Arc::default();
+        let place = Place { database: database.clone(), data: data.to_owned(), trouble };
+        let connection = database.open(data)?;
+        let reader = |_| database.reopen(data, Access::Read).map(Some);
+        let connections: anyhow::Result<_> = (0..READERS).map(reader).collect();
         let readers = Readers {
             free: Semaphore::new(READERS),
             pages: Semaphore::new(READERS_PAGES),
-            connections: Mutex::new(connections),
+            connections: Mutex::new(connections?),
+            place: place.clone(),
         };
+        let (writer, queue) = mpsc::channel(QUEUE_MAX);
+        let thread = std::thread::Builder::new()
+            .name("writer".into())
+            .spawn(move || write_all(&place, Some(connection), queue))
+            .context("starting the thread that writes")?;
         let thread = Arc::new(Mutex::new(Some(thread)));
         Ok(Self { writer, thread, readers: Arc::new(readers) })
     }
@@ -253,10 +245,10 @@ impl Db {
             let shared = Arc::clone(&readers);
             tokio::task::spawn_blocking(move || {
                 let taken = lock(&shared.connections).pop();
-                let Some(connection) = taken else {
+                let Some(mut connection) = taken else {
                     return Err(Fault::Broken(anyhow::anyhow!("no connection is free")));
                 };
-                let outcome = snapshot(&connection, work);
+                let outcome = snapshot(&shared.place, &mut connection, work);
                 lock(&shared.connections).push(connection);
                 outcome
             })
@@ -273,12 +265,16 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 fn snapshot<T>(
-    connection: &Connection,
+    place: &Place,
+    slot: &mut Slot,
     work: impl FnOnce(&Connection) -> Result<T, Fault>,
 ) -> Result<T, Fault> {
-    let transaction = connection.unchecked_transaction()?;
-    let outcome = work(&transaction);
-    transaction.finish()?;
+    let outcome = work(place.begin(slot, Access::Read)?);
+    if let Err(Fault::Broken(error)) = &outcome {
+        place.tell(error);
+    }
+    // What was read is of one state, however this ends.
+    place.undo(slot);
     outcome
 }
 
@@ -286,7 +282,7 @@ trait Work: Send {
     /// Whether the effects are to be kept.
     fn run(&mut self, connection: &Connection) -> bool;
     /// Tells the caller, with what kept the effects from being committed.
-    fn answer(self: Box<Self>, failure: Option<&rusqlite::Error>);
+    fn answer(self: Box<Self>, failure: Option<Cause>);
 }
 
 struct Task<F, T> {
@@ -301,27 +297,22 @@ impl<T: Send, F: FnOnce(&Connection) -> Result<T, Fault> + Send> Work for Task<F
         matches!(self.outcome, Some(Ok(_)))
     }
 
-    fn answer(self: Box<Self>, failure: Option<&rusqlite::Error>) {
-        let outcome = match self.outcome {
-            // A refusal stands whatever becomes of the others.
-            Some(Err(fault)) => Err(fault),
-            Some(Ok(value)) if failure.is_none() => Ok(value),
-            Some(Ok(_)) | None => Err(not_committed(failure)),
+    fn answer(self: Box<Self>, failure: Option<Cause>) {
+        let outcome = match (self.outcome, failure) {
+            (Some(Err(fault @ Fault::Broken(_))), _) => Err(fault),
+            (Some(outcome), None) => outcome,
+            // The same for each of a batch, also where it was refused for what another one wrote; the
+            // error itself is logged once.
+            (Some(_) | None, cause) => {
+                Err(sql::SqlError::NotCommitted(cause.unwrap_or(Cause::Other)).into())
+            }
         };
         // Nobody listens any more when the caller has gone away.
         drop(self.reply.send(outcome));
     }
 }
 
-/// The same failure for each of a batch; the error itself is logged once.
-fn not_committed(failure: Option<&rusqlite::Error>) -> Fault {
-    match failure.and_then(rusqlite::Error::sqlite_error) {
-        Some(code) => rusqlite::Error::SqliteFailure(*code, None).into(),
-        None => Fault::Broken(anyhow::anyhow!("the commit failed")),
-    }
-}
-
-fn write_all(connection: &Connection, mut queue: mpsc::Receiver<Option<Box<dyn Work>>>) {
+fn write_all(place: &Place, mut slot: Slot, mut queue: mpsc::Receiver<Option<Box<dyn Work>>>) {
     let mut next = queue.blocking_recv().flatten();
     while let Some(first) = next {
         let mut batch = vec![first];
@@ -335,23 +326,26 @@ fn write_all(connection: &Connection, mut queue: mpsc::Receiver<Option<Box<dyn W
             };
             batch.push(work);
         }
-        let failure = commit(connection, &mut batch).err();
-        if let Some(error) = &failure {
-            crate::log(&format!("committing {} writes: {error}", batch.len()));
+        let failure = commit(place, &mut slot, &mut batch).err();
+        if let Some(error) = failure.as_ref().filter(|error| !is_lost(error)) {
+            crate::log(&format!("committing {} writes: {error:#}", batch.len()));
         }
+        let failure = failure.map(|error| {
+            let lost = is_lost(&error).then_some(Cause::Lost);
+            lost.or(is_full(&error).then_some(Cause::Full)).unwrap_or(Cause::Other)
+        });
         for work in batch {
-            work.answer(failure.as_ref());
+            work.answer(failure);
         }
         next = if ends { None } else { queue.blocking_recv().flatten() };
     }
-    // Leaves one file behind instead of three; what is in the WAL is safe in any case.
-    if let Err(error) = connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)") {
-        crate::log(&format!("writing the last checkpoint: {error}"));
+    if let Some(Err(error)) = slot.map(Connection::close) {
+        crate::log(&format!("closing the database: {}", crate::chain(&error)));
     }
 }
 
-fn commit(connection: &Connection, batch: &mut [Box<dyn Work>]) -> rusqlite::Result<()> {
-    connection.execute_batch("BEGIN IMMEDIATE")?;
+fn commit(place: &Place, slot: &mut Slot, batch: &mut [Box<dyn Work>]) -> anyhow::Result<()> {
+    let connection = place.begin(slot, Access::Write)?;
     let mut all = || {
         for work in batch.iter_mut() {
             connection.execute_batch("SAVEPOINT one")?;
@@ -360,23 +354,28 @@ fn commit(connection: &Connection, batch: &mut [Box<dyn Work>]) -> rusqlite::Res
             }
             connection.execute_batch("RELEASE one")?;
         }
-        connection.execute_batch("COMMIT")
+        connection.commit()
     };
-    let outcome = all();
-    if outcome.is_err() && !connection.is_autocommit() {
-        connection.execute_batch("ROLLBACK")?;
+    let Err(error) = all().map_err(anyhow::Error::new) else { return Ok(()) };
+    if is_lost(&error) {
+        // Also where only the lock is lost: what comes next takes it anew.
+        place.tell(&error);
+        *slot = None;
+    } else {
+        place.undo(slot);
     }
-    outcome
+    Err(error)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[tokio::test]
     async fn pages_never_hold_every_reader() {
         let data = tempfile::tempdir().unwrap();
-        let db = Db::start(data.path()).unwrap();
+        let db = Db::start(data.path(), &Database::Sqlite).unwrap();
         let (started, mut starts) = mpsc::unbounded_channel();
         let mut held = Vec::new();
         for _ in 0..2 * READERS {
@@ -393,7 +392,7 @@ mod tests {
             starts.recv().await.unwrap();
         }
         // With all readers held this would wait for ever.
-        let one = db.read(|db| Ok(db.query_row("SELECT 1", [], |row| row.get::<_, i64>(0))?));
+        let one = db.read(|db| Ok(db.query_one("SELECT 1", &[], |row| row.get::<i64>(0))?));
         let one = tokio::time::timeout(Duration::from_secs(60), one).await;
         let held_now = READERS - db.readers.free.available_permits();
         // Lets all of them end before anything is said, so that a failure is one.
@@ -411,10 +410,10 @@ mod tests {
     #[tokio::test]
     async fn a_database_without_room_says_so_and_takes_writes_again_when_there_is_some() {
         let data = tempfile::tempdir().unwrap();
-        let db = Db::start(data.path()).unwrap();
+        let db = Db::start(data.path(), &Database::Sqlite).unwrap();
         // The limit is SQLite's own, and fails writes as a full disk does.
         let pages = async |sql: &'static str| {
-            let set = move |db: &Connection| Ok(db.query_row(sql, [], |row| row.get::<_, i64>(0))?);
+            let set = move |db: &Connection| Ok(db.query_one(sql, &[], |row| row.get::<i64>(0))?);
             db.write(set).await.map_err(Fault::into_error)
         };
         let used = pages("PRAGMA page_count").await.unwrap();

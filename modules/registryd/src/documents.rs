@@ -1,13 +1,12 @@
 //! Deployment documents: taken only when they hash into the root that the owner signed.
 
-use crate::{changes, db::Fault, refusal, store};
+use crate::{changes, db::Fault, refusal, sql::Connection, store};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use contract::{
     ContractId, DocumentId, NodeId, StatementId, merkle, strict,
     workload::{DOCUMENT_BYTES_MAX, Document, Spec},
 };
 use registry_api::{problem::codes, write::DocumentsAnswer};
-use rusqlite::{Connection, OptionalExtension as _, params};
 
 /// Documents of one contract that came one by one.
 const SINGLE_MAX: u64 = 4096;
@@ -107,21 +106,19 @@ pub fn insert(connection: &Connection, checked: &Checked) -> Result<DocumentsAns
     for (place, ready) in checked.documents.iter().enumerate() {
         insert_bytes(connection, &ready.id, &checked.contract, &ready.bytes)?;
         let place = i64::try_from(place).map_err(anyhow::Error::new)?;
-        new += connection
-            .prepare_cached(
-                "INSERT OR IGNORE INTO deployments
-                 (header, place, node, contract, document, path, workloads)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-            )?
-            .execute(params![
-                checked.header.0,
-                place,
-                ready.node.0,
-                checked.contract.0,
-                ready.id.0,
-                ready.path,
-                ready.workloads
-            ])?;
+        new += connection.execute(
+            "INSERT INTO deployments (header, place, node, contract, document, path, workloads)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING",
+            &[
+                &checked.header.0,
+                &place,
+                &ready.node.0,
+                &checked.contract.0,
+                &ready.id.0,
+                &ready.path,
+                &ready.workloads,
+            ],
+        )?;
     }
     if new > 0 {
         changes::touch(connection, &checked.contract)?;
@@ -155,20 +152,15 @@ fn insert_bytes(
     contract: &ContractId,
     bytes: &[u8],
 ) -> Result<bool, Fault> {
-    let new = connection
-        .prepare_cached(
-            "INSERT OR IGNORE INTO documents (id, contract, bytes) VALUES (?1, ?2, ?3)",
-        )?
-        .execute(params![id.0, contract.0, bytes])?;
-    Ok(new > 0)
+    let sql = "INSERT INTO documents (id, contract, bytes) VALUES (?1, ?2, ?3)
+               ON CONFLICT DO NOTHING";
+    Ok(connection.execute(sql, &[&id.0, &contract.0, &bytes])? > 0)
 }
 
 /// The exact bytes of a document.
 pub fn get(connection: &Connection, id: &DocumentId) -> Result<Option<Vec<u8>>, Fault> {
-    Ok(connection
-        .prepare_cached("SELECT bytes FROM documents WHERE id = ?1")?
-        .query_row([&id.0], |row| row.get(0))
-        .optional()?)
+    let sql = "SELECT bytes FROM documents WHERE id = ?1";
+    Ok(connection.query_optional(sql, &[&id.0], |row| row.get(0))?)
 }
 
 /// The paths of all leaves at once: level by level, an odd one at the end moves up as it is.

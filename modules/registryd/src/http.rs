@@ -101,9 +101,17 @@ impl IntoResponse for Fault {
         let problem = match self {
             Self::Refused(problem) => problem,
             Self::Broken(error) => {
-                crate::log(&format!("{error:#}"));
+                // That is told once, and not as often as somebody asks.
+                if !db::is_lost(&error) {
+                    crate::log(&format!("{error:#}"));
+                }
                 let told = if db::is_full(&error) {
                     refusal(507, codes::UNAVAILABLE, "the registry has no room left", "")
+                } else if db::is_lost(&error) {
+                    let text = "the registry cannot reach its database; what was sent, if anything, \
+                                may be stored";
+                    let hint = "Send it again later: a second time changes nothing.";
+                    refusal(503, codes::UNAVAILABLE, text, hint)
                 } else {
                     refusal(500, codes::INTERNAL, "the registry has a fault of its own", "")
                 };

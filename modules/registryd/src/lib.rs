@@ -1,4 +1,4 @@
-//! The registry: stores, orders and serves signed statements, over HTTP and from one SQLite file.
+//! The registry: stores, orders and serves signed statements, over HTTP and from SQLite or PostgreSQL.
 //!
 //! It can at worst be slow or silent: nodes and readers judge what they get by themselves. It
 //! refuses what nobody signed who must, and it never executes, decides or forgets.
@@ -21,6 +21,7 @@ pub mod proposal;
 pub mod quota;
 pub mod results;
 pub mod server;
+pub mod sql;
 pub mod standing;
 pub mod store;
 pub mod transparency;

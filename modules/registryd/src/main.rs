@@ -6,12 +6,13 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand, builder::BoolishValueParser};
 use registryd::{
     content::Access,
-    db,
+    db::{self, Database},
     server::{self, Settings, system_clock},
+    sql::{Connection, postgres},
     transparency,
 };
-use rusqlite::Connection;
 use std::{
+    env::{self, VarError},
     fs::File,
     io::Write as _,
     net::SocketAddr,
@@ -23,14 +24,20 @@ use tokio::signal::unix::{SignalKind, signal};
 /// Stores, orders and serves the signed statements of a Zero-OS grid.
 ///
 /// Everything is kept in one directory: a SQLite database, and published flists as plain files.
-/// Nodes and people believe statements, never this server. To back it up or to move it, stop it and
-/// copy the directory. Once its log has begun, never start an older copy: a log does not go back.
+/// Statements can be in a database of PostgreSQL instead. Nodes and people believe statements, never
+/// this server. To back it up or to move it, stop it and copy the directory, and what `pg_dump` gives.
+/// Once its log has begun, never start an older copy: a log does not go back.
 #[derive(Debug, Parser)]
 #[command(version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 struct Arguments {
     /// Directory that everything is kept in; made when it is missing.
     #[arg(long, value_name = "DIR", required = true)]
     data: Option<PathBuf>,
+    /// Database of PostgreSQL that statements are kept in, on this machine, such as
+    /// `postgres:///registry?host=/run/postgresql`. May be in `ZOS_DATABASE` instead; a password belongs
+    /// there or into `PGPASSWORD`. Without one, statements are in SQLite.
+    #[arg(long, value_name = "URL", global = true)]
+    database: Option<String>,
     /// Address to listen on. Port 0 takes any free one; it is printed once requests are answered.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8000")]
     listen: SocketAddr,
@@ -85,8 +92,8 @@ enum Command {
         #[arg(long, value_name = "NAME")]
         origin: String,
     },
-    /// Checks the transparency log against its files and all statements. Changes nothing. Stop the
-    /// registry first.
+    /// Checks the transparency log against its files and all statements, and changes none of them. Stop
+    /// the registry first.
     Fsck {
         /// Directory of the registry.
         #[arg(long, value_name = "DIR")]
@@ -95,13 +102,24 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let outcome = match (arguments.command, arguments.data) {
-        (Some(Command::Rebuild { data }), _) => rebuild(&data),
-        (Some(Command::BeginLog { data, origin }), _) => begin_log(&data, &origin),
-        (Some(Command::Fsck { data }), _) => fsck(&data),
+    match run(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            registryd::log(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let database = database(arguments.database)?;
+    match (arguments.command, arguments.data) {
+        (Some(Command::Rebuild { data }), _) => rebuild(&data, &database),
+        (Some(Command::BeginLog { data, origin }), _) => begin_log(&data, &database, &origin),
+        (Some(Command::Fsck { data }), _) => fsck(&data, &database),
         (None, Some(data)) => serve(Settings {
             data,
+            database,
             listen: arguments.listen,
             network: arguments.network,
             content: if arguments.content_writable { Access::Writable } else { Access::ReadOnly },
@@ -109,14 +127,24 @@ fn main() -> ExitCode {
             now: system_clock,
         }),
         (None, None) => Err(anyhow::anyhow!("--data is missing")),
-    };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            registryd::log(&format!("{error:#}"));
-            ExitCode::FAILURE
-        }
     }
+}
+
+/// Where a password may stand without everybody on this machine reading it.
+fn variable(name: &str) -> anyhow::Result<Option<String>> {
+    match env::var(name) {
+        Ok(text) => Ok(Some(text)),
+        Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(_)) => Err(anyhow::anyhow!("{name} is not UTF-8")),
+    }
+}
+
+fn database(named: Option<String>) -> anyhow::Result<Database> {
+    let Some(url) = named.map_or_else(|| variable("ZOS_DATABASE"), |url| Ok(Some(url)))? else {
+        return Ok(Database::Sqlite);
+    };
+    let config = postgres::parse(&url, variable("PGPASSWORD")?.as_deref())?;
+    Ok(Database::Postgres(Box::new(config)))
 }
 
 fn serve(settings: Settings) -> anyhow::Result<()> {
@@ -138,32 +166,30 @@ fn serve(settings: Settings) -> anyhow::Result<()> {
     })
 }
 
-fn open(data: &Path) -> anyhow::Result<(Connection, File)> {
-    anyhow::ensure!(db::path(data).exists(), "there is no registry in {}", data.display());
+fn open(data: &Path, database: &Database) -> anyhow::Result<(Connection, File)> {
+    anyhow::ensure!(db::has_begun(data), "there is no registry in {}", data.display());
     // Nobody else may have it meanwhile.
     let taken = db::take(data)?;
-    Ok((db::open(data)?, taken))
+    Ok((database.open(data)?, taken))
 }
 
-fn begin_log(data: &Path, origin: &str) -> anyhow::Result<()> {
-    let (connection, _taken) = open(data)?;
+fn begin_log(data: &Path, database: &Database, origin: &str) -> anyhow::Result<()> {
+    let (connection, _taken) = open(data, database)?;
     say(&transparency::begin(&connection, data, origin)?)
 }
 
-fn fsck(data: &Path) -> anyhow::Result<()> {
-    let (connection, _taken) = open(data)?;
+fn fsck(data: &Path, database: &Database) -> anyhow::Result<()> {
+    let (connection, _taken) = open(data, database)?;
     let head = transparency::fsck::check(&connection, data)?;
     let head = head.context("this registry has no log: see `registryd begin-log`")?;
     say(&format!("registryd: the log {} is whole, {} entries", head.origin, head.size))
 }
 
 /// Statements are counted again in the order that the log says, so it has to say the same as they.
-fn rebuild(data: &Path) -> anyhow::Result<()> {
-    let (mut connection, _taken) = open(data)?;
+fn rebuild(data: &Path, database: &Database) -> anyhow::Result<()> {
+    let (connection, _taken) = open(data, database)?;
     transparency::fsck::check(&connection, data).context("checking the log")?;
-    let transaction = connection.transaction()?;
-    let count = db::rebuild(&transaction)?;
-    transaction.commit()?;
+    let count = db::rebuild(&connection)?;
     say(&format!("registryd: {count} statements count"))
 }
 

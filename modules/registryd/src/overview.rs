@@ -4,8 +4,9 @@
 //! than what the database refuses.
 
 use crate::{
-    db::Fault,
+    db::{self, Fault},
     proposal::{self, Matter},
+    sql::Connection,
     standing, store,
     transparency::Entry,
     views::{self, Order},
@@ -15,7 +16,6 @@ use registry_api::{
     problem::codes,
     view::{ContractSummary, FarmView, NodeView, ResultView},
 };
-use rusqlite::{Connection, params};
 use std::{
     collections::BTreeSet,
     fmt,
@@ -111,6 +111,8 @@ fn readable<T>(
 ) -> Result<Option<Shown<T>>, Fault> {
     match read {
         Ok(found) => Ok(found.map(Shown::Read)),
+        // Every row after it would look as if it could not be read.
+        Err(Fault::Broken(error)) if db::ends_transaction(&error) => Err(Fault::Broken(error)),
         Err(Fault::Broken(error)) => {
             log_once(&id.to_string(), &error);
             Ok(Some(Shown::Unreadable))
@@ -346,16 +348,12 @@ pub fn counts(db: &Connection, now: Timestamp) -> Result<Counts, Fault> {
 
 /// Entries of the log below an index, newest first.
 pub fn entries(db: &Connection, below: u64) -> Result<Vec<Entry>, Fault> {
-    let mut query = db.prepare_cached(
-        "SELECT place, record FROM records WHERE place <= ?1 ORDER BY place DESC LIMIT ?2",
-    )?;
+    let sql = "SELECT place, record FROM records WHERE place <= ?1 ORDER BY place DESC LIMIT ?2";
     let most = i64::try_from(ROWS_MAX).unwrap_or(i64::MAX);
-    let rows = query.query_map(params![i64::try_from(below).unwrap_or(i64::MAX), most], |row| {
-        Ok((row.get::<_, i64>(0)?, row.get(1)?))
-    })?;
+    let below = i64::try_from(below).unwrap_or(i64::MAX);
+    let rows = db.query(sql, &[&below, &most], |row| Ok((row.get::<i64>(0)?, row.get(1)?)))?;
     let mut found = Vec::new();
-    for row in rows {
-        let (place, record) = row?;
+    for (place, record) in rows {
         let index = u64::try_from(place - 1).map_err(anyhow::Error::new)?;
         found.push(Entry { index, record: Some(record) });
     }

@@ -7,6 +7,7 @@ use crate::{
     db::Fault,
     difference::{self, Change, LEAVES_MAX, Leaves, TooMany},
     documents,
+    sql::Connection,
     standing::{self, Facts},
     store, views,
 };
@@ -17,7 +18,6 @@ use contract::{
     header::Header,
 };
 use registry_api::view::Awaited;
-use rusqlite::{Connection, params};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -277,18 +277,15 @@ struct Place {
 
 /// The first nodes of a version: their places are in the order of their ids.
 fn places(db: &Connection, header: &StatementId) -> Result<BTreeMap<NodeId, Place>, Fault> {
-    let mut query = db.prepare_cached(
-        "SELECT node, document, LENGTH(bytes) FROM deployments
-             JOIN documents ON documents.id = document
-         WHERE header = ?1 ORDER BY place LIMIT ?2",
-    )?;
+    let sql = "SELECT node, document, LENGTH(bytes) FROM deployments
+                   JOIN documents ON documents.id = document
+               WHERE header = ?1 ORDER BY place LIMIT ?2";
     let most = i64::try_from(NODES_MAX).unwrap_or(i64::MAX);
-    let rows = query.query_map(params![header.0, most], |row| {
-        let place =
-            Place { document: DocumentId(store::hash(row, 1)?), bytes: row.get::<_, i64>(2)? };
+    let rows = db.query(sql, &[&header.0, &most], |row| {
+        let place = Place { document: DocumentId(store::hash(row, 1)?), bytes: row.get::<i64>(2)? };
         Ok((NodeId(store::hash(row, 0)?), place))
     })?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
+    Ok(rows.into_iter().collect())
 }
 
 /// Adds what nodes have to do. Of each side the first nodes are known, so that of the first nodes

@@ -3,10 +3,9 @@
 //! Identities cost nothing, so this stops accidents and the simplest floods; what concerns a node
 //! is decided by the grants of its farm ([`crate::changes::for_node`]).
 
-use crate::{admit, db::Fault, refusal, standing, store};
+use crate::{admit, db::Fault, refusal, sql::Connection, standing, store};
 use contract::{ContractId, Envelope, Timestamp, header::Header};
 use registry_api::problem::codes;
-use rusqlite::Connection;
 
 /// Contracts of one owner that have not ended.
 pub const OWNER_MAX: usize = 512;

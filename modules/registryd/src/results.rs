@@ -1,12 +1,11 @@
 //! What nodes report: results, each kept for ever under its number, and the last sign of life.
 
-use crate::{admit, db::Fault, refusal};
+use crate::{admit, db::Fault, refusal, sql::Connection};
 use contract::{Envelope, NodeId, StatementId, Timestamp, report::Heartbeat, strict};
 use registry_api::{
     problem::codes,
     write::{HeartbeatAnswer, RefusedResult, ResultsAnswer},
 };
-use rusqlite::{Connection, OptionalExtension as _, params};
 
 /// A node says every so many seconds that it lives.
 pub const HEARTBEAT_INTERVAL_S: u32 = 30;
@@ -30,9 +29,10 @@ pub fn accept(
     now: Timestamp,
 ) -> Result<(StatementId, Taken, bool), Fault> {
     let accepted = admit::accept(connection, envelope, network, now)?;
-    let (seq, conflict): (i64, bool) = connection
-        .prepare_cached("SELECT seq, conflict FROM results WHERE statement = ?1")?
-        .query_row([&accepted.id.0], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let sql = "SELECT seq, conflict FROM results WHERE statement = ?1";
+    let (seq, conflict) = connection.query_one(sql, &[&accepted.id.0], |row| {
+        Ok((row.get::<i64>(0)?, row.get::<i64>(1)? != 0))
+    })?;
     let seq = u64::try_from(seq).unwrap_or(0);
     let taken = if conflict { Taken::Conflict(seq) } else { Taken::Stored(seq) };
     Ok((accepted.id, taken, accepted.new))
@@ -117,11 +117,10 @@ pub fn heartbeat(
         }
     }
     let payload = envelope.payload_bytes().map_err(anyhow::Error::new)?;
-    connection
-        .prepare_cached(
-            "INSERT OR REPLACE INTO heartbeats (node, payload, received) VALUES (?1, ?2, ?3)",
-        )?
-        .execute(params![beat.node.0, payload, now.seconds()])?;
+    let sql = "INSERT INTO heartbeats (node, payload, received) VALUES (?1, ?2, ?3)
+               ON CONFLICT (node) DO UPDATE
+               SET payload = excluded.payload, received = excluded.received";
+    connection.execute(sql, &[&beat.node.0, &payload, &now.seconds()])?;
     Ok(answer)
 }
 
@@ -143,10 +142,9 @@ impl LastBeat {
 
 /// The last sign of life of a node.
 pub fn last(connection: &Connection, node: &NodeId) -> Result<Option<LastBeat>, Fault> {
+    let sql = "SELECT payload, received FROM heartbeats WHERE node = ?1";
     let row = connection
-        .prepare_cached("SELECT payload, received FROM heartbeats WHERE node = ?1")?
-        .query_row([&node.0], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, i64>(1)?)))
-        .optional()?;
+        .query_optional(sql, &[&node.0], |row| Ok((row.get::<Vec<u8>>(0)?, row.get::<i64>(1)?)))?;
     let Some((payload, received)) = row else { return Ok(None) };
     let beat = strict::read(&payload, <Heartbeat as contract::Statement>::BYTES_MAX)
         .map_err(anyhow::Error::new)?;

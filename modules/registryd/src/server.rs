@@ -2,7 +2,7 @@
 
 use crate::{
     content::{Access, Content},
-    db::{self, Db},
+    db::{self, Database, Db},
     http,
     peers::{Peer, Shares},
     transparency,
@@ -61,8 +61,10 @@ const ACCEPT_DELAY: Duration = Duration::from_millis(100);
 /// What an operator chooses.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Everything is kept here.
+    /// Everything is kept here, but for statements that are in PostgreSQL.
     pub data: PathBuf,
+    /// Where the statements are.
+    pub database: Database,
     /// Where to listen; port 0 takes any free one.
     pub listen: SocketAddr,
     /// The grid.
@@ -95,7 +97,7 @@ pub async fn start(settings: Settings) -> anyhow::Result<Server> {
     let data = settings.data.clone();
     make_folder(&data).with_context(|| format!("making {}", data.display()))?;
     let taken = db::take(&data)?;
-    let db = Db::start(&data)?;
+    let db = Db::start(&data, &settings.database)?;
     let content = Arc::new(Content::open(&data, settings.content)?);
     let log = transparency::start(&db, &data, settings.witnesses.as_deref()).await?;
     let (log, logging) = log.unzip();
@@ -127,7 +129,7 @@ pub async fn start(settings: Settings) -> anyhow::Result<Server> {
 }
 
 impl Server {
-    /// Takes no more requests, waits for those that run, and leaves the database in one file.
+    /// Takes no more requests, waits for those that run, and leaves a database of SQLite in one file.
     pub async fn stop(self) -> anyhow::Result<()> {
         if self.stop.send(()).is_err() {
             crate::log("the server had ended before it was stopped");

@@ -7,7 +7,7 @@
 //!                                          └──► cancelled ──► wiped
 //! ```
 
-use crate::{bundle, db::Fault, documents::Planned, store, views};
+use crate::{bundle, db::Fault, documents::Planned, sql::Connection, store, views};
 use contract::{
     Bundle, ContractId, IdentityId, NodeId, Signed, StatementId, Timestamp,
     decision::{Action, Approval, CANCEL_OPEN_S, Cancel, Decision},
@@ -21,7 +21,6 @@ use registry_api::view::{
     Awaited, CancelView, ContractState, ContractSummary, ContractView, Contracts, DeploymentView,
     FlistView, LIST_MAX, StakeholderView, VersionView, WorkloadView,
 };
-use rusqlite::Connection;
 use std::collections::BTreeMap;
 
 /// A contract that has been read from the database.
@@ -168,15 +167,10 @@ pub(crate) fn everybody_awaited(
 fn on_nodes(connection: &Connection, facts: &Facts, now: Timestamp) -> Result<Vec<OnNode>, Fault> {
     let header = facts.shown();
     let mut last = last_results(connection, header)?;
-    let mut query = connection.prepare_cached(
-        "SELECT node, workloads FROM deployments WHERE header = ?1 ORDER BY place LIMIT ?2",
-    )?;
+    let sql = "SELECT node, workloads FROM deployments WHERE header = ?1 ORDER BY place LIMIT ?2";
     let most = i64::try_from(LIST_MAX).unwrap_or(i64::MAX);
-    let rows: Vec<([u8; 32], String)> = query
-        .query_map(rusqlite::params![header.id.0, most], |row| {
-            Ok((store::hash(row, 0)?, row.get(1)?))
-        })?
-        .collect::<rusqlite::Result<_>>()?;
+    let rows: Vec<([u8; 32], String)> = connection
+        .query(sql, &[&header.id.0, &most], |row| Ok((store::hash(row, 0)?, row.get(1)?)))?;
     let mut found = Vec::with_capacity(rows.len());
     for (node, planned) in rows {
         let planned: Vec<Planned> = serde_json::from_str(&planned).map_err(anyhow::Error::new)?;
@@ -206,18 +200,19 @@ fn last_results(
     connection: &Connection,
     header: &Signed<Header>,
 ) -> Result<BTreeMap<[u8; 32], LastOfNode>, Fault> {
-    let mut query = connection.prepare_cached(
-        "SELECT node, workload, statement, MAX(seq) FROM results
-         WHERE contract = ?1 AND conflict = 0
-             AND node IN (SELECT node FROM deployments WHERE header = ?2)
-         GROUP BY node, workload",
-    )?;
-    let rows = query.query_map([&header.body.contract.0, &header.id.0], |row| {
-        Ok((store::hash(row, 0)?, row.get::<_, Option<String>>(1)?, store::hash(row, 2)?))
+    // A number of a node stands once, apart from conflicts.
+    let sql = "SELECT results.node, results.workload, results.statement
+               FROM (SELECT node, MAX(seq) AS seq FROM results
+                     WHERE contract = ?1 AND conflict = 0
+                         AND node IN (SELECT node FROM deployments WHERE header = ?2)
+                     GROUP BY node, workload) AS newest
+                   JOIN results ON results.node = newest.node AND results.seq = newest.seq
+               WHERE results.conflict = 0";
+    let rows = connection.query(sql, &[&header.body.contract.0, &header.id.0], |row| {
+        Ok((store::hash(row, 0)?, row.get::<Option<String>>(1)?, store::hash(row, 2)?))
     })?;
     let mut found: BTreeMap<_, LastOfNode> = BTreeMap::new();
-    for row in rows {
-        let (node, workload, statement) = row?;
+    for (node, workload, statement) in rows {
         found.entry(node).or_default().insert(workload, StatementId(statement));
     }
     Ok(found)

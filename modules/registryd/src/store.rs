@@ -1,6 +1,9 @@
 //! Statements in the database: typed reads and the only inserts. Decides nothing.
 
-use crate::db::Fault;
+use crate::{
+    db::Fault,
+    sql::{self, Argument, Connection, Row},
+};
 use anyhow::Context as _;
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use contract::{
@@ -12,7 +15,6 @@ use contract::{
     identity::{Identity, Signer},
     node::Node,
 };
-use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, params};
 
 /// A statement that is stored.
 #[derive(Debug, Clone)]
@@ -24,7 +26,7 @@ pub struct Stored {
 }
 
 /// 32 bytes of a column.
-pub fn hash(row: &Row<'_>, column: usize) -> rusqlite::Result<[u8; 32]> {
+pub fn hash(row: &Row<'_>, column: usize) -> Result<[u8; 32], sql::SqlError> {
     row.get(column)
 }
 
@@ -38,21 +40,16 @@ pub fn kind(name: &str) -> anyhow::Result<Kind> {
 
 /// A statement and its signatures.
 pub fn statement(connection: &Connection, id: &StatementId) -> Result<Option<Stored>, Fault> {
-    let row = connection
-        .prepare_cached("SELECT kind, payload, place FROM statements WHERE id = ?1")?
-        .query_row([&id.0], |row| {
-            Ok((
-                row.get::<_, String>(0)?,
-                row.get::<_, Vec<u8>>(1)?,
-                row.get::<_, Option<i64>>(2)?.is_some(),
-            ))
-        })
-        .optional()?;
+    let sql = "SELECT kind, payload, place FROM statements WHERE id = ?1";
+    let row = connection.query_optional(sql, &[&id.0], |row| {
+        let place: Option<i64> = row.get(2)?;
+        Ok((row.get::<String>(0)?, row.get::<Vec<u8>>(1)?, place.is_some()))
+    })?;
     let Some((name, payload, complete)) = row else { return Ok(None) };
-    let signatures = connection
-        .prepare_cached("SELECT keyid, sig FROM signatures WHERE statement = ?1 ORDER BY keyid")?
-        .query_map([&id.0], |row| Ok(Signature { keyid: KeyId(hash(row, 0)?), sig: row.get(1)? }))?
-        .collect::<rusqlite::Result<_>>()?;
+    let sql = "SELECT keyid, sig FROM signatures WHERE statement = ?1 ORDER BY keyid";
+    let signatures = connection.query(sql, &[&id.0], |row| {
+        Ok(Signature { keyid: KeyId(hash(row, 0)?), sig: row.get(1)? })
+    })?;
     let envelope = Envelope {
         payload_type: kind(&name)?.payload_type(),
         payload: BASE64.encode(payload),
@@ -71,7 +68,7 @@ pub fn envelope(connection: &Connection, id: &StatementId) -> Result<Envelope, F
 pub fn envelopes(
     connection: &Connection,
     sql: &str,
-    arguments: &[&dyn ToSql],
+    arguments: &[&dyn Argument],
 ) -> Result<Vec<Envelope>, Fault> {
     let ids = ids(connection, sql, arguments)?;
     ids.into_iter().map(|id| envelope(connection, &StatementId(id))).collect()
@@ -81,16 +78,18 @@ pub fn envelopes(
 pub fn ids(
     connection: &Connection,
     sql: &str,
-    arguments: &[&dyn ToSql],
+    arguments: &[&dyn Argument],
 ) -> Result<Vec<[u8; 32]>, Fault> {
-    let mut query = connection.prepare_cached(sql)?;
-    let rows = query.query_map(arguments, |row| hash(row, 0))?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
+    Ok(connection.query(sql, arguments, |row| hash(row, 0))?)
 }
 
 /// A number that a query returns.
-pub fn count(connection: &Connection, sql: &str, arguments: &[&dyn ToSql]) -> Result<u64, Fault> {
-    let number: i64 = connection.prepare_cached(sql)?.query_row(arguments, |row| row.get(0))?;
+pub fn count(
+    connection: &Connection,
+    sql: &str,
+    arguments: &[&dyn Argument],
+) -> Result<u64, Fault> {
+    let number: i64 = connection.query_one(sql, arguments, |row| row.get(0))?;
     Ok(u64::try_from(number).unwrap_or(0))
 }
 
@@ -108,11 +107,8 @@ pub fn insert(
     payload: &[u8],
     received: i64,
 ) -> Result<(), Fault> {
-    connection
-        .prepare_cached(
-            "INSERT INTO statements (id, kind, payload, received) VALUES (?1, ?2, ?3, ?4)",
-        )?
-        .execute(params![id.0, kind.name(), payload, received])?;
+    let sql = "INSERT INTO statements (id, kind, payload, received) VALUES (?1, ?2, ?3, ?4)";
+    connection.execute(sql, &[&id.0, &kind.name(), &payload, &received])?;
     Ok(())
 }
 
@@ -122,24 +118,19 @@ pub fn insert_signatures(
     id: &StatementId,
     signatures: &[Signature],
 ) -> Result<(), Fault> {
-    let mut insert = connection
-        .prepare_cached("INSERT INTO signatures (statement, keyid, sig) VALUES (?1, ?2, ?3)")?;
+    let sql = "INSERT INTO signatures (statement, keyid, sig) VALUES (?1, ?2, ?3)";
     for signature in signatures {
-        insert.execute(params![id.0, signature.keyid.0, signature.sig])?;
+        connection.execute(sql, &[&id.0, &signature.keyid.0, &signature.sig])?;
     }
     Ok(())
 }
 
 /// Gives a statement its place in the order in which statements count.
 pub fn complete(connection: &Connection, id: &StatementId, now: i64) -> Result<i64, Fault> {
-    let place = connection
-        .prepare_cached(
-            "UPDATE statements
-             SET place = (SELECT COALESCE(MAX(place), 0) + 1 FROM statements), completed = ?2
-             WHERE id = ?1 RETURNING place",
-        )?
-        .query_row(params![id.0, now], |row| row.get(0))?;
-    Ok(place)
+    let sql = "UPDATE statements
+               SET place = (SELECT COALESCE(MAX(place), 0) + 1 FROM statements), completed = ?2
+               WHERE id = ?1 RETURNING place";
+    Ok(connection.query_one(sql, &[&id.0, &now], |row| row.get(0))?)
 }
 
 /// An identity that has signed itself.

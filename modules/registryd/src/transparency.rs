@@ -24,12 +24,12 @@ pub use witnesses::Standing;
 use crate::{
     db::{Db, Fault},
     refusal,
+    sql::{Access, Connection},
 };
 use anyhow::Context as _;
 use contract::StatementId;
 use files::{Files, Kept};
 use registry_api::problem::codes;
-use rusqlite::{Connection, OptionalExtension as _, params};
 use std::{path::Path, sync::Arc, time::Duration};
 use tlog::{Checkpoint, Edge, Hash, Note, Proof, Signer, tree};
 use tokio::{
@@ -80,26 +80,35 @@ pub fn begin(connection: &Connection, data: &Path, origin: &str) -> anyhow::Resu
     }
     let signer = key::create(data, origin)?;
     let key = signer.verifier().to_string();
-    connection
-        .execute(
+    let write = || {
+        connection.begin(Access::Write)?;
+        connection.execute(
             "INSERT INTO log (one, origin, key, size, root) VALUES (1, ?1, ?2, 0, ?3)",
-            params![origin, key, Edge::default().root()],
-        )
-        .context("writing the first state of the log")?;
+            &[&origin, &key, &Edge::default().root()],
+        )?;
+        connection.commit()
+    };
+    write().context("writing the first state of the log")?;
     Ok(key)
+}
+
+/// How far the log is. A directory that has signed one is not served without it.
+fn begun(head: Option<Head>, data: &Path) -> anyhow::Result<Option<Head>> {
+    anyhow::ensure!(
+        head.is_some() || Files::new(data).kept(Kept::Signed)?.is_none(),
+        "a log is in {} that the database does not know: it is older than the log, or another one",
+        data.display()
+    );
+    Ok(head)
 }
 
 /// How far the log is; `None` when it has not begun.
 pub fn head(connection: &Connection) -> Result<Option<Head>, Fault> {
-    let row = connection
-        .prepare_cached("SELECT origin, key, size, root FROM log")?
-        .query_row([], |row| {
-            let size: i64 = row.get(2)?;
-            let size = u64::try_from(size).unwrap_or(0);
-            Ok(Head { origin: row.get(0)?, key: row.get(1)?, size, root: row.get(3)? })
-        })
-        .optional()?;
-    Ok(row)
+    Ok(connection.query_optional("SELECT origin, key, size, root FROM log", &[], |row| {
+        let size: i64 = row.get(2)?;
+        let size = u64::try_from(size).unwrap_or(0);
+        Ok(Head { origin: row.get(0)?, key: row.get(1)?, size, root: row.get(3)? })
+    })?)
 }
 
 /// Takes up the log where it was left, if it has begun: serves it, and adds what is missing. The
@@ -110,7 +119,8 @@ pub async fn start(
     data: &Path,
     policy: Option<&Path>,
 ) -> anyhow::Result<Option<(Log, JoinSet<()>)>> {
-    let Some(head) = db.read(head).await.map_err(Fault::into_error)? else {
+    let head = db.read(head).await.map_err(Fault::into_error)?;
+    let Some(head) = begun(head, data)? else {
         anyhow::ensure!(
             policy.is_none(),
             "this registry has no log for witnesses to watch: see `registryd begin-log`"
@@ -147,7 +157,7 @@ pub async fn start(
     let (origin, woken) = (head.origin.as_str().into(), Arc::clone(&wake));
     let log = Log { origin, files: files.clone(), wake, signed, public, standings };
     let (db, origin) = (db.clone(), head.origin);
-    let sequencer = sequence::Sequencer { db, files, signer, origin, edge, signed: signed_sender };
+    let sequencer = sequence::Sequencer::new(db, files, signer, origin, edge, signed_sender);
     let mut tasks = JoinSet::new();
     tasks.spawn(sequencer.run(woken));
     tasks.spawn(publisher.run());
@@ -166,11 +176,7 @@ fn kept(
     let opened = Checkpoint::open(&bytes, &head.origin, &keys);
     let (checkpoint, note) = opened.with_context(|| format!("reading {which} of the log"))?;
     let (size, known) = (checkpoint.size, head.size);
-    anyhow::ensure!(
-        size <= known,
-        "the log has signed {size} entries and the database knows {known}: it is older than the \
-         log, which never goes back"
-    );
+    is_as_new(Some(head), size)?;
     let root = tree::root(size, |node| files.hash(node, known)).context("taking up the log")?;
     anyhow::ensure!(
         root == checkpoint.root,
@@ -178,6 +184,18 @@ fn kept(
          `registryd fsck`"
     );
     Ok(Some(Sealed { size, note }))
+}
+
+/// A database that was put back under a registry is noticed before anything rests on it.
+fn is_as_new(head: Option<&Head>, signed: u64) -> anyhow::Result<()> {
+    let known =
+        head.map(|head| head.size).context("the database does not know the log any more")?;
+    anyhow::ensure!(
+        signed <= known,
+        "the log has signed {signed} entries and the database knows {known}: it is older than the \
+         log, which never goes back"
+    );
+    Ok(())
 }
 
 fn seal(signer: &Signer, origin: &str, size: u64, root: Hash) -> anyhow::Result<Sealed> {
@@ -221,7 +239,9 @@ impl Log {
 
     /// Returns when everything that counts by now is in the log, so that it may be acknowledged.
     pub async fn covers(&self, db: &Db) -> Result<(), Fault> {
-        let newest = db.read(newest_place).await?;
+        // Asked for first: the database is never behind what was signed before.
+        let known = self.size_signed();
+        let newest = db.read(move |db| newest_place(db, known)).await?;
         self.wake.notify_one();
         let (mut signed, mut public) = (self.signed.clone(), self.public.clone());
         // Witnesses may take long, and the statement is safe without them.
@@ -266,19 +286,18 @@ pub struct Entry {
 
 /// The entry of a statement. `None` when the statement does not count, or is not known.
 pub fn entry(connection: &Connection, id: &StatementId) -> Result<Option<Entry>, Fault> {
-    let row = connection
-        .prepare_cached(
-            "SELECT place, (SELECT record FROM records WHERE records.place = statements.place)
-             FROM statements WHERE id = ?1 AND place IS NOT NULL",
-        )?
-        .query_row([id.0.as_slice()], |row| Ok((row.get::<_, i64>(0)?, row.get(1)?)))
-        .optional()?;
+    let sql = "SELECT place, (SELECT record FROM records WHERE records.place = statements.place)
+               FROM statements WHERE id = ?1 AND place IS NOT NULL";
+    let row =
+        connection.query_optional(sql, &[&id.0], |row| Ok((row.get::<i64>(0)?, row.get(1)?)))?;
     let Some((place, record)) = row else { return Ok(None) };
     let index = u64::try_from(place - 1).context("a place counts from 1")?;
     Ok(Some(Entry { index, record }))
 }
 
-/// The highest place of a statement that counts: so many entries the log is to have.
-fn newest_place(connection: &Connection) -> Result<u64, Fault> {
+/// The highest place of a statement that counts: so many entries the log is to have. Refuses a database
+/// that does not know what was signed: there, another statement would have the place of an entry.
+fn newest_place(connection: &Connection, signed: u64) -> Result<u64, Fault> {
+    is_as_new(head(connection)?.as_ref(), signed)?;
     crate::store::count(connection, "SELECT COALESCE(MAX(place), 0) FROM statements", &[])
 }

@@ -3,6 +3,7 @@
 use crate::{
     db::Fault,
     results::{self, LastBeat},
+    sql::{Argument, Connection},
     store,
 };
 use contract::{
@@ -13,7 +14,6 @@ use registry_api::view::{
     DECISIONS_MAX, Decisions, FarmView, Farms, IdentityView, LIST_MAX, NodeView, Nodes, ResultView,
     Results,
 };
-use rusqlite::{Connection, OptionalExtension as _, params};
 
 /// Nodes of one farm whose capacity is summed up.
 const FARM_NODES_MAX: usize = 10_000;
@@ -29,10 +29,8 @@ fn limit(most: usize) -> i64 {
 
 /// How somebody wants to be called.
 pub fn name(connection: &Connection, id: &IdentityId) -> Result<Option<String>, Fault> {
-    Ok(connection
-        .prepare_cached("SELECT name FROM identities WHERE id = ?1")?
-        .query_row([&id.0], |row| row.get(0))
-        .optional()?)
+    let sql = "SELECT name FROM identities WHERE id = ?1";
+    Ok(connection.query_optional(sql, &[&id.0], |row| row.get(0))?)
 }
 
 /// An identity.
@@ -190,17 +188,14 @@ pub fn decisions(
     if store::versions(connection, contract)? == 0 {
         return Ok(None);
     }
-    let mut query = connection.prepare_cached(
-        "SELECT statement, place FROM approvals JOIN statements ON statements.id = statement
-         WHERE contract = ?1 AND place > ?2 ORDER BY place LIMIT ?3",
-    )?;
+    let sql = "SELECT statement, place FROM approvals JOIN statements ON statements.id = statement
+               WHERE contract = ?1 AND place > ?2 ORDER BY place LIMIT ?3";
     let place = i64::try_from(after).unwrap_or(i64::MAX);
-    let rows = query.query_map(params![contract.0, place, limit(DECISIONS_MAX)], |row| {
-        Ok((store::hash(row, 0)?, row.get::<_, i64>(1)?))
-    })?;
+    let arguments: [&dyn Argument; 3] = [&contract.0, &place, &limit(DECISIONS_MAX)];
+    let rows =
+        connection.query(sql, &arguments, |row| Ok((store::hash(row, 0)?, row.get::<i64>(1)?)))?;
     let mut found = Decisions { approvals: Vec::new(), next: after };
-    for row in rows {
-        let (id, place) = row?;
+    for (id, place) in rows {
         found.approvals.push(store::envelope(connection, &StatementId(id))?);
         found.next = u64::try_from(place).unwrap_or(after);
     }
@@ -267,12 +262,11 @@ pub fn result_ids(
 
 /// A result that is stored.
 pub fn result(connection: &Connection, id: &StatementId) -> Result<ResultView, Fault> {
-    let (arrival, received, conflict): (i64, i64, bool) = connection
-        .prepare_cached(
-            "SELECT results.place, statements.received, conflict
-             FROM results JOIN statements ON statements.id = statement WHERE statement = ?1",
-        )?
-        .query_row(params![id.0], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let sql = "SELECT results.place, statements.received, conflict
+               FROM results JOIN statements ON statements.id = statement WHERE statement = ?1";
+    let (arrival, received, conflict) = connection.query_one(sql, &[&id.0], |row| {
+        Ok((row.get::<i64>(0)?, row.get(1)?, row.get::<i64>(2)? != 0))
+    })?;
     let report = store::signed::<Report>(connection, id)?.body;
     Ok(ResultView {
         id: *id,

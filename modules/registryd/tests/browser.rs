@@ -9,10 +9,11 @@ mod common;
 
 use common::{
     chromium::Chromium,
+    database,
     process::{Process, start},
     story,
 };
-use registryd::{db, server::system_clock, transparency};
+use registryd::{server::system_clock, transparency};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -33,7 +34,7 @@ struct Opened {
 
 async fn opened() -> Opened {
     let data = tempfile::tempdir().unwrap();
-    transparency::begin(&db::open(data.path()).unwrap(), data.path(), story::ORIGIN).unwrap();
+    transparency::begin(&database::open(data.path()), data.path(), story::ORIGIN).unwrap();
     let registry = start(data.path());
     let world = story::world(system_clock());
     let legal = story::tell(&world, &registry.client).await;

@@ -4,12 +4,16 @@
 
 mod common;
 
-use common::{Registry, agree, judge, prepare, propose, seal, world};
+use common::{Registry, agree, database, judge, prepare, propose, seal, world};
 use contract::{Verdict, decision::Decision, header::Role, report::State};
 use registry_api::{
     Fetched,
     client::{ContractFilter, ResultFilter},
     view::{ContractState, DECISIONS_MAX, Decisions, Inbox},
+};
+use registryd::{
+    db::{self, Fault},
+    store,
 };
 
 #[tokio::test]
@@ -133,6 +137,43 @@ async fn results_are_stored_once_and_contradictions_are_kept_apart() {
     assert!(answer.accepted.is_empty());
     assert_eq!(answer.refused[0].code, "conflict");
     assert_eq!(answer.refused[0].seq, Some(2));
+}
+
+/// A text of PostgreSQL has none. One that was taken once counts for ever.
+#[tokio::test]
+async fn a_name_with_a_zero_byte_is_refused_and_keeps_no_registry_from_its_start() {
+    let data = tempfile::tempdir().unwrap();
+    let (world, registry) = (world(), Registry::start(data.path()).await);
+    let client = &registry.client;
+    prepare(&world, client).await;
+    let good = seal(&world.report(1, None, State::Running), &world.node_key);
+    let mut odd = world.report(2, good.id().ok(), State::Running);
+    odd.workload = Some("a\0b".into());
+    let odd = seal(&odd, &world.node_key);
+    let refused = client.push(&odd).await.unwrap_err();
+    assert_eq!(refused.code().unwrap(), "malformed");
+    let answer = client.push_results(&[odd.clone(), good]).await.unwrap();
+    assert_eq!(answer.accepted, [1]);
+    assert_eq!(answer.refused.len(), 1);
+    assert_eq!((answer.refused[0].index, answer.refused[0].code.as_str()), (0, "malformed"));
+    registry.server.stop().await.unwrap();
+    if database::in_postgres() {
+        // It never took one.
+        return;
+    }
+    let db = database::open(data.path());
+    let take = || -> Result<(), Fault> {
+        let (kind, id) = (odd.kind().unwrap(), odd.id().unwrap());
+        store::insert(&db, kind, &id, &odd.payload_bytes().unwrap(), 0)?;
+        store::insert_signatures(&db, &id, &odd.signatures)?;
+        store::complete(&db, &id, 0).map(drop)
+    };
+    take().map_err(Fault::into_error).unwrap();
+    let sql = "SELECT COUNT(*) FROM results";
+    let count = || db.query_one(sql, &[], |row| row.get::<i64>(0)).unwrap();
+    assert_eq!(count(), 1);
+    db::rebuild(&db).unwrap();
+    assert_eq!(count(), 2);
 }
 
 #[tokio::test]

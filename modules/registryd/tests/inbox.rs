@@ -5,21 +5,15 @@
 
 mod common;
 
-use common::{Registry, World, agree, prepare, propose, seal, world};
+use common::{Registry, World, agree, database, prepare, propose, seal, world};
 use contract::{SigningKey, farm::Pool, testkit::bytes};
 use registry_api::{Client, Fetched, view::Inbox};
-use rusqlite::Connection;
-use std::path::Path;
 
 async fn inbox(world: &World, client: &Client) -> (Inbox, String) {
     match client.inbox(&world.node_id(), None).await.unwrap() {
         Fetched::New { body, etag } => (body, etag),
         Fetched::Same => panic!("nothing was known before"),
     }
-}
-
-fn database(data: &Path) -> Connection {
-    Connection::open(registryd::db::path(data)).unwrap()
 }
 
 #[tokio::test]
@@ -34,8 +28,11 @@ async fn what_has_not_changed_is_not_made_again() {
     let (contract, node) = (world.contract(), world.node_id());
 
     // Whoever reads the contract from now on fails.
-    database(data.path())
-        .execute("UPDATE statements SET payload = x'00' WHERE kind IN ('contract', 'approval')", [])
+    database::tamper(data.path())
+        .execute(
+            "UPDATE statements SET payload = ?1 WHERE kind IN ('contract', 'approval')",
+            &[&vec![0]],
+        )
         .unwrap();
     assert!(client.bundle_for(&contract, &node, None).await.is_err(), "it is read here");
     assert_eq!(client.inbox(&node, Some(&etag)).await.unwrap(), Fetched::Same);
@@ -101,17 +98,17 @@ async fn a_bundle_that_nobody_would_take_is_named_and_hides_no_other() {
     assert_eq!((both.contracts.len(), both.oversize.len()), (2, 0));
 
     // No admission lets it grow so far: an approval of 13 MB, past all rules.
-    let database = database(data.path());
-    let of_large = [large.contract().0.to_vec()];
+    let database = database::tamper(data.path());
+    let of_large = large.contract().0;
     database
         .execute(
-            "UPDATE statements SET payload = zeroblob(13000000)
+            "UPDATE statements SET payload = ?2
              WHERE id = (SELECT statement FROM approvals WHERE contract = ?1 LIMIT 1)",
-            of_large.clone(),
+            &[&of_large, &vec![0; 13_000_000]],
         )
         .unwrap();
-    let change = "UPDATE changes SET tag = randomblob(16) WHERE contract = ?1";
-    assert_eq!(database.execute(change, of_large).unwrap(), 1);
+    let change = "UPDATE changes SET tag = ?2 WHERE contract = ?1";
+    assert_eq!(database.execute(change, &[&of_large, &vec![7; 16]]).unwrap(), 1);
     let Fetched::New { body, .. } = client.inbox(&large.node_id(), Some(&etag)).await.unwrap()
     else {
         panic!("it has changed")
@@ -178,7 +175,7 @@ async fn a_registry_of_the_first_schema_is_upgraded_with_what_it_holds() {
     agree(&world, &registry.client).await;
     let before = inbox(&world, &registry.client).await.0;
     registry.server.stop().await.unwrap();
-    database(data.path())
+    database::tamper(data.path())
         .execute_batch(
             "DROP TABLE evidence; DROP TABLE grants; DROP TABLE changes; DROP TABLE bundles;
              DROP INDEX headers_by_pool;

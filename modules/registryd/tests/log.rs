@@ -5,21 +5,21 @@
 
 mod common;
 
-use common::{Registry, World, agree, prepare, seal, world};
+use common::{
+    Registry, World, agree,
+    database::{self, Backup},
+    prepare, process, seal, world,
+};
 use contract::{Envelope, StatementId};
 use registry_api::log::{self, Answer, Known};
-use registryd::{db, transparency};
-use std::{
-    fs,
-    path::Path,
-    process::{Command, Output},
-};
+use registryd::{sql::Argument, transparency};
+use std::{fs, path::Path, process::Output};
 use tlog::{Bundle, Checkpoint, Note, Policy, Proof, Record, Signer, Tile, policy::Seen, tree};
 
 const ORIGIN: &str = "registry.example/test";
 
 fn begin(data: &Path) -> Policy {
-    let key = transparency::begin(&db::open(data).unwrap(), data, ORIGIN).unwrap();
+    let key = transparency::begin(&database::open(data), data, ORIGIN).unwrap();
     Policy::new(ORIGIN, vec![key.parse().unwrap()], vec![], 0).unwrap()
 }
 
@@ -161,8 +161,7 @@ async fn a_registry_without_a_log_says_so_and_one_that_begins_late_logs_everythi
     }
     registry.server.stop().await.unwrap();
     let policy = begin(data.path());
-    let again =
-        transparency::begin(&db::open(data.path()).unwrap(), data.path(), ORIGIN).unwrap_err();
+    let again = transparency::begin(&database::open(data.path()), data.path(), ORIGIN).unwrap_err();
     assert!(again.to_string().contains("has begun already"));
     let registry = Registry::start(data.path()).await;
     agree(&world, &registry.client).await;
@@ -180,12 +179,7 @@ fn results(world: &World, numbers: std::ops::Range<u64>) -> Vec<Envelope> {
 }
 
 fn program(data: &Path, words: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_registryd"))
-        .args(words)
-        .arg("--data")
-        .arg(data)
-        .output()
-        .unwrap()
+    process::registryd(data).args(words).arg("--data").arg(data).output().unwrap()
 }
 
 #[tokio::test]
@@ -254,31 +248,32 @@ async fn fsck_finds_each_change_and_says_where() {
         fs::write(path(&file), before).unwrap();
     }
     assert!(program(data.path(), &["fsck"]).status.success(), "as it was");
-    let change = |sql: &str| db::open(data.path()).unwrap().execute(sql, []).unwrap();
-    for (sql, undo, reason) in [
-        (
-            "UPDATE statements SET payload = CAST(payload || ' ' AS BLOB) WHERE place = 3",
-            "UPDATE statements SET payload = substr(payload, 1, length(payload) - 1)\n             WHERE place = 3",
-            "entry 2: the payload of the statement has been changed",
-        ),
-        (
-            "UPDATE statements SET place = 1000 WHERE place = 2",
-            "UPDATE statements SET place = 2 WHERE place = 1000",
-            "entry 1: no statement",
-        ),
-        ("UPDATE log SET size = size - 1", "UPDATE log SET size = size + 1", "another root"),
-        (
-            "UPDATE log SET root = zeroblob(32) WHERE root <> zeroblob(32)",
-            "SELECT 1",
-            "another root than the one that was signed",
-        ),
-    ] {
-        assert_eq!(change(sql), 1, "{sql}");
-        finds(sql, reason);
-        if undo != "SELECT 1" {
-            change(undo);
-        }
-    }
+    let change = |sql: &str, value: &dyn Argument| {
+        let changed = database::tamper(data.path()).execute(sql, &[value]).unwrap();
+        assert_eq!(changed, 1, "{sql}");
+    };
+    let select = "SELECT payload FROM statements WHERE place = ?1";
+    let payload: Vec<u8> =
+        database::tamper(data.path()).query_one(select, &[&3_i64], |row| row.get(0)).unwrap();
+    let longer = [&payload[..], b" "].concat();
+    let update = "UPDATE statements SET payload = ?1 WHERE place = 3";
+    change(update, &longer);
+    finds(update, "entry 2: the payload of the statement has been changed");
+    change(update, &payload);
+
+    change("UPDATE statements SET place = ?1 WHERE place = 2", &1000_i64);
+    finds("place", "entry 1: no statement");
+    change("UPDATE statements SET place = ?1 WHERE place = 1000", &2_i64);
+
+    let update = "UPDATE log SET size = size + ?1";
+    change(update, &-1_i64);
+    finds(update, "another root");
+    change(update, &1_i64);
+    assert!(program(data.path(), &["fsck"]).status.success(), "as it was");
+
+    let update = "UPDATE log SET root = ?1";
+    change(update, &[0; 32]);
+    finds(update, "another root than the one that was signed");
 }
 
 #[tokio::test]
@@ -290,23 +285,48 @@ async fn a_database_from_a_backup_does_not_take_the_log_back() {
     registry.client.push(&world.identity("owner")).await.unwrap();
     let before = newest(&registry, &policy).await.checkpoint;
     registry.server.stop().await.unwrap();
-    let database = db::path(data.path());
-    // The thread that writes leaves one file behind when it ends, which takes a moment.
-    drop(db::open(data.path()).unwrap());
-    let backup = fs::read(&database).unwrap();
+    let backup = Backup::of(data.path());
     let registry = Registry::start(data.path()).await;
     registry.client.push(&world.identity("it")).await.unwrap();
     assert_eq!(newest(&registry, &policy).await.checkpoint.size, before.size + 1);
     registry.server.stop().await.unwrap();
-    drop(db::open(data.path()).unwrap());
-    for name in ["-wal", "-shm"] {
-        drop(fs::remove_file(format!("{}{name}", database.display())));
-    }
-    fs::write(&database, backup).unwrap();
+    backup.restore();
     let started = program(data.path(), &["--listen", "127.0.0.1:0"]);
     let said = String::from_utf8_lossy(&started.stderr).into_owned();
     assert!(!started.status.success(), "it signs nothing");
     assert!(said.contains("it is older than the log, which never goes back"), "{said}");
+}
+
+/// One that was put back under a registry that runs.
+#[tokio::test]
+async fn nothing_is_acknowledged_over_a_database_that_is_older_than_the_log() {
+    let data = tempfile::tempdir().unwrap();
+    let policy = begin(data.path());
+    let registry = Registry::start(data.path()).await;
+    let world = world();
+    for name in ["owner", "it"] {
+        registry.client.push(&world.identity(name)).await.unwrap();
+    }
+    let known = newest(&registry, &policy).await.checkpoint;
+    let beside = database::tamper(data.path());
+    let set = |size: i64| beside.execute("UPDATE log SET size = ?1", &[&size]).unwrap();
+    set(1);
+    assert!(registry.client.push(&world.identity("it")).await.is_err());
+    assert_eq!(newest(&registry, &policy).await.checkpoint, known);
+    set(2);
+    registry.client.push(&world.identity("it")).await.unwrap();
+    registry.client.push(&world.identity("legal")).await.unwrap();
+    assert!(newest(&registry, &policy).await.checkpoint.size > known.size);
+    // A database that knows nothing of the log.
+    registry.server.stop().await.unwrap();
+    beside.execute_batch("CREATE TABLE kept AS SELECT * FROM log; DELETE FROM log").unwrap();
+    for words in [&["fsck"][..], &["rebuild"], &["--listen", "127.0.0.1:0"]] {
+        let said = program(data.path(), words);
+        let text = String::from_utf8_lossy(&said.stderr).into_owned();
+        assert!(!said.status.success() && text.contains("the database does not know"), "{text}");
+    }
+    beside.execute_batch("INSERT INTO log SELECT * FROM kept; DROP TABLE kept").unwrap();
+    assert!(program(data.path(), &["fsck"]).status.success(), "the control");
 }
 
 #[tokio::test]
@@ -400,7 +420,7 @@ async fn a_registry_killed_at_any_time_has_logged_all_that_it_acknowledged() {
     registry.server.stop().await.unwrap();
     let mut acknowledged: Vec<StatementId> = Vec::new();
     for round in 0..12_u64 {
-        let mut process = common::process::start(data.path());
+        let mut process = process::start(data.path());
         let (first, second) = (round * 20 + 1, round * 20 + 11);
         let batch = results(&world, first..second);
         process.client.push_results(&batch).await.unwrap();

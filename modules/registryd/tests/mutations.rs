@@ -6,6 +6,9 @@
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 #![expect(clippy::tests_outside_test_module, reason = "this file is tests and nothing else")]
 
+mod common;
+
+use common::database;
 use contract::{
     Envelope, Kind, SigningKey, Timestamp,
     decision::Decision,
@@ -18,10 +21,10 @@ use contract::{
 };
 use registryd::{
     admit,
-    db::{self, Fault},
+    db::Fault,
     results,
+    sql::{Access, Connection},
 };
-use rusqlite::Connection;
 use std::collections::BTreeSet;
 
 const NOW: i64 = 1_800_000_000;
@@ -105,7 +108,8 @@ fn would_take(db: &Connection, envelope: &Envelope) -> String {
 #[test]
 fn no_mutation_of_any_statement_is_taken_without_its_signer() {
     let data = tempfile::tempdir().unwrap();
-    let db = db::open(data.path()).unwrap();
+    let db = database::open(data.path());
+    db.begin(Access::Write).unwrap();
     let world = World::new(Timestamp::from_seconds(NOW));
     let all = statements(&world);
     let mut rows = Vec::new();

@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Registry, World, agree, prepare, propose, seal, story, world};
+use common::{Registry, World, agree, database, prepare, propose, seal, story, world};
 use contract::{
     Envelope, SigningKey, StatementId,
     farm::Farm,
@@ -15,20 +15,15 @@ use contract::{
     testkit::bytes,
     workload::Spec,
 };
-use registryd::{db, overview::ROWS_MAX, transparency};
+use registryd::{overview::ROWS_MAX, transparency};
 use reqwest::{StatusCode, header};
-use rusqlite::Connection;
 use std::path::Path;
 
 /// No page has more bytes, whatever is in the database.
 const PAGE_BYTES_MAX: usize = 1 << 20;
 
 fn begin_log(data: &Path) {
-    transparency::begin(&db::open(data).unwrap(), data, story::ORIGIN).unwrap();
-}
-
-fn database(data: &Path) -> Connection {
-    Connection::open(db::path(data)).unwrap()
+    transparency::begin(&database::open(data), data, story::ORIGIN).unwrap();
 }
 
 async fn ask(registry: &Registry, path: &str) -> (StatusCode, String) {
@@ -437,11 +432,15 @@ async fn results_of_a_stranger_neither_hide_a_contract_nor_stand_on_its_page() {
     propose(&world, &registry.client).await;
     registry.client.push_results(&chain(&world, 1, "of its node")).await.unwrap();
     // As many as whoever has nothing else to do may send.
-    let database = database(data.path());
-    let flood = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200000)
-                 INSERT INTO results (place, statement, node, seq, contract, workload, conflict)
-                 SELECT 1000000 + i, randomblob(32), zeroblob(32), i, ?1, 'w' || i, 0 FROM n";
-    assert_eq!(database.execute(flood, [world.contract().0.to_vec()]).unwrap(), 200_000);
+    let random = if database::in_postgres() { "sha256(i::text::bytea)" } else { "randomblob(32)" };
+    let flood = format!(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200000)
+         INSERT INTO results (place, statement, node, seq, contract, workload, conflict)
+         SELECT 1000000 + i, {random}, ?2, i, ?1, 'w' || i, 0 FROM n"
+    );
+    let flooded =
+        database::tamper(data.path()).execute(&flood, &[&world.contract().0, &[0; 32]]).unwrap();
+    assert_eq!(flooded, 200_000);
     let contract = world.contract();
     let page = get(&registry, &format!("/contracts/{contract}")).await;
     assert!(page.contains("of its node 1") && !page.contains("too large"));
@@ -486,8 +485,8 @@ async fn nodes_are_not_compared_with_documents_that_are_missing() {
     let page = format!("/contracts/{}/difference", world.contract());
     assert!(!get(&registry, &page).await.contains("Not compared here"), "the control");
     let gone = "DELETE FROM deployments WHERE header = ?1";
-    let id = first.id().unwrap().0.to_vec();
-    assert_eq!(database(data.path()).execute(gone, [id]).unwrap(), 1);
+    let id = first.id().unwrap().0;
+    assert_eq!(database::tamper(data.path()).execute(gone, &[&id]).unwrap(), 1);
     let html = get(&registry, &page).await;
     assert!(html.contains("The documents of the version in force are missing"), "{html}");
     assert!(!html.contains("<code><bdi>workloads</bdi></code>"), "{html}");
@@ -506,16 +505,15 @@ async fn one_row_that_cannot_be_read_hides_no_other() {
     }
     let reports = chain(&good, 2, "report");
     registry.client.push_results(&reports).await.unwrap();
-    let database = database(data.path());
-    let spoil = "UPDATE statements SET payload = x'00'
+    let database = database::tamper(data.path());
+    let spoil = "UPDATE statements SET payload = ?2
                  WHERE id = (SELECT statement FROM headers WHERE contract = ?1)";
-    assert_eq!(database.execute(spoil, [bad.contract().0.to_vec()]).unwrap(), 1);
-    let spoil = "UPDATE statements SET payload = zeroblob(17000000)
-                 WHERE id = (SELECT statement FROM headers WHERE contract = ?1)";
-    assert_eq!(database.execute(spoil, [large.contract().0.to_vec()]).unwrap(), 1);
-    let spoil = "UPDATE statements SET payload = x'00'
+    for (contract, bytes) in [(bad.contract(), vec![0]), (large.contract(), vec![0; 17_000_000])] {
+        assert_eq!(database.execute(spoil, &[&contract.0, &bytes]).unwrap(), 1);
+    }
+    let spoil = "UPDATE statements SET payload = ?1
                  WHERE id = (SELECT statement FROM results WHERE seq = 1)";
-    assert_eq!(database.execute(spoil, []).unwrap(), 1);
+    assert_eq!(database.execute(spoil, &[&vec![0]]).unwrap(), 1);
 
     let inbox = format!("/inbox?identity={}", good.id("it"));
     for path in ["/", "/contracts", &inbox] {

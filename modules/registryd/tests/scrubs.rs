@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{NETWORK, Registry, World, prepare, seal, world};
+use common::{NETWORK, Registry, World, database, prepare, seal, world};
 use contract::{
     Envelope, IdentityId, NodeId, SigningKey,
     farm::{Adoption, Farm},
@@ -98,7 +98,7 @@ async fn the_node_hears_the_last_order_and_there_is_one_in_an_hour() {
 
     // Nor does it when the tables are made anew.
     registry.server.stop().await.unwrap();
-    registryd::db::rebuild(&registryd::db::open(data.path()).unwrap()).unwrap();
+    registryd::db::rebuild(&database::open(data.path())).unwrap();
     let registry = Registry::start(data.path()).await;
     let order = inbox(&world, &registry.client).await.scrub.unwrap().order;
     assert_eq!(order, seal(&world.scrub(second), farm));

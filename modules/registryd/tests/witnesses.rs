@@ -7,9 +7,9 @@
 mod common;
 
 use axum::{Router, body::Body, http::StatusCode, response::Response, routing::post};
-use common::{Registry, World, agree, prepare, process, seal, world};
+use common::{Registry, World, agree, database, prepare, process, seal, world};
 use contract::{Envelope, StatementId, report::State};
-use registryd::{content::Access, db, transparency};
+use registryd::{content::Access, transparency};
 use std::{
     fs,
     net::SocketAddr,
@@ -90,7 +90,7 @@ struct Bench {
 
 /// Begins a log. Gives its key.
 fn begin(data: &Path) -> Verifier {
-    transparency::begin(&db::open(data).unwrap(), data, ORIGIN).unwrap().parse().unwrap()
+    transparency::begin(&database::open(data), data, ORIGIN).unwrap().parse().unwrap()
 }
 
 impl Bench {
@@ -508,7 +508,7 @@ async fn a_policy_that_does_not_fit_the_log_stops_the_registry() {
     let data = tempfile::tempdir().unwrap();
     let file = data.path().join("policy");
     let start = || {
-        let mut command = process::registryd();
+        let mut command = process::registryd(data.path());
         command.args(["--listen", "127.0.0.1:0", "--data"]).arg(data.path());
         let output = command.arg("--witnesses").arg(&file).output().unwrap();
         assert!(!output.status.success());

@@ -1,10 +1,12 @@
 //! What a registry on this machine does in a second, beside what the disk and the processor allow:
-//! real programs on the loopback address, with a log and three witnesses, no virtual machine.
+//! real programs on the loopback address, with a log and three witnesses, no virtual machine. Once on
+//! SQLite and once on PostgreSQL.
 //!
 //! `_per_core_s` is by processor time of the registry, so that it does not hang on who else computes
 //! meanwhile. Statements are signed before anything is measured.
 
 mod arithmetic;
+mod cluster;
 pub(crate) mod crowd;
 mod floor;
 mod proofs;
@@ -17,7 +19,8 @@ use crate::{
 };
 use anyhow::{Context as _, Result, ensure};
 use arithmetic::{cores_for, count, ms, per_second, percentile};
-use contract::{Envelope, StatementId, Timestamp};
+use cluster::Cluster;
+use contract::{Envelope, StatementId, Timestamp, testkit::World};
 use crowd::{Connection, Customer, Grid, Sent, post, send};
 use floor::Floor;
 use registry_api::paths;
@@ -68,18 +71,33 @@ pub(super) fn measure(n_runs: usize, tell: &dyn Fn(&str)) -> Result<Vec<Figure>>
         !cfg!(debug_assertions),
         "these programs are not optimised: `cargo xtask bench registry` builds what is measured"
     );
+    // First, so that whoever lacks it hears so before anything is measured.
+    let cluster = Cluster::start()?;
+    let mut figures = measure_on(None, "registry", n_runs, tell)?;
+    figures.extend(proofs()?);
+    figures.extend(measure_on(Some(cluster.url()), "registry.postgres", n_runs, tell)?);
+    Ok(figures)
+}
+
+/// What hangs on the database, in ids that begin with `name`.
+fn measure_on(
+    database: Option<String>,
+    name: &'static str,
+    n_runs: usize,
+    tell: &dyn Fn(&str),
+) -> Result<Vec<Figure>> {
     let temporary = crate::scratch()?;
-    let house = House::start(temporary.path())?;
+    let house = House::start(temporary.path(), database)?;
     let mut grid = Grid::new(now()?, NODES);
     for statement in &grid.statements {
         learn(&house, statement)?;
     }
-    let mut found = Found::default();
+    let mut found = Found::new(name);
     for run in 0..n_runs {
-        tell(&format!("statements, run {} of {n_runs}", run + 1));
+        tell(&format!("{name}: statements, run {} of {n_runs}", run + 1));
         statements(&house, run, temporary.path(), &mut found)?;
     }
-    tell("a contract over 10,000 nodes");
+    tell(&format!("{name}: a contract over 10,000 nodes"));
     grid.world.now = now()?;
     let wide = wide::contract(&grid.world, &grid.nodes)?;
     for statement in &wide.statements {
@@ -87,23 +105,28 @@ pub(super) fn measure(n_runs: usize, tell: &dyn Fn(&str)) -> Result<Vec<Figure>>
     }
     house.ask(&wide.documents, 201).context("sending the documents")?;
     for run in 0..n_runs {
-        tell(&format!("nodes, run {} of {n_runs}", run + 1));
+        tell(&format!("{name}: nodes, run {} of {n_runs}", run + 1));
         nodes(&house, &mut grid, run, &mut found)?;
     }
     let mut figures = found.figures();
-    figures.extend(weights(&house, &grid)?);
+    figures.extend(weights(&house, &grid, name)?);
     Ok(figures)
 }
 
 /// What was measured several times: values and those of peers, by the figure's id.
-#[derive(Default)]
 struct Found {
+    /// Ids begin with it.
+    name: &'static str,
     order: Vec<(&'static str, &'static str)>,
     ours: BTreeMap<&'static str, Vec<f64>>,
     peers: BTreeMap<(&'static str, &'static str), Vec<f64>>,
 }
 
 impl Found {
+    fn new(name: &'static str) -> Self {
+        Self { name, order: Vec::new(), ours: BTreeMap::new(), peers: BTreeMap::new() }
+    }
+
     fn add(
         &mut self,
         id: &'static str,
@@ -124,7 +147,8 @@ impl Found {
     fn figures(&self) -> Vec<Figure> {
         let figure = |(id, unit): &(&'static str, &'static str)| {
             let values = &self.ours[id];
-            let figure = Figure::new(&format!("registry.{id}"), unit, median(values), values.len());
+            let figure =
+                Figure::new(&format!("{}.{id}", self.name), unit, median(values), values.len());
             let peers = self.peers.iter().filter(|((of, _), _)| of == id);
             peers.fold(figure, |figure, ((_, name), all)| figure.beside(name, median(all)))
         };
@@ -321,25 +345,32 @@ fn nodes(house: &House, grid: &mut Grid, run: usize, found: &mut Found) -> Resul
     Ok(())
 }
 
-/// Bytes that do not hang on the machine: of the bundle, and of proofs.
-fn weights(house: &House, grid: &Grid) -> Result<Vec<Figure>> {
+/// Bytes of the bundle, which do not hang on the machine.
+fn weights(house: &House, grid: &Grid, name: &str) -> Result<Vec<Figure>> {
     let node = grid.nodes.first().context("there are nodes")?;
     let path = paths::bundle_for(&grid.world.contract(), node);
     let weight = wide::weigh(&house.ask(&wire::get(&path, None), 200)?.body)?;
-    let figure =
-        |id: &str, unit, number| Figure::new(&format!("registry.{id}"), unit, count(number), 1);
-    let mut figures = vec![
-        figure("contract_1e4_node_bytes", "bytes", weight.all),
-        figure("contract_1e4_node_pool_bytes", "bytes", weight.pool),
-        figure("contract_1e4_node_identities_bytes", "bytes", weight.identities),
-        figure("contract_1e4_node_own_bytes", "bytes", weight.own),
-        figure("contract_1e4_node_path_bytes", "bytes", weight.path),
-    ];
-    let statement = grid.world.identity("owner");
+    let figure = |id: &str, number| Figure::new(&format!("{name}.{id}"), "bytes", count(number), 1);
+    Ok(vec![
+        figure("contract_1e4_node_bytes", weight.all),
+        figure("contract_1e4_node_pool_bytes", weight.pool),
+        figure("contract_1e4_node_identities_bytes", weight.identities),
+        figure("contract_1e4_node_own_bytes", weight.own),
+        figure("contract_1e4_node_path_bytes", weight.path),
+    ])
+}
+
+/// Bytes of proofs, which hang on nothing but the size of the log.
+fn proofs() -> Result<Vec<Figure>> {
+    let statement = World::new(now()?).identity("owner");
+    let mut figures = Vec::new();
     for (entries, name) in LOGS {
         let size = proofs::size(&statement, entries, house::QUORUM)?;
-        figures.push(figure(&format!("proof_{name}_bytes"), "bytes", size.bytes));
-        figures.push(figure(&format!("proof_{name}_hashes"), "count", size.hashes));
+        let figure = |what: &str, unit, number| {
+            Figure::new(&format!("registry.proof_{name}_{what}"), unit, count(number), 1)
+        };
+        figures.push(figure("bytes", "bytes", size.bytes));
+        figures.push(figure("hashes", "count", size.hashes));
     }
     Ok(figures)
 }
@@ -350,7 +381,7 @@ mod tests {
 
     #[test]
     fn the_median_of_each_is_reported_with_that_of_its_peers() {
-        let mut found = Found::default();
+        let mut found = Found::new("registry");
         for (ours, disk) in [(3.0, 10.0), (1.0, 30.0), (2.0, 20.0)] {
             found.add("second_first", "1/s", ours, &[("fsync", disk)]);
             found.add("first", "ms", ours * 2.0, &[]);

@@ -69,7 +69,7 @@ impl Guest {
         fs::create_dir(&house)?;
         let anywhere = |port| SocketAddr::from(([0, 0, 0, 0], port));
         let inside = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        let policy = Furniture::make(&house, |number| {
+        let policy = Furniture::make(&house, None, |number| {
             let port = guest_port(Member::Witness(number));
             (anywhere(port), inside(port))
         })?

@@ -1,10 +1,9 @@
 //! Checks everything that the log is made of against everything else, and changes nothing.
 
-use super::{Head, files::Files, head, key};
-use crate::{db::Fault, store};
+use super::{Head, begun, files::Files, head, key};
+use crate::{db::Fault, sql::Connection, store};
 use anyhow::Context as _;
 use contract::StatementId;
-use rusqlite::{Connection, OptionalExtension as _};
 use std::path::Path;
 use tlog::{Edge, Hash, Record, Resource, Tile, tile, tree};
 
@@ -12,7 +11,8 @@ use tlog::{Edge, Hash, Record, Resource, Tile, tile, tree};
 /// that has its hash; every file is there and follows from the entries; and the root over them is
 /// that of the state that was signed. `None` when no log has begun.
 pub fn check(connection: &Connection, data: &Path) -> anyhow::Result<Option<Head>> {
-    let Some(head) = head(connection).map_err(Fault::into_error)? else { return Ok(None) };
+    let head = head(connection).map_err(Fault::into_error)?;
+    let Some(head) = begun(head, data)? else { return Ok(None) };
     key::load(data, &head)?;
     let files = Files::new(data);
     let mut edge = Edge::default();
@@ -54,15 +54,12 @@ fn check_tile(files: &Files, tile: Tile, hashes: &[Hash]) -> anyhow::Result<()> 
 fn check_entry(connection: &Connection, index: u64, entry: &[u8]) -> anyhow::Result<()> {
     let record = Record::read(entry)?;
     let place = i64::try_from(index + 1).context("the log is too large")?;
-    let known: Option<Vec<u8>> = connection
-        .prepare_cached("SELECT record FROM records WHERE place = ?1")?
-        .query_row([place], |row| row.get(0))
-        .optional()?;
+    let sql = "SELECT record FROM records WHERE place = ?1";
+    let known: Option<Vec<u8>> = connection.query_optional(sql, &[&place], |row| row.get(0))?;
     anyhow::ensure!(known.as_deref() == Some(entry), "the database has another record");
-    let found: Option<([u8; 32], Vec<u8>)> = connection
-        .prepare_cached("SELECT id, payload FROM statements WHERE place = ?1")?
-        .query_row([place], |row| Ok((store::hash(row, 0)?, row.get(1)?)))
-        .optional()?;
+    let sql = "SELECT id, payload FROM statements WHERE place = ?1";
+    let found: Option<([u8; 32], Vec<u8>)> =
+        connection.query_optional(sql, &[&place], |row| Ok((store::hash(row, 0)?, row.get(1)?)))?;
     let (id, payload) = found.context("no statement of the database has this place")?;
     anyhow::ensure!(id == record.statement.0, "another statement has this place");
     anyhow::ensure!(

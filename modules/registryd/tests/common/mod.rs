@@ -4,6 +4,7 @@
 #![allow(dead_code, unused_imports, reason = "each test file uses its part")]
 
 pub(crate) mod chromium;
+pub(crate) mod database;
 pub(crate) mod process;
 pub(crate) mod story;
 
@@ -81,6 +82,7 @@ impl Registry {
     ) -> Self {
         let settings = Settings {
             data: data.into(),
+            database: database::of(data),
             listen: "127.0.0.1:0".parse().unwrap(),
             network: NETWORK.into(),
             content,

@@ -22,8 +22,9 @@ impl Drop for Process {
     }
 }
 
-pub(crate) fn registryd() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_registryd"))
+/// The program for a data directory, which is not among its words yet.
+pub(crate) fn registryd(data: &Path) -> Command {
+    super::database::program(env!("CARGO_BIN_EXE_registryd"), data)
 }
 
 pub(crate) fn start(data: &Path) -> Process {
@@ -31,7 +32,7 @@ pub(crate) fn start(data: &Path) -> Process {
 }
 
 pub(crate) fn start_with(data: &Path, words: &[&OsStr]) -> Process {
-    let mut child = registryd()
+    let mut child = registryd(data)
         .args(["--listen", "127.0.0.1:0", "--network", super::NETWORK, "--data"])
         .arg(data)
         .args(words)

@@ -48,6 +48,7 @@ impl World {
     /// With the registry's data in a folder that may be there.
     pub(crate) async fn at(home: TempDir) -> Self {
         let registry = server::start(server::Settings {
+            database: registryd::db::Database::Sqlite,
             data: home.path().join("registry"),
             listen: ([127, 0, 0, 1], 0).into(),
             network: NETWORK.to_owned(),
