@@ -1,6 +1,7 @@
 //! The life of contractd: finds out who the node is, then turns the reconciler for ever.
 
 use crate::{
+    carriers::{self, Carriers},
     clock::{self, Worth},
     console::{self, Console, fact},
     database::Database,
@@ -20,7 +21,7 @@ use contract::{
 use flist::Store;
 use node_api::{
     boot::BootConfig,
-    init::Level,
+    init::{Fact, Level},
     netd, paths,
     storaged::{self, IdentityReply},
 };
@@ -95,7 +96,11 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let store = Arc::new(Store::open(Path::new(paths::STORE)).context("opening the flist store")?);
     let (orders, take_orders) = unbounded_channel();
     let (events, take_events) = channel();
-    spawn_network(&node, Arc::clone(&store), take_orders, events)?;
+    let (carriers, again) = Carriers::new();
+    carriers::spawn(node.id, Arc::clone(&carriers), again, events.clone())
+        .context("starting the thread that looks for carriers")?;
+    let wires = Wires { store: Arc::clone(&store), carriers, orders: take_orders, events };
+    spawn_network(&node, wires)?;
 
     let trust = Trust {
         network: node.boot.network.clone(),
@@ -142,12 +147,16 @@ fn identity(console: &mut Console) -> anyhow::Result<[u8; 32]> {
     }
 }
 
-fn spawn_network(
-    node: &Node,
+/// What the network thread works with.
+struct Wires {
     store: Arc<Store>,
+    carriers: Arc<Carriers>,
     orders: UnboundedReceiver<Order>,
     events: Sender<Event>,
-) -> anyhow::Result<()> {
+}
+
+fn spawn_network(node: &Node, wires: Wires) -> anyhow::Result<()> {
+    let Wires { store, carriers, orders, events } = wires;
     let client = match node.boot.registries.as_slice() {
         [] => None,
         registries => {
@@ -166,7 +175,9 @@ fn spawn_network(
         .context("starting the network runtime")?;
     thread::Builder::new()
         .name("network".to_owned())
-        .spawn(move || runtime.block_on(network::serve(client, id, store, orders, events)))
+        .spawn(move || {
+            runtime.block_on(network::serve(client, id, store, carriers, orders, events));
+        })
         .context("starting the network thread")?;
     Ok(())
 }
@@ -186,6 +197,8 @@ struct Agent {
     adopted: bool,
     registered: bool,
     registry_problem: Option<String>,
+    /// What is to be said of the carriers that are here.
+    carried: Vec<Fact>,
     results_in_flight: bool,
     /// Boot clock in milliseconds: when results may be sent again.
     results_at: u64,
@@ -211,6 +224,7 @@ impl Agent {
             adopted: false,
             registered: false,
             registry_problem: None,
+            carried: Vec::new(),
             results_in_flight: false,
             results_at: 0,
             results_wait_ms: 0,
@@ -231,7 +245,7 @@ impl Agent {
                         anyhow::bail!("the network thread has ended")
                     }
                 };
-                let is_work = matches!(event, Event::Bundle { .. });
+                let is_work = matches!(event, Event::Bundle { .. } | Event::Carried { .. });
                 self.take(event)?;
                 if is_work {
                     break;
@@ -274,6 +288,17 @@ impl Agent {
             Event::Bundle { contract, bundle, room } => {
                 self.reconciler.take_bundle(contract, &bundle)?;
                 drop((bundle, room));
+            }
+            Event::Carried { contract, bundle, room } => {
+                self.reconciler.take_bundle(contract, &bundle)?;
+                drop((bundle, room));
+            }
+            Event::Carriers { facts, came, went } => {
+                self.reconciler.take_carriers(came, went);
+                self.carried = facts;
+            }
+            Event::CarriedLog { shown, asked } => {
+                self.reconciler.take_carried_log(shown, &asked, clock::now()?)?;
             }
             Event::Ordered(ordered) => self.reconciler.take_ordered(ordered.as_deref()),
             Event::OrdersUnknown => self.reconciler.say_nothing_of_orders(),
@@ -441,6 +466,7 @@ impl Agent {
             (None, true, true) => fact("registry", "registered and adopted", Level::Good),
         };
         self.console.show("registration", vec![registration, self.reconciler.log.fact()]);
+        self.console.show("carried", self.carried.clone());
         self.console.show("contracts", console::contracts(&self.reconciler.standings()));
         let problems: Vec<_> = self
             .reconciler

@@ -8,9 +8,9 @@
 //! What may run comes before what may run later: early fetches never have all places, and give theirs
 //! away at once.
 
-use crate::{clock, network::Event, plan::Haste};
+use crate::{carriers::Carriers, clock, network::Event, plan::Haste};
 use contract::{ContractId, FlistId, header::Publisher};
-use flist::{Cancel, Depth, Source, Store};
+use flist::{Cancel, Depth, Files, Source, Store};
 use std::{
     cmp::Reverse,
     collections::BTreeMap,
@@ -62,9 +62,16 @@ pub(crate) enum Message {
     Ended(FlistId, Outcome),
 }
 
+/// Where files go, and where they may be besides the places that contracts name.
+#[derive(Debug, Clone)]
+pub(crate) struct Stores {
+    pub(crate) store: Arc<Store>,
+    pub(crate) carriers: Arc<Carriers>,
+}
+
 /// Serves for as long as it is polled; `messages` is where it hears of fetches that have ended.
 pub(crate) async fn serve(
-    store: Arc<Store>,
+    stores: Stores,
     messages: UnboundedSender<Message>,
     mut heard: UnboundedReceiver<Message>,
     events: Sender<Event>,
@@ -77,7 +84,7 @@ pub(crate) async fn serve(
             Ok(Some(Message::Forget(contract, flist))) => {
                 queue.forget(contract, flist);
                 if !queue.knows(&flist) {
-                    store.give_up(flist);
+                    stores.store.give_up(flist);
                 }
             }
             // Nobody listens any more only when the process ends.
@@ -91,14 +98,14 @@ pub(crate) async fn serve(
                         drop(events.send(Event::Fetched { contract, flist, outcome }));
                     }
                     None if queue.knows(&flist) => {}
-                    None => store.give_up(flist),
+                    None => stores.store.give_up(flist),
                 }
             }
             Err(_elapsed) => {}
         }
         queue.give_way(Instant::now());
         while let Some((wanted, cancel)) = queue.start(Instant::now()) {
-            tokio::spawn(fetch(wanted, cancel, Arc::clone(&store), messages.clone()));
+            tokio::spawn(fetch(wanted, cancel, stores.clone(), messages.clone()));
         }
     }
 }
@@ -106,13 +113,14 @@ pub(crate) async fn serve(
 async fn fetch(
     wanted: Wanted,
     cancel: Cancel,
-    store: Arc<Store>,
+    Stores { store, carriers }: Stores,
     messages: UnboundedSender<Message>,
 ) {
     let flist = wanted.flist;
     let released = messages.clone();
     let work = tokio::task::spawn_blocking(move || {
-        let source = Source::new(&wanted.urls)
+        let carried = carriers.sticks().into_iter().map(|stick| stick as Arc<dyn Files>);
+        let source = Source::with(&wanted.urls, carried)
             .map_err(|error| ("source_invalid", daemon::chain(&error)))?
             .at_most(wanted.bytes);
         if let Some(publisher) = &wanted.publisher {

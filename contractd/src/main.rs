@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod agent;
+mod carriers;
 mod checks;
 mod clock;
 mod console;

@@ -4,6 +4,7 @@
 //! that fails is an event as well, and the reconciler gives it again when it is still right.
 
 use crate::{
+    carriers::Carriers,
     database::CONTRACTS_MAX,
     fetches::{self, Message, Outcome},
 };
@@ -11,13 +12,17 @@ use contract::{
     Bundle, ContractId, Envelope, FlistId, NodeId, PublicKey, Signed, StatementId, report::Report,
 };
 use flist::Store;
+use node_api::init::Fact;
 use registry_api::{
     Client, ClientError, Fetched, client::ResultFilter, log::Known, log::Shown, problem::codes,
     view::Ordered,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, mpsc::Sender},
+    sync::{
+        Arc,
+        mpsc::{Sender, SyncSender},
+    },
     time::Duration,
 };
 use tokio::{
@@ -61,6 +66,11 @@ pub(crate) enum Order {
         known: Known,
         statements: Vec<StatementId>,
     },
+    /// The same of carriers: proofs that no registry has given.
+    CarriedLog {
+        known: Known,
+        statements: Vec<StatementId>,
+    },
     /// Ask for a contract again that there was no room for.
     AskAgain(ContractId),
 }
@@ -70,6 +80,12 @@ pub(crate) enum Order {
 pub(crate) enum Event {
     /// A contract that concerns this node. The next one is asked for when `room` is given back.
     Bundle { contract: ContractId, bundle: Box<Bundle>, room: OwnedSemaphorePermit },
+    /// The same from a carrier, which reads the next one when `room` is dropped.
+    Carried { contract: ContractId, bundle: Box<Bundle>, room: SyncSender<()> },
+    /// What is to be said of the carriers that are here now, and whether one came or went.
+    Carriers { facts: Vec<Fact>, came: bool, went: bool },
+    /// What each carrier has of the log, and the statements that they were asked for.
+    CarriedLog { shown: Vec<CarriedLog>, asked: Vec<StatementId> },
     /// The registry has stored these results; perhaps none of those that were sent.
     Acknowledged(Vec<u64>),
     /// The registry knows the node; whether its farm has consented.
@@ -98,18 +114,30 @@ pub(crate) enum Event {
     Fetched { contract: ContractId, flist: FlistId, outcome: Outcome },
 }
 
+/// What one carrier has of the log.
+#[derive(Debug)]
+pub(crate) struct CarriedLog {
+    /// The name of its disk.
+    pub(crate) by: String,
+    pub(crate) shown: Vec<Shown>,
+    /// Why there is nothing.
+    pub(crate) problem: Option<String>,
+}
+
 /// Serves until the reconciler is gone. Without a client, flists are fetched all the same.
 pub(crate) async fn serve(
     client: Option<Client>,
     node: NodeId,
     store: Arc<Store>,
+    carriers: Arc<Carriers>,
     mut orders: UnboundedReceiver<Order>,
     events: Sender<Event>,
 ) {
     let (fetching, heard) = unbounded_channel();
-    tokio::spawn(fetches::serve(store, fetching.clone(), heard, events.clone()));
+    let files = fetches::Stores { store, carriers: Arc::clone(&carriers) };
+    tokio::spawn(fetches::serve(files, fetching.clone(), heard, events.clone()));
     let Some(client) = client else {
-        fetch_only(&mut orders, &fetching, &events).await;
+        fetch_only(&mut orders, &fetching, &carriers, &events).await;
         return;
     };
     let client = Arc::new(client);
@@ -129,14 +157,20 @@ pub(crate) async fn serve(
             Order::Results(results) => {
                 tokio::spawn(push_results(client, results, events));
             }
-            Order::AskAgain(contract) => drop(again.send(contract)),
+            Order::AskAgain(contract) => {
+                carriers.read_again(contract);
+                again.send(contract).unwrap_or_default();
+            }
             Order::Log { known, statements: mut asked } => {
                 tokio::spawn(async move {
-                    let answer = registry_api::log::ask(&client, known, &asked).await;
+                    let answer = registry_api::log::ask(&*client, known, &asked).await;
                     asked.truncate(answer.asked);
                     let problem = answer.problem.map(|error| daemon::chain(&error));
                     tell(&events, Event::Log { shown: answer.shown, asked, problem });
                 });
+            }
+            Order::CarriedLog { known, statements } => {
+                tokio::spawn(ask_carriers(Arc::clone(&carriers), known, statements, events));
             }
             // One search at a time, however long it takes.
             Order::LastResult(_) if search.as_ref().is_some_and(|task| !task.is_finished()) => {}
@@ -164,6 +198,7 @@ pub(crate) async fn serve(
 async fn fetch_only(
     orders: &mut UnboundedReceiver<Order>,
     fetching: &UnboundedSender<Message>,
+    carriers: &Arc<Carriers>,
     events: &Sender<Event>,
 ) {
     while let Some(order) = orders.recv().await {
@@ -177,12 +212,43 @@ async fn fetch_only(
                 let problem = Some("there is no registry to ask".to_owned());
                 tell(events, Event::Log { shown: Vec::new(), asked: Vec::new(), problem });
             }
-            Order::Register { .. }
-            | Order::Heartbeat(_)
-            | Order::LastResult(_)
-            | Order::AskAgain(_) => {}
+            Order::CarriedLog { known, statements } => {
+                let carriers = Arc::clone(carriers);
+                tokio::spawn(ask_carriers(carriers, known, statements, events.clone()));
+            }
+            Order::AskAgain(contract) => carriers.read_again(contract),
+            Order::Register { .. } | Order::Heartbeat(_) | Order::LastResult(_) => {}
         }
     }
+}
+
+/// Asks every carrier. Whoever orders it waits for the answer before the next one: it holds a thread for as
+/// long as they take.
+async fn ask_carriers(
+    carriers: Arc<Carriers>,
+    known: Known,
+    mut statements: Vec<StatementId>,
+    events: Sender<Event>,
+) {
+    let runtime = tokio::runtime::Handle::current();
+    let work = tokio::task::spawn_blocking(move || {
+        let (mut shown, mut asked) = (Vec::new(), 0);
+        for stick in carriers.sticks() {
+            let answer = runtime.block_on(registry_api::log::ask(&*stick, known, &statements));
+            asked = asked.max(answer.asked);
+            // That one statement has no proof there is nothing to tell.
+            let problem = answer.problem.filter(|_| answer.shown.is_empty());
+            let problem = problem.map(|error| daemon::chain(&error));
+            shown.push(CarriedLog { by: stick.name().to_owned(), shown: answer.shown, problem });
+        }
+        statements.truncate(asked);
+        (shown, statements)
+    });
+    let (shown, asked) = work.await.unwrap_or_else(|error| {
+        daemon::warn!("reading what was carried of the log: {error}");
+        (Vec::new(), Vec::new())
+    });
+    tell(&events, Event::CarriedLog { shown, asked });
 }
 
 /// Sends an event. Nobody listens any more only when the process ends.

@@ -49,6 +49,8 @@ use tokio::sync::mpsc::UnboundedSender;
 /// A failed fetch or volume is tried again after so long at first; the wait doubles up to the bound.
 const RETRY_MS: u64 = 2_000;
 const RETRY_MAX_MS: u64 = 120_000;
+/// And for carriers that come, one after the other, not more often than this.
+const CARRIERS_MS: u64 = 10_000;
 /// The same for what is fetched ahead: when it may run, it is tried at once.
 const RETRY_AHEAD_MAX_MS: u64 = 900_000;
 /// Steps are taken for at most about this long between two looks.
@@ -122,6 +124,9 @@ pub(crate) struct Reconciler {
     damaged: BTreeSet<FlistId>,
     /// Containers that run from such files, with the reason.
     spoilt: BTreeMap<String, String>,
+    /// A carrier has come, and since when what failed may be tried again for that.
+    carrier_came: bool,
+    carriers_at_ms: u64,
     /// How a step failed last, to say it once.
     complaints: BTreeMap<String, String>,
     /// Whether the last look ended before everything that followed from it was done.
@@ -194,13 +199,15 @@ impl Reconciler {
             lines: lines::Lines::default(),
             damaged: BTreeSet::new(),
             spoilt: BTreeMap::new(),
+            carrier_came: false,
+            carriers_at_ms: 0,
             complaints: BTreeMap::new(),
             is_behind: false,
             last_step: None,
         })
     }
 
-    /// Takes in a contract as the registry has it.
+    /// Takes in a contract as a registry or a carrier has it.
     pub(crate) fn take_bundle(
         &mut self,
         id: ContractId,
@@ -215,7 +222,10 @@ impl Reconciler {
         }
         let is_new = !self.contracts.contains_key(&id);
         if is_new && !merge::is_granted(offered, id, self.trust.farm, self.trust.node) {
-            self.complain("inbox", "a contract without a pool of this farm was offered".to_owned());
+            self.complain(
+                "offers",
+                "a contract without a pool of this farm was offered".to_owned(),
+            );
             return Ok(());
         }
         let mut own = merge::standing::of_node(offered, &self.trust.node);
@@ -281,6 +291,25 @@ impl Reconciler {
         }
     }
 
+    /// Takes in that a carrier came, or went: what could not be had may be there now.
+    pub(crate) fn take_carriers(&mut self, came: bool, went: bool) {
+        self.carrier_came |= came;
+        if came || went {
+            self.complaints.remove("carried log");
+        }
+    }
+
+    /// Tries again what could not be had, if a carrier came. A plug that is loose does not make it so at once
+    /// each time.
+    fn try_carriers(&mut self, now_ms: u64) {
+        if self.carrier_came && now_ms >= self.carriers_at_ms {
+            self.carrier_came = false;
+            self.carriers_at_ms = now_ms.saturating_add(CARRIERS_MS);
+            self.files.retain(|_, files| !matches!(files, Files::Failed { .. }));
+            self.log.look_soon();
+        }
+    }
+
     /// Takes in that the registry has answered.
     pub(crate) fn take_contact(&mut self) {
         self.contact.note(clock::boot_ms().unwrap_or(0));
@@ -333,6 +362,7 @@ impl Reconciler {
             self.judged_ms = Some(now_ms);
             self.note_starts(&have)?;
             self.note_ends()?;
+            self.try_carriers(now_ms);
             self.look_at_log(now_ms);
         }
         self.look_at_store(now, now_ms)?;

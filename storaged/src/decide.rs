@@ -23,7 +23,7 @@ use crate::uuid::Uuid;
 use std::collections::BTreeSet;
 
 /// The smallest disk that is of use to a customer.
-const SIZE_MIN: u64 = 1 << 30;
+pub const SIZE_MIN: u64 = 1 << 30;
 
 /// What the disk itself says.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! Owns every block device, pool and volume on the node, and the identity that lives on them.
 //!
-//! No other process opens a disk. A disk is [read][probe], a pure function [decides][decide] what
+//! No other process opens a disk; one that is not ours is lent for reading. A disk is [read][probe], a pure function [decides][decide] what
 //! becomes of it, and only a blank disk, an own one or one that an order names is ever written.
 //! Start is recovery: mounts that a former run left are found and kept.
 //!

@@ -7,7 +7,7 @@
 //! all carry the id of the file system that it was making.
 
 use crate::claim::{self, Claim, Phase, SLOT_BYTES};
-use crate::decide::{Content, Remains, Traces};
+use crate::decide::{Content, Remains, SIZE_MIN, Traces};
 use crate::signature::{self, REGION_BYTES};
 use crate::uuid::Uuid;
 use std::fs::File;
@@ -59,6 +59,21 @@ pub fn read(disk: &File, size_bytes: u64, boot: Option<[u8; 16]>) -> io::Result<
         traces.remains = remains(disk, size_bytes, making.map(Claim::pool))?;
     }
     Ok(Content::Read(traces))
+}
+
+/// Whether a disk holds a pool of ours or of another node: its record, and the file system that this names.
+pub fn holds_pool(disk: &File, size_bytes: u64) -> io::Result<bool> {
+    if size_bytes < SIZE_MIN {
+        return Ok(false);
+    }
+    let btrfs = signature::btrfs(&read_at(disk, 0, REGION_BYTES as u64)?);
+    for at in claim::slots(size_bytes) {
+        let claim = Claim::decode(&read_at(disk, at, SLOT_BYTES as u64)?);
+        if claim.is_some_and(|claim| btrfs == Some(claim.pool())) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// What is on a disk that shows no signature. `making` is the file system whose mkfs may have been
@@ -204,6 +219,21 @@ mod tests {
         }
     }
 
+    /// Sticks with contracts are read through `Lend`, and never taken.
+    #[test]
+    fn a_stick_that_was_formatted_is_never_blank() {
+        let mut stick = disk(&[]);
+        let options = fatfs::FormatVolumeOptions::new().volume_label(*b"ZOS-CARRY  ");
+        fatfs::format_volume(&mut stick, options).unwrap();
+        let Content::Read(found) = read(&stick, SIZE, None).unwrap() else { panic!("unreadable") };
+        assert_eq!(found.foreign, ["a FAT file system"]);
+        // Some programs leave out the word by which it was known.
+        stick.write_all_at(&[0; 8], 54).unwrap();
+        stick.write_all_at(&[0; 8], 82).unwrap();
+        let Content::Read(found) = read(&stick, SIZE, None).unwrap() else { panic!("unreadable") };
+        assert!(found.remains == Remains::Strange || !found.foreign.is_empty());
+    }
+
     #[test]
     fn a_claim_is_found_in_either_slot_and_the_newest_counts() {
         let pool = Uuid::from_random([3; 16]);
@@ -214,6 +244,31 @@ mod tests {
         assert_eq!(traces(&[(start, &made.encode())]).claim, Some(made.clone()));
         let both = traces(&[(start, &made.encode()), (end, &making.encode())]);
         assert_eq!(both.claim, Some(made));
+    }
+
+    #[test]
+    fn a_pool_is_one_by_its_record_and_the_file_system_that_it_names() {
+        let check = |pieces: &[(u64, &[u8])], wanted: bool| {
+            assert_eq!(holds_pool(&disk(pieces), SIZE).unwrap(), wanted);
+        };
+        let pool = Uuid::from_random([3; 16]);
+        let claim = Claim::making(1, false, DiskClass::Hdd, pool, SIZE, "S").made().encode();
+        let [end, start] = claim::slots(SIZE);
+        let system = |id: Uuid| {
+            let mut block = [0; 4096];
+            block[32..48].copy_from_slice(id.as_bytes());
+            block[48..56].copy_from_slice(&SUPERBLOCK.to_le_bytes());
+            block[64..72].copy_from_slice(b"_BHRfS_M");
+            block
+        };
+        let (ours, other) = (system(pool), system(Uuid::from_random([4; 16])));
+        for slot in [end, start] {
+            check(&[(slot, &claim), (SUPERBLOCK, &ours)], true);
+            check(&[(slot, &claim), (SUPERBLOCK, &other)], false);
+            check(&[(slot, &claim)], false);
+        }
+        check(&[(SUPERBLOCK, &ours)], false);
+        assert!(!holds_pool(&disk(&[]), 4096).unwrap(), "too small for one");
     }
 
     #[test]

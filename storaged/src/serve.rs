@@ -4,6 +4,7 @@ use crate::disk::Disk;
 use crate::mounts::{self, Place};
 use crate::node::{Entry, Event, Health, Node, State};
 use crate::pool::{self, Pool, StepError};
+use crate::probe;
 use crate::uuid::Uuid;
 use crate::volume::{self, Refusal, Room};
 use daemon::{info, warn};
@@ -11,7 +12,10 @@ use ipc::{Call, Failure, Outcome};
 use node_api::Method;
 use node_api::init::Done;
 use node_api::storaged as api;
+use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Mutex;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
@@ -22,6 +26,10 @@ const ANSWER_MAX: Duration = Duration::from_mins(1);
 pub(crate) fn answer(call: Call, owner: &SyncSender<Event>) -> Outcome {
     match call.method() {
         api::Disks::NAME => call.answer(|_: api::Disks| ask(owner, |node| Ok(disks(node)))),
+        api::Strangers::NAME => {
+            call.answer(|_: api::Strangers| ask(owner, |node| Ok(strangers(node))))
+        }
+        api::Lend::NAME => call.answer_with_fds(|api::Lend { disk }, _| lend(owner, disk)),
         api::Identity::NAME => {
             call.answer(|_: api::Identity| ask(owner, |node| Ok(identity(node))))
         }
@@ -122,6 +130,60 @@ fn wire_disk(node: &Node, entry: &Entry) -> api::Disk {
         reason,
         pool,
     }
+}
+
+/// Disks that are not in use. Some of them nobody has looked at, such as those on USB and second cables to
+/// our own: what is on them is asked when they are lent.
+fn is_strange(state: &State) -> bool {
+    match state {
+        State::None(state, _) => match state {
+            api::DiskState::Foreign | api::DiskState::TooSmall | api::DiskState::Ignored => true,
+            api::DiskState::Pool | api::DiskState::Failed => false,
+        },
+        State::Unknown | State::Pool(..) => false,
+    }
+}
+
+fn stranger(disk: &Disk) -> api::Stranger {
+    let Disk { name, sequence, size_bytes, .. } = disk;
+    api::Stranger { name: name.clone(), sequence: *sequence, size_bytes: *size_bytes }
+}
+
+fn strangers(node: &Node) -> api::StrangersReply {
+    // A reader of cards without a card is a disk without bytes.
+    let has_medium = |entry: &&Entry| entry.disk.size_bytes > 0;
+    let strange = node.disks.values().filter(|entry| is_strange(&entry.state)).filter(has_medium);
+    api::StrangersReply { disks: strange.map(|entry| stranger(&entry.disk)).collect() }
+}
+
+/// One at a time is opened.
+static LENDING: Mutex<()> = Mutex::new(());
+
+/// Opened here and not by the owner, whom a disk that hangs must not hold up.
+fn lend(owner: &SyncSender<Event>, wanted: api::Stranger) -> Result<(Done, Vec<OwnedFd>), Failure> {
+    let api::Stranger { sequence, size_bytes, .. } = wanted;
+    let name = wanted.name.clone();
+    let no_such = || Failure::new("NotFound", format!("no such disk to lend: {name}"));
+    let path = ask(owner, move |node| {
+        let entry = node.disks.get(&wanted.name).filter(|entry| is_strange(&entry.state));
+        let entry = entry.filter(|entry| stranger(&entry.disk) == wanted);
+        Ok(entry.map(|entry| entry.disk.path()))
+    })?
+    .ok_or_else(no_such)?;
+    // One that hangs holds one thread of ours, and not all.
+    let lending = LENDING.try_lock();
+    let _lending =
+        lending.map_err(|_| Failure::new("Busy", "another disk is being opened".to_owned()))?;
+    let failed = |error| Failure::new("Failed", format!("opening {}: {error}", path.display()));
+    let opened = File::open(&path).map_err(failed)?;
+    // Under the name may be another one by now.
+    let is_it = sys::btrfs::disk_sequence(&opened).map_err(failed)? == sequence
+        && sys::btrfs::block_size_bytes(&opened).map_err(failed)? == size_bytes;
+    if !is_it {
+        return Err(no_such());
+    }
+    let is_pool = probe::holds_pool(&opened, size_bytes).map_err(failed)?;
+    Ok((Done {}, if is_pool { Vec::new() } else { vec![opened.into()] }))
 }
 
 fn role(node: &Node, pool: &Pool) -> &'static str {
@@ -249,4 +311,22 @@ fn delete(node: &mut Node, order: &api::VolumeDelete) -> Result<Done, Failure> {
     }
     node.converge_catalogue();
     Ok(Done {})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_disks_that_are_not_in_use_are_lent() {
+        let check =
+            |state: State, wanted: bool| assert_eq!(is_strange(&state), wanted, "{state:?}");
+        let none = |state| State::None(state, "why".to_owned());
+        check(none(api::DiskState::Foreign), true);
+        check(none(api::DiskState::TooSmall), true);
+        check(none(api::DiskState::Ignored), true);
+        check(none(api::DiskState::Failed), false);
+        check(none(api::DiskState::Pool), false);
+        check(State::Unknown, false);
+    }
 }

@@ -224,7 +224,14 @@ fn what_the_log_shows_comes_with_what_it_takes_to_judge_it() {
     let client = Client::new([url]).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     std::thread::spawn(move || {
-        runtime.block_on(serve(Some(client), NodeId([7; 32]), store, taken, events));
+        runtime.block_on(serve(
+            Some(client),
+            NodeId([7; 32]),
+            store,
+            Carriers::new().0,
+            taken,
+            events,
+        ));
     });
     let ask = |known: Known, statements: Vec<StatementId>| {
         orders.send(Order::Log { known, statements }).unwrap();
@@ -255,4 +262,34 @@ fn what_the_log_shows_comes_with_what_it_takes_to_judge_it() {
     let second = take_unpinned(&terms, Some(&first), &shown[0]).unwrap().newest;
     let same = take_unpinned(&terms, Some(&second), &shown[1]).unwrap();
     assert_eq!((same.newest.size, same.proven.unwrap()), (4, Some(id)));
+}
+
+/// With a registry and without one.
+#[test]
+fn carriers_are_asked_again_for_a_contract_and_for_proofs() {
+    let (url, _bundles) = registry(0);
+    for registries in [vec![], vec![url]] {
+        let client = (!registries.is_empty()).then(|| Client::new(registries).unwrap());
+        let (orders, taken) = unbounded_channel();
+        let (events, heard) = channel();
+        let directory = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open(directory.path()).unwrap());
+        let (carriers, again) = Carriers::new();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        std::thread::spawn(move || {
+            runtime.block_on(serve(client, NodeId([7; 32]), store, carriers, taken, events));
+        });
+        let contract = ContractId([3; 32]);
+        orders.send(Order::AskAgain(contract)).unwrap();
+        assert_eq!(again.recv_timeout(PATIENCE).unwrap(), contract);
+        let statements = vec![StatementId([1; 32])];
+        orders.send(Order::CarriedLog { known: Known::default(), statements }).unwrap();
+        // An answer comes without any stick, or nobody would ever ask again.
+        loop {
+            if let Event::CarriedLog { shown, asked } = heard.recv_timeout(PATIENCE).unwrap() {
+                assert!(shown.is_empty() && asked.is_empty());
+                break;
+            }
+        }
+    }
 }

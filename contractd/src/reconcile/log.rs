@@ -8,7 +8,7 @@ use crate::{
     console::fact,
     database::{DatabaseError, Kept, LOG_HELD},
     log::{self, Asked, Past, Refused, Terms},
-    network::Order,
+    network::{CarriedLog, Order},
 };
 use contract::{ContractId, Logged, StatementId, Timestamp};
 use node_api::init::{Fact, Level};
@@ -31,9 +31,13 @@ pub(crate) struct Watch {
     problem: Option<Problem>,
     /// What was asked for in vain, by the number of the look: whatever never comes into the log keeps
     /// nothing else waiting, and has its turn.
-    missed: BTreeMap<StatementId, u64>,
+    missed: BTreeMap<(By, StatementId), u64>,
     n_looks: u64,
     in_flight: bool,
+    /// The same for carriers, of which one may be slow.
+    carriers_in_flight: bool,
+    /// Entries of the largest list that a registry has shown: a carrier may have shown a larger one.
+    by_registry: u64,
     /// Until the next look, when something is to be proven: grows while nothing is.
     pause_ms: u64,
     look_at_ms: u64,
@@ -55,6 +59,8 @@ impl Default for Watch {
             missed: BTreeMap::new(),
             n_looks: 0,
             in_flight: false,
+            carriers_in_flight: false,
+            by_registry: 0,
             pause_ms: PROVE_MS,
             look_at_ms: 0,
         }
@@ -65,6 +71,12 @@ impl Watch {
     /// What is known of a contract that is new, or was read from the disk.
     pub(super) fn logged(&self, settled: u64) -> Logged {
         self.asked.logged(settled)
+    }
+
+    /// The log is asked again at once, if anything is to be proven.
+    pub(super) fn look_soon(&mut self) {
+        self.pause_ms = PROVE_MS;
+        self.look_at_ms = 0;
     }
 
     /// What ails the log, as a sentence that the node signs. It is always the same, so that nobody makes
@@ -111,15 +123,42 @@ impl Watch {
     }
 }
 
+/// Who shows something of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum By {
+    /// A registry, which was asked.
+    Registry,
+    /// A carrier: what it has is as old as it is, and that it is old speaks against nobody.
+    Carrier,
+}
+
+impl By {
+    fn is_alarmed(self, refused: &Refused, by_registry: u64) -> bool {
+        match (self, refused) {
+            // It is behind a carrier, which may have been to another one.
+            (Self::Registry, Refused::Smaller { found, .. }) => *found < by_registry,
+            (Self::Registry, _) => refused.is_alarm(),
+            // Both are signed, whoever shows them.
+            (Self::Carrier, _) => matches!(refused, Refused::Forked { .. }),
+        }
+    }
+}
+
 /// Where the newest checkpoint of a log stands among the facts.
 fn fact_of(policy: &Policy) -> String {
     format!("checkpoint {}", policy.origin())
+}
+
+/// And how many entries a registry has shown of it.
+fn by_registry_of(policy: &Policy) -> String {
+    format!("by registry {}", policy.origin())
 }
 
 impl Reconciler {
     /// From now on only what is in this log starts anything.
     pub(crate) fn ask_log(&mut self, asked: Asked) -> Result<(), DatabaseError> {
         let mut past = Past::default();
+        let mut by_registry = 0;
         if let Asked::Log(terms) = &asked {
             let Terms { policy, pinned, .. } = &**terms;
             if !self.database.ask_log(&log::keys(policy))? {
@@ -127,13 +166,19 @@ impl Reconciler {
             }
             let written = self.database.fact(&fact_of(policy))?.unwrap_or_default();
             let held = self.database.fact(LOG_HELD)?;
+            let counted = self.database.fact(&by_registry_of(policy))?;
             past = Past {
                 newest: log::written(policy, &written),
                 seen: log::seen(policy, &written),
                 unheld: pinned.clone().filter(|pinned| held != Some(pinned.to_string())),
             };
+            // An image before knew no carriers.
+            by_registry = past.newest.as_ref().map_or(0, |newest| {
+                let counted = counted.and_then(|text| text.parse().ok());
+                newest.size.min(counted.unwrap_or(u64::MAX))
+            });
         }
-        self.log = Watch { asked, past, ..Watch::default() };
+        self.log = Watch { asked, past, by_registry, ..Watch::default() };
         for kept in self.contracts.values_mut() {
             kept.bundle = kept.bundle.logged(self.log.logged(kept.logged));
         }
@@ -147,9 +192,10 @@ impl Reconciler {
         if self.log.in_flight {
             return;
         }
-        let statements = self.unlogged();
+        let statements = self.unlogged(By::Registry);
         if statements.is_empty() {
             self.log.pause_ms = PROVE_MS;
+            self.complaints.remove("carried log");
         }
         let is_due = now_ms >= self.log.look_at_ms;
         // The first proofs of a contract wait for nothing but the last answer.
@@ -160,18 +206,32 @@ impl Reconciler {
         let wait = if statements.is_empty() { LOOK_MS } else { self.log.pause_ms };
         self.log.look_at_ms = now_ms.saturating_add(wait);
         self.log.in_flight = true;
+        self.order(Order::Log { known: self.known(), statements });
+    }
+
+    /// What was taken of the log, whatever somebody has shown.
+    fn known(&self) -> Known {
         let Past { newest, unheld, .. } = &self.log.past;
-        let known = Known {
+        Known {
             size: newest.as_ref().map_or(0, |newest| newest.size),
             pinned: unheld.as_ref().map(|unheld| unheld.size),
-        };
-        self.order(Order::Log { known, statements });
+        }
+    }
+
+    /// Asks carriers for what has no proof yet, one time after the other.
+    fn look_at_carriers(&mut self) {
+        let statements = self.unlogged(By::Carrier);
+        if !statements.is_empty() && !self.log.carriers_in_flight {
+            self.log.carriers_in_flight = true;
+            self.order(Order::CarriedLog { known: self.known(), statements });
+        }
     }
 
     /// Some of the statements that need a proof, those first that were never missed; the others follow.
-    fn unlogged(&self) -> Vec<StatementId> {
+    fn unlogged(&self, by: By) -> Vec<StatementId> {
         let all = self.contracts.values().flat_map(|kept| kept.bundle.unlogged()).copied();
-        let turns: BTreeSet<_> = all.map(|id| (self.log.missed.get(&id).copied(), id)).collect();
+        let turns: BTreeSet<_> =
+            all.map(|id| (self.log.missed.get(&(by, id)).copied(), id)).collect();
         turns.into_iter().take(PROOFS_MAX).map(|(_, id)| id).collect()
     }
 
@@ -186,8 +246,45 @@ impl Reconciler {
         self.log.in_flight = false;
         self.log.n_looks += 1;
         self.log.pause_ms = self.log.pause_ms.saturating_mul(2).min(LOOK_MS);
-        let Asked::Log(terms) = self.log.asked.clone() else { return Ok(()) };
+        self.take_shown(By::Registry, shown, asked, problem, now)?;
+        self.look_at_carriers();
+        Ok(())
+    }
+
+    /// Takes in what carriers have of the log. One that has nothing new, or nothing right, proves
+    /// nothing, and is no reason to be alarmed, unless the log has signed two lists of one length.
+    pub(crate) fn take_carried_log(
+        &mut self,
+        shown: Vec<CarriedLog>,
+        asked: &[StatementId],
+        now: Timestamp,
+    ) -> Result<(), DatabaseError> {
+        self.log.carriers_in_flight = false;
+        let mut problems = Vec::new();
+        for CarriedLog { by, shown, problem } in shown {
+            let problem = self.take_shown(By::Carrier, shown, asked, problem, now)?;
+            problems.extend(problem.map(|text| format!("{by}: {text}")));
+        }
+        if problems.is_empty() {
+            self.complaints.remove("carried log");
+        } else {
+            self.complain("carried log", problems.join("; "));
+        }
+        Ok(())
+    }
+
+    /// Returns what is wrong with what a carrier shows.
+    fn take_shown(
+        &mut self,
+        by: By,
+        shown: Vec<Shown>,
+        asked: &[StatementId],
+        problem: Option<String>,
+        now: Timestamp,
+    ) -> Result<Option<String>, DatabaseError> {
+        let Asked::Log(terms) = self.log.asked.clone() else { return Ok(None) };
         let policy = &terms.policy;
+        let mut by_registry = self.log.by_registry;
         let mut proven = BTreeSet::new();
         let mut problem = problem.map(|text| Problem { text, is_alarm: false });
         let mut past = self.log.past.clone();
@@ -199,6 +296,9 @@ impl Reconciler {
                     is_taken = true;
                     past.unheld = None;
                     past.seen = past.seen.max(taken.seen);
+                    if by == By::Registry {
+                        by_registry = taken.newest.size;
+                    }
                     if past.newest.as_ref() != Some(&taken.newest) {
                         past.newest = Some(taken.newest);
                         newest = Some(one.note);
@@ -218,7 +318,11 @@ impl Reconciler {
                     refused
                 }
             };
-            let is_alarm = refused.is_alarm();
+            let is_alarm = by.is_alarmed(&refused, by_registry);
+            // The log was asked before something newer was taken; it is asked again.
+            if by == By::Carrier && matches!(refused, Refused::Late { .. }) {
+                continue;
+            }
             problem = Some(Problem { text: daemon::chain(&refused), is_alarm });
             if is_alarm {
                 break;
@@ -227,9 +331,12 @@ impl Reconciler {
         // On the disk before anything rests on it.
         let (name, held) = (fact_of(policy), self.log.past.unheld.as_ref());
         let held = held.filter(|_| past.unheld.is_none());
+        let counted = by_registry_of(policy);
+        let is_counted = by_registry != self.log.by_registry || newest.is_some();
         let facts: Vec<(&str, String)> = [
             newest.map(|newest| (name.as_str(), newest.to_string())),
             held.map(|held| (LOG_HELD, held.to_string())),
+            is_counted.then(|| (counted.as_str(), by_registry.to_string())),
         ]
         .into_iter()
         .flatten()
@@ -239,21 +346,29 @@ impl Reconciler {
             if !self.is_written(kept)? {
                 let text = "what the log shows cannot be written down".to_owned();
                 self.note_problem(Some(Problem { text, is_alarm: false }), false);
-                return Ok(());
+                return Ok(None);
             }
         }
         self.log.past = past;
+        self.log.by_registry = by_registry;
         if !proven.is_empty() {
             self.log.pause_ms = PROVE_MS;
         }
-        self.note_problem(problem, is_taken);
+        let mut of_carrier = None;
+        match (by, problem) {
+            (By::Carrier, Some(Problem { text, is_alarm: false })) => of_carrier = Some(text),
+            (By::Carrier, None) => {}
+            // An alarm ends when a registry shows what is known, and not by a carrier.
+            (By::Carrier, problem) => self.note_problem(problem, false),
+            (By::Registry, problem) => self.note_problem(problem, is_taken),
+        }
         let n_looks = self.log.n_looks;
-        self.log.missed.extend(asked.iter().map(|id| (*id, n_looks)));
+        self.log.missed.extend(asked.iter().map(|id| ((by, *id), n_looks)));
         self.note_proven(&proven)?;
         let wanted: BTreeSet<StatementId> =
             self.contracts.values().flat_map(|kept| kept.bundle.unlogged()).copied().collect();
-        self.log.missed.retain(|id, _| wanted.contains(id));
-        Ok(())
+        self.log.missed.retain(|(_, id), _| wanted.contains(id));
+        Ok(of_carrier)
     }
 
     /// An alarm ends when the log shows again what is known, and not by silence.

@@ -110,7 +110,7 @@ fn a_contract_is_kept_only_with_a_grant_of_the_farm() {
     invented.pools[0].signatures.clear();
     bench.hear(&invented);
     assert!(bench.reconciler.contracts.is_empty());
-    assert!(bench.reconciler.complaints.contains_key("inbox"));
+    assert!(bench.reconciler.complaints.contains_key("offers"));
     bench.hear(&agreed);
     assert_eq!(bench.reconciler.contracts.len(), 1);
     // One that is kept already needs no second proof.

@@ -373,6 +373,34 @@ usb:v0B95p772Ad0001dc00dsc00dp00ic00isc00ip00in00";
     };
     put("disk_probe", "xfs", &piece(b"XFSB"));
     put("disk_probe", "luks", &piece(b"LUKS\xba\xbe"));
+    carried();
+}
+
+/// A stick as a whole, and in a partition. Zeros at the end are left out.
+fn carried() {
+    use std::io::{Cursor, Write as _};
+    let mut disk = Cursor::new(vec![0; 128 << 10]);
+    let options = fatfs::FormatVolumeOptions::new().bytes_per_cluster(512).max_root_dir_entries(16);
+    fatfs::format_volume(&mut disk, options).unwrap();
+    {
+        let system = fatfs::FileSystem::new(&mut disk, fatfs::FsOptions::new()).unwrap();
+        let root = system.root_dir().create_dir("zos-carry").unwrap();
+        let log = root.create_dir("log").unwrap();
+        log.create_file("checkpoint").unwrap().write_all(&[b'c'; 1500]).unwrap();
+        let nodes = root.create_dir("nodes").unwrap().create_dir("0123456789abcdef").unwrap();
+        nodes.create_file("contract").unwrap().write_all(b"{}").unwrap();
+    }
+    let whole = disk.into_inner();
+    let mut parted = vec![0; 4096];
+    parted[446 + 4] = 0x0c;
+    parted[446 + 8] = 8;
+    parted[446 + 13] = 1;
+    parted[510..512].copy_from_slice(&[0x55, 0xaa]);
+    parted.extend(&whole);
+    for (name, disk) in [("whole", whole), ("partition", parted)] {
+        let used = disk.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+        put("carried_disk", name, &disk[..used]);
+    }
 }
 
 fn files() {

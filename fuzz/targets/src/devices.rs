@@ -181,3 +181,39 @@ fn regions(head: &[u8], tail: &[u8]) {
     assert!(signature::btrfs(head).is_none_or(|id| id.to_string().len() == 36));
     assert!(signature::gpt_partitions(head).len() <= 1024);
 }
+
+/// The largest disk that one input makes; what it does not say is zero.
+const CARRIED_BYTES: usize = 256 << 10;
+/// Entries of a folder that are looked at.
+const CARRIED_ENTRIES: usize = 64;
+/// Folders that are looked at.
+const CARRIED_FOLDERS: usize = 5;
+
+/// A disk that somebody has carried here.
+pub fn carried_disk(data: &[u8]) -> bool {
+    let mut disk = data[..data.len().min(CARRIED_BYTES)].to_vec();
+    disk.resize(CARRIED_BYTES, 0);
+    let whole = disk.len() as u64;
+    let places = carry::places(&disk).expect("memory can be read");
+    assert!(places.len() <= 1 + 3 + 128, "more places than a table names");
+    assert!(places.iter().all(|place| place.start < place.end && place.end <= whole));
+    let Ok(Some(volume)) = carry::find(disk, &|| false) else { return false };
+    let mut folders = vec![carry::ROOT.to_owned()];
+    let mut n_folders = 1;
+    while let Some(folder) = folders.pop() {
+        let Ok((entries, _)) = volume.list(&folder, CARRIED_ENTRIES) else { continue };
+        assert!(entries.len() <= CARRIED_ENTRIES);
+        for entry in entries {
+            let path = format!("{folder}/{}", entry.name);
+            if entry.is_directory && n_folders < CARRIED_FOLDERS {
+                n_folders += 1;
+                folders.push(path);
+            } else if let Ok(bytes) = volume.read_at(&path, 3, 5000) {
+                assert!(bytes.len() <= 5000);
+                let again = volume.read_at(&path, 3, bytes.len() as u64);
+                assert_eq!(again.expect("it was read before"), bytes);
+            }
+        }
+    }
+    true
+}

@@ -18,7 +18,7 @@ mod registry;
 mod statements;
 
 pub use bucket::{bucket_error, bucket_listing};
-pub use devices::{disk_claim, disk_probe, modules_database, uevent};
+pub use devices::{carried_disk, disk_claim, disk_probe, modules_database, uevent};
 pub use evidence::evidence;
 pub use files::{docker_import, earlier_import, erofs_image, flist_body, oci_import, tar_import};
 pub use log::{
@@ -44,6 +44,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("bucket_error", bucket_error),
     ("bucket_listing", bucket_listing),
     ("bundle", bundle),
+    ("carried_disk", carried_disk),
     ("dhcp6_client", dhcp6_client),
     ("dhcp6_message", dhcp6_message),
     ("dhcp_client", dhcp_client),

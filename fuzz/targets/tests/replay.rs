@@ -21,8 +21,15 @@ use std::{
 const CHANGES: usize = 2000;
 /// Fewer for targets that write files, or read a whole disk, for each input.
 const CHANGES_SLOW: usize = 100;
-const SLOW: [&str; 6] =
-    ["disk_claim", "disk_probe", "docker_import", "earlier_import", "oci_import", "tar_import"];
+const SLOW: [&str; 7] = [
+    "carried_disk",
+    "disk_claim",
+    "disk_probe",
+    "docker_import",
+    "earlier_import",
+    "oci_import",
+    "tar_import",
+];
 /// A changed input grows no further.
 const INPUT_MAX: usize = 64 << 10;
 
@@ -149,7 +156,7 @@ macro_rules! replays {
 }
 
 replays! {
-    boot_options bucket_error bucket_listing bundle dhcp6_client dhcp6_message dhcp_client dhcp_message disk_claim disk_probe docker_import earlier_import envelope erofs_image
+    boot_options bucket_error bucket_listing bundle carried_disk dhcp6_client dhcp6_message dhcp_client dhcp_message disk_claim disk_probe docker_import earlier_import envelope erofs_image
     evidence flist_body health_answer ipc_answer ipc_frames line_records modules_database oci_config oci_import page_question redis_answer registry_answers release router_announcement sntp_answer
     log_answer log_note log_policy log_proof log_record log_request log_tile
     statement strict_json tar_import uevent verdict

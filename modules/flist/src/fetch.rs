@@ -209,9 +209,9 @@ fn released(
     }
 }
 
-/// Fetches a whole pack and compares its hash.
+/// Fetches a whole pack and compares its hash. `file` says in errors what needs it.
 #[cfg(feature = "create")]
-pub(crate) fn pack(
+pub fn pack(
     source: &Source,
     pack: &crate::body::Pack,
     file: &str,

@@ -31,7 +31,7 @@ pub use codec::Flist;
 pub use contract::FlistId;
 pub use fetch::{FetchError, Reason};
 pub use progress::{Cancel, Progress, Stage};
-pub use source::{Source, SourceError};
+pub use source::{Files, Source, SourceError};
 pub use store::{
     Depth, Fault, FaultKind, Pace, Part, Place, Root, Scrubbed, Shortage, Store, StoreError, Swept,
 };

@@ -8,7 +8,10 @@ use std::{
     fs::File,
     io::{self, Read, Seek, SeekFrom},
     path::PathBuf,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 /// Places that hold the same files, tried in order; those that failed, after the others.
@@ -23,9 +26,20 @@ pub struct Source {
     web: Option<crate::web::Web>,
 }
 
+/// Published files that the caller can read, such as those of a stick.
+pub trait Files: std::fmt::Debug + Send + Sync {
+    /// Where a file is, for messages.
+    fn url(&self, name: &str) -> String;
+    /// At most `length` bytes of a file, from `offset` on; fewer when it ends before. Ends soon when it is
+    /// cancelled.
+    fn read_at(&self, name: &str, offset: u64, length: u64, cancel: &Cancel)
+    -> io::Result<Vec<u8>>;
+}
+
 /// One of the places.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) enum Place {
+    Lent(Arc<dyn Files>),
     Directory(PathBuf),
     #[cfg(feature = "http")]
     Web(String),
@@ -83,8 +97,18 @@ impl Source {
     /// With a URL among them, this, every fetch and the drop must happen outside of async code, for
     /// example in `spawn_blocking`: the HTTP client panics otherwise.
     pub fn new<I: IntoIterator<Item = T>, T: AsRef<str>>(texts: I) -> Result<Self, SourceError> {
-        let places: Vec<_> =
-            texts.into_iter().map(|text| place(text.as_ref())).collect::<Result<_, _>>()?;
+        Self::with(texts, [])
+    }
+
+    /// The same, with places that the caller reads. They are asked last: one that is slow, or has what is
+    /// wrong, holds up nothing that another one gives.
+    pub fn with<I: IntoIterator<Item = T>, T: AsRef<str>>(
+        texts: I,
+        lent: impl IntoIterator<Item = Arc<dyn Files>>,
+    ) -> Result<Self, SourceError> {
+        let texts = texts.into_iter().map(|text| place(text.as_ref()));
+        let lent = lent.into_iter().map(|files| Ok(Place::Lent(files)));
+        let places: Vec<_> = texts.chain(lent).collect::<Result<_, _>>()?;
         if places.is_empty() {
             return Err(SourceError::Empty);
         }
@@ -123,7 +147,7 @@ impl Source {
     }
 
     fn note_failure(&self, place: &Place) {
-        let number = self.places.iter().position(|one| one == place);
+        let number = self.places.iter().position(|one| one.is(place));
         if let Some(count) = number.and_then(|number| self.failures.get(number)) {
             count.fetch_add(1, Ordering::Relaxed);
         }
@@ -135,10 +159,10 @@ impl Source {
         place: &Place,
         name: &str,
         wanted: Wanted,
-        #[cfg_attr(not(feature = "http"), expect(unused_variables, reason = "files do not drip"))]
         cancel: &Cancel,
     ) -> Result<Vec<u8>, GetError> {
         let answer = match place {
+            Place::Lent(files) => lent(&**files, name, wanted, cancel),
             Place::Directory(directory) => read(&directory.join(name), wanted),
             #[cfg(feature = "http")]
             Place::Web(base) => match &self.web {
@@ -154,9 +178,20 @@ impl Source {
 }
 
 impl Place {
+    fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Lent(one), Self::Lent(other)) => Arc::ptr_eq(one, other),
+            (Self::Directory(one), Self::Directory(other)) => one == other,
+            #[cfg(feature = "http")]
+            (Self::Web(one), Self::Web(other)) => one == other,
+            (_, _) => false,
+        }
+    }
+
     /// For messages.
     pub(crate) fn url(&self, name: &str) -> String {
         match self {
+            Self::Lent(files) => files.url(name),
             Self::Directory(directory) => directory.join(name).display().to_string(),
             #[cfg(feature = "http")]
             Self::Web(base) => format!("{base}/{name}"),
@@ -174,6 +209,20 @@ fn place(text: &str) -> Result<Place, SourceError> {
         return Ok(Place::Web(text.trim_end_matches('/').to_owned()));
     }
     Err(SourceError::Unknown(text.to_owned()))
+}
+
+fn lent(
+    files: &dyn Files,
+    name: &str,
+    wanted: Wanted,
+    cancel: &Cancel,
+) -> Result<Vec<u8>, GetError> {
+    let (offset, length) = match wanted {
+        // One byte more shows whether there are too many.
+        Wanted::AtMost(most) => (0, most.saturating_add(1)),
+        Wanted::Range { offset, length } => (offset, length),
+    };
+    take(&mut files.read_at(name, offset, length, cancel)?.as_slice(), wanted)
 }
 
 fn read(path: &std::path::Path, wanted: Wanted) -> Result<Vec<u8>, GetError> {
@@ -207,6 +256,65 @@ pub(crate) fn take(reader: &mut dyn Read, wanted: Wanted) -> Result<Vec<u8>, Get
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[derive(Debug)]
+    struct Stick;
+
+    impl Files for Stick {
+        fn url(&self, name: &str) -> String {
+            format!("stick/{name}")
+        }
+
+        fn read_at(
+            &self,
+            name: &str,
+            offset: u64,
+            length: u64,
+            cancel: &Cancel,
+        ) -> io::Result<Vec<u8>> {
+            if cancel.is_cancelled() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            let whole: Vec<u8> = match name {
+                "file" => (0..100).collect(),
+                "broken" => return Err(io::Error::other("it was pulled out")),
+                _ => return Err(io::ErrorKind::NotFound.into()),
+            };
+            let number = |n: u64| usize::try_from(n).unwrap();
+            Ok(whole.into_iter().skip(number(offset)).take(number(length)).collect())
+        }
+    }
+
+    #[test]
+    fn what_is_lent_is_asked_last_and_bounded_like_every_place() {
+        let source = Source::with(["/b"], [Arc::new(Stick) as Arc<dyn Files>]).unwrap();
+        let urls = || source.places().iter().map(|place| place.url("x")).collect::<Vec<_>>();
+        assert_eq!(urls(), ["/b/x", "stick/x"]);
+        let stick = source.places()[1].clone();
+        let get = |name, wanted| source.get(&stick, name, wanted, &Cancel::default());
+        let whole: Vec<u8> = (0..100).collect();
+        assert_eq!(get("file", Wanted::AtMost(100)).unwrap(), whole);
+        assert!(matches!(get("file", Wanted::AtMost(99)), Err(GetError::TooLarge)));
+        let range = |offset, length| Wanted::Range { offset, length };
+        assert_eq!(get("file", range(10, 5)).unwrap(), [10, 11, 12, 13, 14]);
+        assert!(matches!(get("file", range(98, 5)), Err(GetError::Truncated)));
+        assert!(matches!(get("none", Wanted::AtMost(1)), Err(GetError::Missing)));
+        let stopped = Cancel::default();
+        stopped.cancel();
+        let answer = source.get(&stick, "file", Wanted::AtMost(100), &stopped);
+        assert!(matches!(answer, Err(GetError::Unreachable(_))), "it hears that it is to stop");
+        // Where the others fail, it comes first.
+        let other = source.places()[0].clone();
+        for _ in 0..3 {
+            source.note_failure(&other);
+        }
+        assert_eq!(urls(), ["stick/x", "/b/x"]);
+        for _ in 0..3 {
+            let answer = get("broken", Wanted::AtMost(1));
+            assert!(matches!(answer, Err(GetError::Unreachable(_))));
+        }
+        assert_eq!(urls(), ["/b/x", "stick/x"]);
+    }
 
     /// A mirror that sent a byte now and then was asked first for each piece again.
     #[test]

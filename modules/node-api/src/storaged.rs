@@ -77,6 +77,38 @@ pub struct Pool {
     pub free_bytes: u64,
 }
 
+/// The disks that are not the node's: they are never written, and may be read.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Strangers {}
+method!(Strangers, "io.zeroos.storaged.Strangers", StrangersReply);
+
+/// Answer to [`Strangers`].
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct StrangersReply {
+    /// Sorted by name.
+    pub disks: Vec<Stranger>,
+}
+
+/// A disk that is not the node's.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Stranger {
+    /// Kernel name.
+    pub name: String,
+    /// Another medium under the same name has another number.
+    pub sequence: u64,
+    /// Capacity in bytes.
+    pub size_bytes: u64,
+}
+
+/// Opens one of [`Strangers`] for reading; its descriptor comes with the answer. Without one: the disk
+/// holds a pool, and is not lent.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Lend {
+    /// As it was listed.
+    pub disk: Stranger,
+}
+method!(Lend, "io.zeroos.storaged.Lend", Done);
+
 /// The node's secret: the same on every pool, made once.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Identity {}

@@ -22,6 +22,31 @@ const FAILURES_MAX: usize = 8;
 /// No further question is asked after this time; what came until then is given.
 const TIME_MAX: Duration = Duration::from_secs(60);
 
+/// Whoever can be asked what a log shows: a registry, or what was carried from one. Nothing of it is
+/// checked.
+pub trait Shows: Sync {
+    /// The newest checkpoint.
+    fn checkpoint(&self) -> impl Future<Output = Result<Vec<u8>, ClientError>> + Send;
+    /// The proof that a statement is in the log.
+    fn proof(&self, id: &StatementId) -> impl Future<Output = Result<Vec<u8>, ClientError>> + Send;
+    /// A tile by its name.
+    fn tile(&self, name: &str) -> impl Future<Output = Result<Vec<u8>, ClientError>> + Send;
+}
+
+impl Shows for Client {
+    async fn checkpoint(&self) -> Result<Vec<u8>, ClientError> {
+        self.checkpoint().await
+    }
+
+    async fn proof(&self, id: &StatementId) -> Result<Vec<u8>, ClientError> {
+        self.proof(id).await
+    }
+
+    async fn tile(&self, name: &str) -> Result<Vec<u8>, ClientError> {
+        self.tile(name).await
+    }
+}
+
 /// A checkpoint that the registry has shown, and what it says of it.
 #[derive(Debug, Clone)]
 pub struct Shown {
@@ -95,7 +120,7 @@ pub struct Known {
 /// What the log shows of itself and of these statements, from what is known on. Ends with
 /// the first problem that may meet all of them, after a few that meet one, and after a minute, but not
 /// before one of them was asked for.
-pub async fn ask(client: &Client, mut known: Known, statements: &[StatementId]) -> Answer {
+pub async fn ask(client: &impl Shows, mut known: Known, statements: &[StatementId]) -> Answer {
     let mut answer =
         Answer { shown: Vec::with_capacity(statements.len() + 1), asked: 0, problem: None };
     let mut failures = 0;
@@ -125,7 +150,7 @@ pub async fn ask(client: &Client, mut known: Known, statements: &[StatementId]) 
 }
 
 async fn show(
-    client: &Client,
+    client: &impl Shows,
     known: Known,
     of: Option<&StatementId>,
 ) -> Result<(u64, Shown), AskError> {
@@ -152,7 +177,7 @@ async fn show(
 
 /// The proof that the tree of `size` entries begins with that of `known`, from tiles. Nothing where
 /// there is none.
-async fn consistency(client: &Client, known: u64, size: u64) -> Result<Vec<Hash>, AskError> {
+async fn consistency(client: &impl Shows, known: u64, size: u64) -> Result<Vec<Hash>, AskError> {
     let Some(ranges) = tree::consistency(known, size) else { return Ok(Vec::new()) };
     let too_large = || AskError::Size { known, size };
     let mut tiles: BTreeMap<Tile, Vec<Hash>> = BTreeMap::new();
@@ -170,7 +195,7 @@ async fn consistency(client: &Client, known: u64, size: u64) -> Result<Vec<Hash>
     tree::hashes(ranges, |node| hashes.get(&node).copied().ok_or_else(too_large))
 }
 
-async fn fetch(client: &Client, tile: Tile) -> Result<Vec<Hash>, AskError> {
+async fn fetch(client: &impl Shows, tile: Tile) -> Result<Vec<Hash>, AskError> {
     let full = Tile { width: WIDTH_MAX, ..tile };
     let (found, bytes) = match client.tile(&tile.to_string()).await {
         // A partial tile goes when the full one has come.

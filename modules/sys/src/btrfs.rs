@@ -70,6 +70,7 @@ mod raw {
     use super::{FileSystem, GroupLimit, Lookup, QuotaControl, VolumeName};
 
     nix::ioctl_read!(block_size, 0x12, 114, u64);
+    nix::ioctl_read!(disk_sequence, 0x12, 128, u64);
     nix::ioctl_none!(sync, 0x94, 8);
     nix::ioctl_write_ptr!(subvolume_create, 0x94, 14, VolumeName);
     nix::ioctl_write_ptr!(subvolume_destroy, 0x94, 15, VolumeName);
@@ -89,6 +90,17 @@ pub fn block_size_bytes(device: impl AsFd) -> io::Result<u64> {
     // kind of file answers ENOTTY and stores nothing.
     unsafe { raw::block_size(device.as_fd().as_raw_fd(), &raw mut size_bytes) }?;
     Ok(size_bytes)
+}
+
+/// The number of the medium behind a block device: another one under the same name has another.
+///
+/// Fails with `ENOTTY` when `device` is not a block device.
+pub fn disk_sequence(device: impl AsFd) -> io::Result<u64> {
+    let mut sequence = 0_u64;
+    // SAFETY: BLKGETDISKSEQ stores exactly one u64, and `sequence` outlives the call; another kind of
+    // file answers ENOTTY and stores nothing.
+    unsafe { raw::disk_sequence(device.as_fd().as_raw_fd(), &raw mut sequence) }?;
+    Ok(sequence)
 }
 
 /// The UUID of the file system that a file is on, as `/sys/fs/btrfs` writes it.

@@ -2,6 +2,7 @@
 //! shown.
 
 mod audit;
+mod carry;
 mod context;
 mod contract;
 mod decide;

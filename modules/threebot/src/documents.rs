@@ -85,7 +85,7 @@ pub(crate) async fn deployments(
 }
 
 /// Nodes that may have a document: those that the registry names, and those of the pools.
-async fn candidates(
+pub(crate) async fn candidates(
     grid: &Grid,
     contract: &ContractId,
     bundle: &Bundle,

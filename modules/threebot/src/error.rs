@@ -76,6 +76,17 @@ pub enum BotError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A file of the caller cannot be read or written.
+    #[error("{doing} {}", path.display())]
+    Disk {
+        /// What was tried.
+        doing: &'static str,
+        /// On what.
+        path: std::path::PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
     /// The plan cannot be made.
     #[error("the contract cannot be planned")]
     Plan(#[from] crate::plan::Refused),

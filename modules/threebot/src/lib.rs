@@ -38,6 +38,7 @@ pub mod source;
 pub mod text;
 
 pub mod audit;
+pub mod carry;
 pub mod content;
 pub mod customer;
 pub mod documents;

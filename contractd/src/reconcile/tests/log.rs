@@ -1,7 +1,10 @@
 //! What a node starts that asks for the log, and what it lets run on.
 
 use super::*;
-use crate::log::{Asked, Terms, tests::TestLog};
+use crate::{
+    log::{Asked, Terms, tests::TestLog},
+    network::CarriedLog,
+};
 use contract::verdict::Code;
 use registry_api::log::Shown;
 
@@ -39,6 +42,20 @@ impl Bench {
     fn silence(&mut self, asked: &[StatementId]) {
         let problem = Some("no answer".into());
         self.reconciler.take_log(vec![], asked, problem, self.world.now).unwrap();
+    }
+
+    /// One stick has this of it.
+    fn carried(&mut self, by: &str, shown: Vec<Shown>) {
+        let one = CarriedLog { by: by.to_owned(), shown, problem: None };
+        self.reconciler.take_carried_log(vec![one], &[], self.world.now).unwrap();
+    }
+
+    /// What the node asks carriers now.
+    fn question_to_carriers(&mut self) -> Option<(u64, Vec<StatementId>)> {
+        std::iter::from_fn(|| self.orders.try_recv().ok()).find_map(|order| match order {
+            Order::CarriedLog { known, statements } => Some((known.size, statements)),
+            _ => None,
+        })
     }
 
     /// What the node asks the log now.
@@ -388,4 +405,179 @@ fn what_is_proven_by_an_old_checkpoint_waits_and_what_runs_goes_on() {
     let mut bench = bench.restarted();
     bench.reconciler.ask_log(fresh()).unwrap();
     assert!(matches!(bench.judge(50), Verdict::Run(_)), "also after a restart, with nobody to ask");
+}
+
+/// What a carrier has of the log, asked as the network thread asks it.
+fn carried(log: &TestLog, known: registry_api::log::Known, of: &Bundle) -> Vec<Shown> {
+    let all: Vec<&Envelope> = of.headers.iter().chain(&of.approvals).collect();
+    let stick = crate::carriers::tests::with_log(log, &all);
+    let ids: Vec<StatementId> = all.iter().map(|one| one.id().unwrap()).collect();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(registry_api::log::ask(&stick, known, &ids)).shown
+}
+
+#[test]
+fn what_was_carried_of_the_log_starts_a_contract_by_the_same_rule() {
+    let (mut bench, log, bundle) = asking(World::agreed);
+    bench.hear(&bundle);
+    let known = registry_api::log::Known::default();
+    // Of another log.
+    let mut other = TestLog::with_key(7);
+    bundle.headers.iter().chain(&bundle.approvals).for_each(|one| other.add(one));
+    let shown = carried(&other, known, &bundle);
+    bench.carried("sda", shown);
+    assert_eq!(code(&bench.judge(50)), Some(Code::NotLogged));
+    assert!(bench.reconciler.complaints.contains_key("carried log"));
+    let shown = carried(&log, known, &bundle);
+    bench.carried("sda", shown);
+    assert!(matches!(bench.judge(50), Verdict::Run(_)));
+    assert!(!bench.reconciler.complaints.contains_key("carried log"));
+    let written = bench.reconciler.database.fact("checkpoint log.example/test").unwrap().unwrap();
+    assert_eq!(written, log.note(4, 2).to_string(), "on the disk, as from a registry");
+}
+
+/// A stick that was written last week is no sign of a log that goes back. A registry is.
+#[test]
+fn a_carrier_that_is_older_than_what_is_known_is_no_alarm_and_a_fork_is_one() {
+    let (mut bench, mut log, bundle) = proven();
+    let old = log.show(0, None);
+    log.add(&bench.world.identity("it"));
+    let newer = log.show(4, None);
+    bench.shown(vec![newer]);
+    bench.carried("sda", vec![old.clone()]);
+    assert_eq!(bench.reconciler.log.alarm(), None);
+    assert!(bench.reconciler.complaints["carried log"].contains("now shows 4"));
+    assert!(matches!(bench.judge(50), Verdict::Run(_)), "what was proven stays proven");
+    bench.shown(vec![old]);
+    assert!(bench.reconciler.log.alarm().is_some(), "positive control");
+    // Silence, and a carrier, do not end it.
+    let known = registry_api::log::Known { size: 5, pinned: None };
+    let shown = carried(&log, known, &bundle);
+    bench.carried("sda", shown);
+    assert!(bench.reconciler.log.alarm().is_some());
+    bench.shown(vec![log.show(5, None)]);
+    assert_eq!(bench.reconciler.log.alarm(), None);
+
+    let mut fork = TestLog::new();
+    for name in ["owner", "it", "legal", "budget", "farm"] {
+        fork.add(&bench.world.identity(name));
+    }
+    bench.carried("sda", vec![fork.show(5, None)]);
+    assert!(bench.reconciler.log.alarm().is_some());
+}
+
+/// Whoever answers as the registry can claim any size.
+#[test]
+fn carriers_are_asked_from_what_was_taken_and_one_time_after_the_other() {
+    let (mut bench, log, bundle) = asking(World::agreed);
+    bench.shown(vec![log.show(0, None)]);
+    assert_eq!(bench.question_to_carriers(), None, "there is nothing to prove");
+    bench.hear(&bundle);
+    bench.judge(50);
+    let mut other = TestLog::with_key(7);
+    for name in ["owner", "it", "legal", "budget", "farm"] {
+        other.add(&bench.world.identity(name));
+    }
+    let large = other.show(0, None);
+    let (known, asked) = bench.question().unwrap();
+    bench.shown(vec![large.clone()]);
+    let (from, wanted) = bench.question_to_carriers().unwrap();
+    assert_eq!((from, &wanted), (known, &asked));
+    // However often the registry is asked meanwhile, a stick that is slow is asked once.
+    bench.shown(vec![large.clone()]);
+    bench.silence(&asked);
+    assert_eq!(bench.question_to_carriers(), None);
+    bench.carried("sda", vec![]);
+    bench.shown(vec![large]);
+    assert!(bench.question_to_carriers().is_some(), "positive control");
+    // And what it has proves.
+    let shown = carried(&log, registry_api::log::Known { size: from, pinned: None }, &bundle);
+    bench.carried("sda", shown);
+    assert!(matches!(bench.judge(50), Verdict::Run(_)));
+    bench.shown(vec![log.show(4, None)]);
+    assert_eq!(bench.question_to_carriers(), None);
+}
+
+/// The stick was written where the log had gone on already.
+#[test]
+fn a_registry_that_is_behind_a_carrier_is_no_alarm_and_one_behind_itself_is() {
+    let (mut bench, mut log, _) = proven();
+    let own = log.show(4, None);
+    log.add(&bench.world.identity("it"));
+    bench.carried("sda", vec![log.show(4, None)]);
+    for restart in [false, true] {
+        if restart {
+            bench = bench.restarted();
+            bench.ask(&log);
+        }
+        bench.shown(vec![own.clone()]);
+        assert_eq!(bench.reconciler.log.alarm(), None, "restart {restart}");
+        assert!(bench.reconciler.log.fact().text.contains("now shows 4"));
+    }
+    bench.shown(vec![log.show(5, None)]);
+    assert!(bench.reconciler.log.fact().text.starts_with("what starts is in"));
+    // From now on it has shown that itself.
+    bench.shown(vec![own]);
+    assert!(bench.reconciler.log.alarm().is_some(), "positive control");
+}
+
+#[test]
+fn what_is_wrong_with_a_stick_is_told_by_its_name_until_one_comes_or_goes() {
+    let (mut bench, mut log, _) = proven();
+    let old = log.show(0, None);
+    log.add(&bench.world.identity("it"));
+    bench.shown(vec![log.show(4, None)]);
+    let newest = log.show(5, None);
+    let one = |by: &str, shown| CarriedLog { by: by.into(), shown: vec![shown], problem: None };
+    let now = bench.world.now;
+    let both = || vec![one("sda", old.clone()), one("sdb", newest.clone())];
+    for shown in [both(), both().into_iter().rev().collect()] {
+        bench.reconciler.take_carried_log(shown, &[], now).unwrap();
+        let said = &bench.reconciler.complaints["carried log"];
+        assert!(said.starts_with("sda: the log has shown 5") && !said.contains("sdb"), "{said}");
+    }
+    bench.reconciler.take_carriers(false, false);
+    assert!(bench.reconciler.complaints.contains_key("carried log"));
+    bench.reconciler.take_carriers(false, true);
+    assert!(!bench.reconciler.complaints.contains_key("carried log"));
+}
+
+/// A plug that is loose makes nobody ask all mirrors anew every two seconds.
+#[test]
+fn what_failed_is_tried_again_when_a_carrier_comes_and_not_more_often() {
+    let mut bench = Bench::new();
+    let flist = FlistId([1; 32]);
+    let failed = || Files::Failed { until_ms: u64::MAX, code: "x", message: String::new() };
+    let mut after = |came: bool, went: bool, now_ms: u64| {
+        let reconciler = &mut bench.reconciler;
+        reconciler.files.insert((bench.world.contract(), flist), failed());
+        reconciler.take_carriers(came, went);
+        reconciler.try_carriers(now_ms);
+        reconciler.files.is_empty()
+    };
+    assert!(!after(false, true, 0), "nothing more can be had when one goes");
+    assert!(!after(false, false, 0));
+    assert!(after(true, false, 1000));
+    assert!(!after(true, false, 1000 + CARRIERS_MS - 1), "too soon");
+    assert!(after(false, false, 1000 + CARRIERS_MS), "and not forgotten");
+}
+
+/// A contract that stops without contact does so beside a stick.
+#[test]
+fn a_carrier_is_no_contact_and_takes_nothing_back() {
+    let (mut bench, log, bundle) = proven();
+    let before = format!("{:?}", bench.reconciler.contact);
+    bench.hear(&bundle);
+    bench.carried("sda", vec![log.show(4, None)]);
+    bench.reconciler.take_carriers(true, true);
+    assert_eq!(format!("{:?}", bench.reconciler.contact), before);
+    assert!(!bench.reconciler.pulled);
+    let mut old = bundle.clone();
+    old.approvals.clear();
+    bench.hear(&old);
+    assert!(matches!(bench.judge(50), Verdict::Run(_)));
+    bench.reconciler.take_contact();
+    bench.reconciler.take_pulled();
+    assert_ne!(format!("{:?}", bench.reconciler.contact), before, "positive control");
+    assert!(bench.reconciler.pulled);
 }

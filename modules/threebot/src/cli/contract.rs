@@ -2,7 +2,7 @@
 //! in `watch`.
 
 use super::{
-    Exit, audit,
+    Exit, audit, carry,
     context::{Context, now},
     decide,
     output::{Colour, Output},
@@ -103,6 +103,9 @@ Examples:
     /// Write all that proves the life of a contract into one file, for `audit`.
     #[command(after_help = "Example:\n  3bot contract export CONTRACT --out shop.evidence")]
     Export(audit::Export),
+    /// Write what its nodes need into a folder that is carried to them by hand, such as a stick.
+    #[command(after_help = carry::HELP)]
+    Carry(carry::Carry),
     /// Show who agreed to what and which bytes ran where and when, from a file alone.
     #[command(after_help = audit::HELP)]
     Audit(audit::Audit),
@@ -158,6 +161,7 @@ pub(crate) async fn run(
         Command::Cancel(arguments) => decide::cancel(context, output, arguments).await,
         Command::Results { contract } => show_results(context, output, &contract).await,
         Command::Export(arguments) => audit::export(context, output, &arguments).await,
+        Command::Carry(arguments) => carry::carry(context, output, &arguments).await,
         Command::Audit(arguments) => audit::audit(context, output, &arguments),
         Command::List { owner, waiting_for, state } => {
             let filter = ContractFilter {
