@@ -45,6 +45,7 @@ fn note(db: &Connection, step: i64) -> Result<(), Fault> {
 }
 
 #[tokio::test]
+// Without a cluster there is nothing to ask: `cargo xtask test` runs this with the variable.
 #[ignore = "ZOS_TEST_DATABASE=postgres, and PostgreSQL"]
 async fn a_session_that_was_cut_off_comes_back_with_all_that_was_acknowledged() {
     asked_for();
@@ -65,6 +66,7 @@ async fn a_session_that_was_cut_off_comes_back_with_all_that_was_acknowledged() 
 }
 
 #[tokio::test]
+// Without a cluster there is nothing to ask: `cargo xtask test` runs this with the variable.
 #[ignore = "ZOS_TEST_DATABASE=postgres, and PostgreSQL"]
 async fn a_database_that_is_gone_is_said_and_used_again_when_it_is_there() {
     asked_for();
@@ -87,6 +89,7 @@ async fn a_database_that_is_gone_is_said_and_used_again_when_it_is_there() {
 
 /// Somebody else writes from the moment on that the lock is theirs: we never do.
 #[tokio::test]
+// Without a cluster there is nothing to ask: `cargo xtask test` runs this with the variable.
 #[ignore = "ZOS_TEST_DATABASE=postgres, and PostgreSQL"]
 async fn one_registry_writes_into_a_database() {
     asked_for();
@@ -125,6 +128,7 @@ async fn one_registry_writes_into_a_database() {
 }
 
 #[tokio::test]
+// Without a cluster there is nothing to ask: `cargo xtask test` runs this with the variable.
 #[ignore = "ZOS_TEST_DATABASE=postgres, and PostgreSQL"]
 async fn nothing_of_a_transaction_that_failed_is_acknowledged() {
     asked_for();
@@ -181,6 +185,7 @@ async fn nothing_of_a_transaction_that_failed_is_acknowledged() {
 
 /// A refusal may rest on what another of the batch wrote: it is no answer when that was not kept.
 #[tokio::test]
+// Without a cluster there is nothing to ask: `cargo xtask test` runs this with the variable.
 #[ignore = "ZOS_TEST_DATABASE=postgres, and PostgreSQL"]
 async fn a_session_that_ends_during_a_batch_answers_none_of_it() {
     asked_for();
@@ -227,6 +232,7 @@ async fn a_session_that_ends_during_a_batch_answers_none_of_it() {
 
 /// The server has done what it could not answer any more: the log goes on from there by itself.
 #[tokio::test]
+// Without a cluster there is nothing to ask: `cargo xtask test` runs this with the variable.
 #[ignore = "ZOS_TEST_DATABASE=postgres, and PostgreSQL"]
 async fn a_log_that_grew_without_an_answer_goes_on() {
     asked_for();
@@ -264,6 +270,7 @@ async fn a_log_that_grew_without_an_answer_goes_on() {
 }
 
 #[tokio::test]
+// Without a cluster there is nothing to ask: `cargo xtask test` runs this with the variable.
 #[ignore = "ZOS_TEST_DATABASE=postgres, and PostgreSQL"]
 async fn another_database_of_the_same_name_is_neither_filled_nor_served() {
     asked_for();
@@ -291,6 +298,7 @@ async fn another_database_of_the_same_name_is_neither_filled_nor_served() {
 }
 
 #[tokio::test]
+// Without a cluster there is nothing to ask: `cargo xtask test` runs this with the variable.
 #[ignore = "ZOS_TEST_DATABASE=postgres, and PostgreSQL"]
 async fn a_reader_sees_one_state_and_changes_nothing() {
     asked_for();
@@ -312,6 +320,7 @@ async fn a_reader_sees_one_state_and_changes_nothing() {
 }
 
 #[test]
+// Without a cluster there is nothing to ask: `cargo xtask test` runs this with the variable.
 #[ignore = "ZOS_TEST_DATABASE=postgres, and PostgreSQL"]
 fn a_directory_stays_with_its_database() {
     asked_for();
@@ -350,6 +359,7 @@ fn a_directory_stays_with_its_database() {
 }
 
 #[test]
+// Without a cluster there is nothing to ask: `cargo xtask test` runs this with the variable.
 #[ignore = "ZOS_TEST_DATABASE=postgres, and PostgreSQL"]
 fn a_database_that_cannot_hold_every_text_is_refused() {
     asked_for();
